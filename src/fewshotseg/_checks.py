@@ -1,0 +1,47 @@
+"""The one way arguments are refused: the argument, what it must be, what came."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def check_tensor(name: str, value: Tensor, *layouts: str) -> None:
+    """Raise unless ``value`` is a tensor with the axes of one of ``layouts``, such as ``"B C H W"``."""
+    expected = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor of shape {expected}, got {type(value).__name__}")
+    if value.ndim not in {len(layout.split()) for layout in layouts}:
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(value.shape)}")
+
+
+def check_floating(name: str, value: Tensor) -> None:
+    """Raise unless ``value`` holds real floating-point numbers."""
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
+
+
+def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: str, like_axes: str = "") -> None:
+    """Raise unless ``value`` and ``like`` agree on every axis letter that both carry.
+
+    ``axes`` and ``like_axes`` (default: the same letters) name the leading axes of the two, as in ``"B H W"``.
+    """
+    sizes = dict(zip((like_axes or axes).split(), like.shape, strict=False))
+    for axis, size in zip(axes.split(), value.shape, strict=False):
+        if sizes.get(axis, size) != size:
+            raise ValueError(
+                f"{name} must have the {axis} of {like_name}, {sizes[axis]}, got shape {tuple(value.shape)}"
+            )
+
+
+def check_at_least(name: str, value: int, minimum: int) -> None:
+    """Raise unless ``value`` is a whole number of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")

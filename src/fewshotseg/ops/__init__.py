@@ -1,0 +1,28 @@
+"""Functions on tensors: no parameters, no state, no I/O.
+
+Shapes, here and everywhere: ``B`` episodes, ``S`` shots, ``K`` regions or prototypes, ``C`` channels, ``H W`` the grid
+at hand, ``N = H * W`` points. Label masks hold 1 foreground, 0 background, 255 void.
+"""
+
+from fewshotseg.ops.kmeans import KMeansResult, cosine_kmeans, sample_centroids
+from fewshotseg.ops.partition import CosineKMeans, GridPartition
+from fewshotseg.ops.pooling import masked_average_pool
+from fewshotseg.ops.prior import prior_mask
+from fewshotseg.ops.prototypes import assign_prototypes, background_regions, expand_prototypes
+from fewshotseg.ops.resizing import foreground_weights, resize_bilinear, sample_nearest
+
+__all__ = [
+    "CosineKMeans",
+    "GridPartition",
+    "KMeansResult",
+    "assign_prototypes",
+    "background_regions",
+    "cosine_kmeans",
+    "expand_prototypes",
+    "foreground_weights",
+    "masked_average_pool",
+    "prior_mask",
+    "resize_bilinear",
+    "sample_centroids",
+    "sample_nearest",
+]

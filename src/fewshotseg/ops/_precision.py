@@ -1,0 +1,30 @@
+"""Sums over thousands of points are taken in at least float32, whatever the model's dtype or autocast."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """A context in which operations keep the dtypes of their inputs on the device of ``tensor``."""
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 where it already is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
+    """1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector.
+
+    Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
+    """
+    largest = torch.linalg.vector_norm(vectors, ord=torch.inf, dim=dim, keepdim=True)
+    safe = torch.where(largest > 0, largest, 1)
+    length = torch.linalg.vector_norm(vectors / safe, dim=dim, keepdim=True)
+    return torch.where(largest > 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny), 0)

@@ -1,0 +1,80 @@
+"""The training-free prior: where the query looks most like the supports' foreground (PFENet)."""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from fewshotseg._checks import check_floating, check_sizes, check_tensor
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, without_autocast
+from fewshotseg.ops.resizing import foreground_weights
+
+
+@torch.no_grad()
+def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
+    r"""For every query location the best cosine with a support's foreground, from 0 to 1, mean over the shots.
+
+    Per shot $c_j = \max_i \cos(q_j, m_i s_i)$ over all support locations $i$, where locations outside the
+    foreground count as zero vectors; then min-max normalised over the image, $(c - \min c) / (\max c - \min c +
+    10^{-7})$.
+
+    Args:
+        query: ``(B, C, H, W)`` high-level features, floating point.
+        support: ``(B, S, C, h, w)`` high-level features of the supports.
+        support_masks: ``(B, S, h', w')`` label masks (1 foreground), bool masks or floating-point weights, of any
+            size; brought to ``h x w`` bilinearly with aligned corners.
+
+    Returns:
+        ``(B, 1, H, W)`` in 0..1, float32 (float64 for float64 features), without gradient. A shot without
+        foreground adds a map of zeros to the mean.
+
+    Raises:
+        ValueError: If a shape does not fit.
+        TypeError: If features are not floating point.
+
+    Example:
+        >>> import torch
+        >>> query = torch.tensor([[[[1.0, 0.0, 1.0]], [[0.0, 1.0, 1.0]]]])
+        >>> support = torch.tensor([[[[[1.0, 0.0]], [[0.0, 1.0]]]]])
+        >>> prior_mask(query, support, torch.tensor([[[[1, 0]]]]))
+        tensor([[[[1.0000, 0.0000, 0.7071]]]])
+    """
+    check_tensor("query", query, "B C H W")
+    check_floating("query", query)
+    check_tensor("support", support, "B S C H W")
+    check_floating("support", support)
+    check_sizes("support", support, "B S C", query, "query", "B s C")
+    check_tensor("support_masks", support_masks, "B S H W")
+    check_sizes("support_masks", support_masks, "B S", support, "support")
+    height = query.shape[2]
+
+    with without_autocast(query):
+        points = at_least_float32(rearrange(query, "b c h w -> b c (h w)"))
+        lengths = inverse_norm(points, dim=1)
+        priors = []
+        for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
+            weights = foreground_weights(masks, (shot.shape[2], shot.shape[3])) > 0
+            foreground = rearrange(weights, "b h w -> b (h w)")
+            directions = rearrange(shot.to(points.dtype), "b c h w -> b (h w) c")
+            directions = directions * inverse_norm(directions)
+            best = _best_match(directions, foreground, points) * lengths
+            low, high = best.aminmax(dim=2, keepdim=True)
+            priors.append((best - low) / (high - low + 1e-7))
+        prior = torch.stack(priors).mean(dim=0)
+    return rearrange(prior, "b 1 (h w) -> b 1 h w", h=height)
+
+
+def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
+    """The largest product of each query column with a support row, rows outside the foreground being zero.
+
+    ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, known to be
+    zero, are not computed; elsewhere selecting rows would make the host wait for the device.
+    """
+    if query.device.type != "cpu" or torch.compiler.is_compiling():
+        return ((support * foreground[..., None]) @ query).amax(dim=1, keepdim=True)
+    best = []
+    for rows, inside, columns in zip(support, foreground, query, strict=True):
+        chosen = rows[inside]
+        if len(chosen) < len(rows):
+            chosen = torch.cat([chosen, rows.new_zeros(1, rows.shape[1])])
+        best.append((chosen @ columns).amax(dim=0, keepdim=True))
+    return torch.stack(best)

@@ -1,0 +1,90 @@
+"""Background regions (Eq. 5), and prototypes brought to locations: E^s (Eq. 2) and E^q (Eq. 7)."""
+
+import torch
+from torch import Tensor
+
+from fewshotseg._checks import check_at_least, check_sizes, check_tensor
+
+
+def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignore_index: int = 255) -> Tensor:
+    r"""What remains of each region without the foreground, and without void.
+
+    $$\bar M_k \leftarrow \bar M_k - \bar M_k \cap M$$
+
+    Args:
+        labels: ``(B, H, W)`` integers, the region of every location, from 0 to K - 1.
+        masks: ``(B, H, W)`` label masks: 1 foreground, ``ignore_index`` void, anything else background.
+        num_regions: K.
+        ignore_index: The label of void.
+
+    Returns:
+        ``(B, K, H, W)`` bool. A region that lies within the foreground is empty.
+
+    Raises:
+        ValueError: If a shape does not fit or ``num_regions`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([[[0, 0, 1, 1]]])
+        >>> background_regions(labels, torch.tensor([[[0, 1, 1, 255]]]), 2).int()
+        tensor([[[[1, 0, 0, 0]],
+        <BLANKLINE>
+                 [[0, 0, 0, 0]]]], dtype=torch.int32)
+    """
+    check_tensor("labels", labels, "B H W")
+    check_tensor("masks", masks, "B H W")
+    check_sizes("masks", masks, "B H W", labels, "labels")
+    check_at_least("num_regions", num_regions, 1)
+    regions = labels[:, None] == torch.arange(num_regions, device=labels.device)[:, None, None]
+    background = (masks != 1) & (masks != ignore_index)
+    return regions & background[:, None]
+
+
+def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
+    """E^s: the same prototype at every location.
+
+    Args:
+        prototypes: ``(B, C)``.
+        size: ``(H, W)`` of the map.
+
+    Returns:
+        ``(B, C, H, W)``, a view that takes no memory. Differentiable.
+
+    Raises:
+        ValueError: If ``prototypes`` is not two-dimensional.
+
+    Example:
+        >>> import torch
+        >>> expand_prototypes(torch.tensor([[1.0, 2.0]]), (2, 3)).shape
+        torch.Size([1, 2, 2, 3])
+    """
+    check_tensor("prototypes", prototypes, "B C")
+    return prototypes[:, :, None, None].expand(-1, -1, *size)
+
+
+def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
+    """E^q: at every location the prototype that its label names.
+
+    Args:
+        prototypes: ``(B, K, C)``.
+        labels: ``(B, H, W)`` int64, from 0 to K - 1.
+
+    Returns:
+        ``(B, C, H, W)``. Differentiable in ``prototypes``.
+
+    Raises:
+        ValueError: If a shape does not fit.
+
+    Example:
+        >>> import torch
+        >>> prototypes = torch.tensor([[[1.0], [2.0]]])
+        >>> assign_prototypes(prototypes, torch.tensor([[[0, 1, 1]]]))
+        tensor([[[[1., 2., 2.]]]])
+    """
+    check_tensor("prototypes", prototypes, "B K C")
+    check_tensor("labels", labels, "B H W")
+    check_sizes("labels", labels, "B H W", prototypes, "prototypes", "B K C")
+    batch, height, width = labels.shape
+    channels = prototypes.shape[2]
+    chosen = labels.reshape(batch, height * width, 1).expand(-1, -1, channels)
+    return prototypes.gather(1, chosen).mT.reshape(batch, channels, height, width)

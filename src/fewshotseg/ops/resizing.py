@@ -1,0 +1,96 @@
+"""Bringing maps and labels to another grid: corners aligned, as PFENet does everywhere.
+
+With corners aligned the first and the last sample of both grids coincide, so that 473 -> 60 is a step of exactly
+eight pixels and a resized mask stays exactly binary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewshotseg._checks import check_floating, check_tensor
+
+
+def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps bilinearly with aligned corners; maps of that size already are returned as they are.
+
+    Args:
+        maps: ``(B, C, h, w)``, floating point.
+        size: ``(H, W)`` of the result.
+
+    Returns:
+        ``(B, C, H, W)`` in the dtype of ``maps``, differentiable.
+
+    Raises:
+        ValueError: If ``maps`` is not four-dimensional.
+        TypeError: If ``maps`` is not floating point.
+
+    Example:
+        >>> import torch
+        >>> resize_bilinear(torch.tensor([[[[0.0, 1.0]]]]), (1, 3))
+        tensor([[[[0.0000, 0.5000, 1.0000]]]])
+    """
+    check_tensor("maps", maps, "B C H W")
+    check_floating("maps", maps)
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
+
+
+def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sample labels at the positions of another grid with aligned corners, the nearest where between two.
+
+    Args:
+        labels: ``(B, h, w)``, any dtype; values are kept as they are, so 0, 1 and 255 stay 0, 1 and 255.
+        size: ``(H, W)`` of the result.
+
+    Returns:
+        ``(B, H, W)`` in the dtype of ``labels``. A position halfway between two goes to the later one.
+
+    Raises:
+        ValueError: If ``labels`` is not three-dimensional.
+
+    Example:
+        >>> import torch
+        >>> sample_nearest(torch.arange(9)[None, None].expand(1, 9, 9), (2, 3))
+        tensor([[[0, 4, 8],
+                 [0, 4, 8]]])
+    """
+    check_tensor("labels", labels, "B H W")
+    height, width = labels.shape[-2:]
+    if (height, width) == tuple(size):
+        return labels
+    rows = _aligned_positions(height, size[0], labels.device)
+    columns = _aligned_positions(width, size[1], labels.device)
+    return labels[:, rows[:, None], columns]
+
+
+def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """How much of the foreground each position of a feature grid sees, PFENet's resized mask.
+
+    Args:
+        masks: ``(B, H, W)`` label masks (1 foreground, everything else not), bool masks, or floating-point weights
+            in 0..1, which are resized as they are.
+        size: ``(h, w)`` of the result.
+
+    Returns:
+        ``(B, h, w)`` in 0..1: floating-point masks keep their dtype, others give float32. Exactly binary wherever
+        the grids' steps are whole pixels.
+
+    Raises:
+        ValueError: If ``masks`` is not three-dimensional.
+
+    Example:
+        >>> import torch
+        >>> foreground_weights(torch.tensor([[[0, 255, 1]]]), (1, 2))
+        tensor([[[0., 1.]]])
+    """
+    check_tensor("masks", masks, "B H W")
+    weights = masks if masks.is_floating_point() else (masks == 1).float()
+    return resize_bilinear(weights[:, None], size)[:, 0]
+
+
+def _aligned_positions(old: int, new: int, device: torch.device) -> Tensor:
+    """Whole-number positions on a grid of ``old`` samples that a corner-aligned grid of ``new`` falls on."""
+    steps = max(new - 1, 1)
+    return (2 * torch.arange(new, device=device) * (old - 1) + steps) // (2 * steps)

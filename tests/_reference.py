@@ -1,7 +1,7 @@
-"""What the tensor operations and losses should give, written out naively: plain loops over float64 numpy arrays.
+"""What the tensor operations and losses should give, written out naively: plain loops over float64 arrays.
 
-Nothing here is shared with the package, nothing is vectorised beyond one vector of channels, and positions on a grid
-are exact fractions of integers. Slow on purpose; for small inputs.
+Nothing here is shared with the package, nothing is vectorised beyond one vector of channels, and positions on
+a grid are exact fractions of integers. Slow on purpose; for small inputs.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ def array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def aligned_position(index: int, size: int, new_size: int) -> tuple[int, int, int]:
-    """Where output ``index`` lies in the input when corners are aligned: (whole part, numerator, denominator)."""
+    """Where output ``index`` lies in the input, corners aligned: (whole part, numerator, denominator)."""
     if new_size == 1:
         return 0, 0, 1
     whole, numerator = divmod(index * (size - 1), new_size - 1)
@@ -150,11 +150,7 @@ def cosine_kmeans(
     batch, num_points, _ = points.shape
     num_clusters = init.shape[1]
     valid = np.ones((batch, num_points), dtype=bool) if valid is None else valid
-    result = KMeans(
-        np.zeros(init.shape),
-        np.zeros((batch, num_points), dtype=int),
-        np.zeros((batch, num_clusters), dtype=int),
-    )
+    result = KMeans(np.zeros(init.shape), np.zeros(valid.shape, int), np.zeros(init.shape[:2], int))
     for b in range(batch):
         directions = [unit(point) for point in points[b]]
         centroids = [unit(centroid) for centroid in init[b]]
@@ -223,10 +219,10 @@ class Pairs(NamedTuple):
 def self_contrastive_pairs(
     features: np.ndarray, labels: np.ndarray, masks: np.ndarray, num_regions: int, drawn: np.ndarray
 ) -> Pairs:
-    """Eq. 5 to 7, given the region labels and, for each image, the number of the prototype drawn for its foreground.
+    """Eq. 5 to 7, given the region labels and, for each image, which prototype was drawn for its foreground.
 
-    A void location whose region is empty, and every location of an image without background, is NaN in the map:
-    there the exact value isn't prescribed.
+    A void location whose region is empty, and every location of an image without background, is NaN in the
+    map: there the exact value isn't prescribed.
     """
     batch, _, height, width = features.shape
     size = (height, width)
@@ -249,7 +245,7 @@ def self_contrastive_pairs(
 
 
 def segmentation_loss(logits: np.ndarray, target: np.ndarray) -> float:
-    """Mean cross-entropy of the resized logits over all pixels of the batch that aren't void; 0 when none is."""
+    """Mean cross-entropy of the resized logits over the pixels of the batch that aren't void; else 0."""
     logits = resize_bilinear(logits, target.shape[-2:])
     losses = []
     for b, i, j in np.ndindex(*target.shape):

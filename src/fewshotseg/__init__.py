@@ -8,6 +8,20 @@ from fewshotseg.losses import (
     segmentation_loss,
     self_contrastive_pairs,
 )
+from fewshotseg.models import (
+    Backbone,
+    ComparisonHead,
+    Query,
+    SCNet,
+    SCNetConfig,
+    SCNetOutput,
+    Support,
+    TimmBackbone,
+    build_scnet,
+    load_weights,
+    remap_pfenet_state_dict,
+    save_weights,
+)
 from fewshotseg.ops import (
     CosineKMeans,
     GridPartition,
@@ -24,18 +38,30 @@ from fewshotseg.ops import (
 __version__ = version("fewshotseg")
 
 __all__ = [
+    "Backbone",
+    "ComparisonHead",
     "CosineKMeans",
     "GridPartition",
     "KMeansResult",
+    "Query",
+    "SCNet",
+    "SCNetConfig",
+    "SCNetOutput",
     "SelfContrastiveLoss",
     "SelfContrastivePairs",
+    "Support",
+    "TimmBackbone",
     "assign_prototypes",
     "background_regions",
+    "build_scnet",
     "cosine_kmeans",
     "expand_prototypes",
+    "load_weights",
     "masked_average_pool",
     "prior_mask",
+    "remap_pfenet_state_dict",
     "sample_centroids",
+    "save_weights",
     "segmentation_loss",
     "self_contrastive_pairs",
 ]

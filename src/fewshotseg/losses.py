@@ -26,7 +26,11 @@ class Partition(Protocol):
     num_regions: int
 
     def __call__(
-        self, cluster_features: Tensor, *, valid: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        cluster_features: Tensor,
+        *,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Turn ``(B, C, H, W)`` features into ``(B, H, W)`` int64 region labels."""
         ...

@@ -73,9 +73,7 @@ def sample_centroids(
 
 
 @torch.no_grad()
-def cosine_kmeans(
-    points: Tensor, init: Tensor, *, valid: Tensor | None = None, num_iters: int = 10
-) -> KMeansResult:
+def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, num_iters: int = 10) -> KMeansResult:
     r"""Group points by the direction they point in: k-means under cosine distance, for a batch of images.
 
     Points count as unit vectors $x_i$ (a zero vector stays zero). Each round gives every point the label of the

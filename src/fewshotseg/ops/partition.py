@@ -37,7 +37,11 @@ class CosineKMeans(nn.Module):
 
     @override
     def forward(
-        self, cluster_features: Tensor, *, valid: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        cluster_features: Tensor,
+        *,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Label every location with its region.
 
@@ -90,7 +94,11 @@ class GridPartition(nn.Module):
 
     @override
     def forward(
-        self, cluster_features: Tensor, *, valid: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        cluster_features: Tensor,
+        *,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Label every location with its cell, row by row. Only the shape of the features matters.
 

@@ -42,7 +42,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
     check_floating("query", query)
     check_tensor("support", support, "B S C H W")
     check_floating("support", support)
-    check_sizes("support", support, "B S C", query, "query", "B s C")
+    check_sizes("support", support, "B S C", query, "query", "B C")
     check_tensor("support_masks", support_masks, "B S H W")
     check_sizes("support_masks", support_masks, "B S", support, "support")
     height = query.shape[2]

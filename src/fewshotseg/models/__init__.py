@@ -1,0 +1,24 @@
+"""Networks: backbones, the comparison head, SCNet that wires them, its builder and checkpoints."""
+
+from fewshotseg.models.backbones import BACKBONES, Backbone, TimmBackbone
+from fewshotseg.models.build import SCNetConfig, build_scnet
+from fewshotseg.models.checkpoints import load_weights, remap_pfenet_state_dict, save_weights
+from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.scnet import Query, SCNet, SCNetOutput, Support
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Comparison",
+    "ComparisonHead",
+    "Query",
+    "SCNet",
+    "SCNetConfig",
+    "SCNetOutput",
+    "Support",
+    "TimmBackbone",
+    "build_scnet",
+    "load_weights",
+    "remap_pfenet_state_dict",
+    "save_weights",
+]

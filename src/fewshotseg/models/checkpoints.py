@@ -152,15 +152,16 @@ def _read(path: str | Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except SafetensorError as error:
             raise ValueError(f"{path} must be a safetensors file, but it cannot be read: {error}") from error
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} must hold tensors only to be loaded safely, but it is damaged or holds other Python objects: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} must be a checkpoint, but it cannot be read: {error}") from error
+    with path.open("rb") as file:
+        try:
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{path} must hold tensors only to be loaded safely, but it is damaged or holds other Python objects: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        except Exception as error:  # damaged files fail in many ways
+            raise ValueError(f"{path} must be a checkpoint, but it cannot be read: {error}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -1,0 +1,241 @@
+"""Settings and weights: what is accepted, what is refused and how, what a file holds."""
+
+import json
+import pathlib
+import pickle
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+from torch import nn
+
+import fewshotseg as fs
+
+
+def small(**settings):
+    return fs.build_scnet("mobilenet_v2", hidden_channels=4, **settings)
+
+
+def test_defaults_are_the_papers():
+    config = fs.SCNetConfig()
+    assert (config.num_prototypes, config.kmeans_iters, config.self_contrast_weight) == (3, 10, 0.5)
+    assert (config.hidden_channels, config.bins, config.aux_weight) == (256, (60, 30, 15, 8), 1.0)
+    assert (config.norm_stats, config.background_prior, config.background_reducer) == ("frozen", "zeros", "query")
+
+
+def test_config_survives_json():
+    config = fs.SCNetConfig(bins=(1.0, 0.5), grid_bins=4)
+    assert fs.SCNetConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"hidden_channels": 0}, ValueError, "hidden_channels must be at least 1, got 0"),
+        ({"hidden_channels": 2.5}, TypeError, "hidden_channels must be an integer, got float"),
+        ({"num_prototypes": -1}, ValueError, "num_prototypes must be at least 0, got -1"),
+        ({"bins": ()}, ValueError, "bins must be one or more positive numbers"),
+        ({"bins": (60, 0)}, ValueError, "bins must be one or more positive numbers"),
+        ({"self_contrast_weight": 1.1}, ValueError, "self_contrast_weight must be from 0 to 1, got 1.1"),
+        ({"aux_weight": -0.1}, ValueError, "aux_weight must not be negative"),
+        ({"norm_stats": "eval"}, ValueError, "norm_stats must be one of 'frozen', 'batch', got 'eval'"),
+        ({"background_prior": "ones"}, ValueError, "background_prior must be one of"),
+        ({"background_source": "support"}, ValueError, "must go with num_prototypes=1"),
+        ({"lambda_": 1}, TypeError, "lambda_"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        fs.build_scnet("mobilenet_v2", **settings)
+
+
+def test_unknown_backbones_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"backbone must be one of resnet50, resnet101, .* or a module, got 'vit'"):
+        fs.build_scnet("vit")
+    with pytest.raises(TypeError, match=r"backbone must be a name or an nn.Module, got int"):
+        fs.build_scnet(3)
+
+
+def test_random_backbone_is_said_once():
+    with pytest.warns(UserWarning, match="the frozen backbone has random weights") as caught:
+        model = small()
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small(backbone_weights=model.backbone.state_dict())
+        model(torch.rand(1, 1, 3, 32, 32), torch.ones(1, 1, 32, 32), torch.rand(1, 3, 32, 32))
+
+
+# Backbone weights
+
+
+def test_backbone_weights_from_a_state_dict_and_a_file(tmp_path):
+    from torchvision.models import mobilenet_v2
+
+    theirs = mobilenet_v2(weights=None).state_dict()
+    torch.save(theirs, tmp_path / "mobilenet.pth")
+    for weights in (theirs, tmp_path / "mobilenet.pth", str(tmp_path / "mobilenet.pth")):
+        backbone = small(backbone_weights=weights).backbone
+        assert torch.equal(backbone.features[0][0].weight, theirs["features.0.0.weight"])
+
+
+def test_three_convolution_stems_are_translated():
+    with torch.device("cpu"):
+        state = fs.build_scnet("resnet50s", hidden_channels=4).backbone.state_dict()
+    theirs = {
+        "conv1.0": "conv1",
+        "conv1.1": "bn1",
+        "conv1.3": "conv2",
+        "conv1.4": "bn2",
+        "conv1.6": "conv3",
+        "bn1": "bn3",
+    }
+
+    def rename(key):
+        for ours, name in theirs.items():
+            if key.startswith(ours + "."):
+                return key.replace(ours, name, 1)
+        return key
+
+    semseg = {rename(key): value for key, value in state.items()} | {"fc.weight": torch.zeros(3)}
+    model = fs.build_scnet("resnet50s", hidden_channels=4, backbone_weights=semseg)
+    assert all(torch.equal(value, state[key]) for key, value in model.backbone.state_dict().items())
+
+
+def test_torchvision_weights_are_named(monkeypatch):
+    from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+
+    theirs = mobilenet_v2(weights=None).state_dict()
+    asked = []
+
+    def get_state_dict(self, *args, **kwargs):
+        asked.append(self)
+        return theirs
+
+    monkeypatch.setattr(MobileNet_V2_Weights, "get_state_dict", get_state_dict)
+    for name in ("IMAGENET1K_V1", "MobileNet_V2_Weights.IMAGENET1K_V1"):
+        model = small(backbone_weights=name)
+        assert torch.equal(model.backbone.features[0][0].weight, theirs["features.0.0.weight"])
+    assert asked == [MobileNet_V2_Weights.IMAGENET1K_V1] * 2
+
+
+def test_unknown_backbone_weights_are_refused_with_the_known_names():
+    with pytest.raises(FileNotFoundError, match=r"must be a file or one of .*IMAGENET1K_V2.* got 'IMAGENET'"):
+        small(backbone_weights="IMAGENET")
+    with pytest.raises(ValueError, match="entries are missing"):
+        small(backbone_weights={"features.0.0.weight": torch.zeros(32, 3, 3, 3)})
+
+
+# Checkpoints
+
+
+def test_checkpoints_come_back(tmp_path):
+    model = small()
+    fs.save_weights(model, tmp_path / "a.pth")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "b.pth")
+    torch.save({"model": model.state_dict(), "step": 3}, tmp_path / "c.pth")
+    from safetensors.torch import save_file
+
+    save_file(model.state_dict(), tmp_path / "d.safetensors")
+    for name in ("a.pth", "b.pth", "c.pth", "d.safetensors"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            other = small(weights=tmp_path / name)
+        assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_saving_leaves_nothing_else_and_survives_failure(tmp_path):
+    model = small()
+    path = tmp_path / "scnet.pth"
+    fs.save_weights(model, path)
+    before = path.read_bytes()
+
+    class Unpicklable(nn.Module):
+        def state_dict(self, *args, **kwargs):
+            return {"x": lambda: None}
+
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        fs.save_weights(Unpicklable(), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["scnet.pth"]
+
+
+class Secret:
+    """Something that is not a tensor."""
+
+
+def test_refused_files_say_why_and_leave_the_model_alone(tmp_path):
+    model = small()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = model.state_dict()
+    files = {
+        "empty": (b"", "cannot be read|damaged"),
+        "noise": (b"not a checkpoint at all", "damaged or holds other"),
+        "objects": ({"state_dict": state, "args": Secret()}, "hold tensors only"),
+        "list": ([torch.zeros(3)], "must hold a state dict of tensors, got list"),
+        "numbers": ({"epoch": 3}, "must hold a state dict of tensors"),
+        "foreign": ({"encoder.weight": torch.zeros(3)}, "entries are missing and 1 are unknown"),
+        "shape": (state | {"head.fuse.0.weight": torch.zeros(3)}, r"head.fuse.0.weight: \(4, 16, 1, 1\) in the model"),
+        "lacking": ({k: v for k, v in state.items() if k != "head.fuse.0.weight"}, "it lacks head.fuse.0.weight"),
+    }
+    for name, (content, message) in files.items():
+        path = tmp_path / f"{name}.pth"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        with pytest.raises(ValueError, match=message):
+            fs.load_weights(model, path)
+    whole = tmp_path / "whole.pth"
+    fs.save_weights(model, whole)
+    (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"cut.pth"):
+        fs.load_weights(model, tmp_path / "cut.pth")
+    (tmp_path / "cut.safetensors").write_bytes(b"123")
+    with pytest.raises(ValueError, match="must be a safetensors file"):
+        fs.load_weights(model, tmp_path / "cut.safetensors")
+    with pytest.raises(FileNotFoundError):
+        fs.load_weights(model, tmp_path / "none.pth")
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_not_strict_takes_what_fits(tmp_path):
+    model = small()
+    torch.save({"head.fuse.0.weight": torch.ones(4, 16, 1, 1), "other": torch.zeros(1)}, tmp_path / "part.pth")
+    fs.load_weights(model, tmp_path / "part.pth", strict=False)
+    assert torch.equal(model.head.fuse[0].weight, torch.ones(4, 16, 1, 1))
+
+
+def test_state_dict_keys_are_a_contract():
+    keys = [key for key in small().state_dict() if not key.startswith("backbone.")]
+    expected = json.loads((pathlib.Path(__file__).parent / "state_dict_keys.json").read_text())
+    assert keys == expected
+
+
+# The package
+
+
+def test_every_setting_is_documented():
+    for field in fields(fs.SCNetConfig):
+        assert f"        {field.name}: " in fs.SCNetConfig.__doc__
+
+
+def test_import_is_silent_and_changes_nothing():
+    program = (
+        "import random, numpy, torch; torch.manual_seed(3); state = torch.get_rng_state(); r = random.getstate();"
+        "threads, dtype = torch.get_num_threads(), torch.get_default_dtype(); grad = torch.is_grad_enabled();"
+        "import fewshotseg, fewshotseg.data;"
+        "assert torch.equal(state, torch.get_rng_state()) and r == random.getstate();"
+        "assert (threads, dtype, grad) == (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled())"
+    )
+    result = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_public_names_exist():
+    assert all(hasattr(fs, name) for name in fs.__all__)
+    assert sorted(fs.__all__) == fs.__all__

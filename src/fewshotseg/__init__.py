@@ -2,12 +2,14 @@
 
 from importlib.metadata import version
 
+from fewshotseg.evaluation import evaluate
 from fewshotseg.losses import (
     SelfContrastiveLoss,
     SelfContrastivePairs,
     segmentation_loss,
     self_contrastive_pairs,
 )
+from fewshotseg.metrics import FewShotIoU, IoUReport
 from fewshotseg.models import (
     Backbone,
     ComparisonHead,
@@ -34,6 +36,7 @@ from fewshotseg.ops import (
     prior_mask,
     sample_centroids,
 )
+from fewshotseg.predictor import FewShotPredictor, Prediction
 
 __version__ = version("fewshotseg")
 
@@ -41,8 +44,12 @@ __all__ = [
     "Backbone",
     "ComparisonHead",
     "CosineKMeans",
+    "FewShotIoU",
+    "FewShotPredictor",
     "GridPartition",
+    "IoUReport",
     "KMeansResult",
+    "Prediction",
     "Query",
     "SCNet",
     "SCNetConfig",
@@ -55,6 +62,7 @@ __all__ = [
     "background_regions",
     "build_scnet",
     "cosine_kmeans",
+    "evaluate",
     "expand_prototypes",
     "load_weights",
     "masked_average_pool",

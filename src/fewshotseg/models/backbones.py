@@ -5,8 +5,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torchvision import models as tv
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Backbone(Protocol):
@@ -102,7 +101,8 @@ class VGGBackbone(nn.Module):
 
     def high(self, deepest: Tensor) -> Tensor:
         """The fifth stage, without its max-pool."""
-        return self.features[34:](deepest)
+        features: Tensor = self.features[34:](deepest)
+        return features
 
 
 class MobileNetV2Backbone(nn.Module):
@@ -132,7 +132,8 @@ class MobileNetV2Backbone(nn.Module):
 
     def high(self, deepest: Tensor) -> Tensor:
         """The last convolution, after ReLU6 and so never negative."""
-        return self.features[14:](deepest)
+        features: Tensor = self.features[14:](deepest)
+        return features
 
 
 class TimmBackbone(nn.Module):

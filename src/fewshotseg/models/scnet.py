@@ -1,5 +1,6 @@
 """SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -201,13 +202,24 @@ class SCNet(nn.Module):
             raise ValueError(f"support images must hold at least one shot, got shape {tuple(images.shape)}")
 
         # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
-        shots = [self._encode_shot(*shot) for shot in zip(images.unbind(1), masks.unbind(1), strict=True)]
-        prototypes, backgrounds, high, weights = zip(*shots, strict=True)
+        shots = zip(images.unbind(1), masks.unbind(1), strict=True)
+        return self.merge_shots([self._encode_shot(*shot) for shot in shots])
+
+    @staticmethod
+    def merge_shots(shots: Sequence[Support]) -> Support:
+        """Make one support of several that were encoded apart.
+
+        Args:
+            shots: Supports of one shot each, from `encode_support`.
+
+        Returns:
+            What `encode_support` gives for all of them together.
+        """
         return Support(
-            torch.stack(prototypes).mean(dim=0),
-            torch.stack(backgrounds).mean(dim=0),
-            torch.stack(high, dim=1),
-            torch.stack(weights, dim=1),
+            torch.stack([shot.prototype for shot in shots]).mean(dim=0),
+            torch.stack([shot.background for shot in shots]).mean(dim=0),
+            torch.cat([shot.high for shot in shots], dim=1),
+            torch.cat([shot.weights for shot in shots], dim=1),
         )
 
     def encode_query(self, images: Tensor) -> Query:
@@ -301,14 +313,15 @@ class SCNet(nn.Module):
         size = (images.shape[2], images.shape[3])
         return Query(self.reduce_query(maps), self._high(deepest), size)
 
-    def _encode_shot(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _encode_shot(self, images: Tensor, masks: Tensor) -> Support:
         maps, deepest = self._mid(images)
         size = (deepest.shape[2], deepest.shape[3])
         foreground = foreground_weights(masks, size)
         regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)
         pooled = masked_average_pool(self.reduce_support(maps), regions, eps=PROTOTYPE_EPS)
         high = self._high(deepest * foreground[:, None].to(deepest.dtype))
-        return pooled[:, 0], pooled[:, 1], high, foreground_weights(masks, (high.shape[2], high.shape[3]))
+        weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
+        return Support(pooled[:, 0], pooled[:, 1], high[:, None], weights[:, None])
 
     @torch.no_grad()
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:

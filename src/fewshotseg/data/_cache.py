@@ -1,0 +1,40 @@
+"""What takes long is done once: where its results are kept, files that are whole or not there, progress bars."""
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+StrPath = str | os.PathLike[str]
+Item = TypeVar("Item")
+
+
+def cache_folder(cache: StrPath | None) -> Path:
+    """``cache``, or else ``fewshotseg`` in the user's cache folder (``$XDG_CACHE_HOME``, by default ``~/.cache``)."""
+    if cache is not None:
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewshotseg"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers, and whoever comes after a crash, see all of it or none; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def progress_bar(items: Sequence[Item], description: str, *, show: bool) -> Iterable[Item]:
+    """``items`` with tqdm's bar around them if it should show and tqdm is installed."""
+    if not show:
+        return items
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    bar: Iterable[Item] = tqdm(items, desc=description)
+    return bar

@@ -1,0 +1,84 @@
+import pytest
+
+from _folders import make_folder
+from fewshotseg.data.combine import ConcatSource, SubsetSource, without_classes
+from fewshotseg.data.folder import FolderSource
+
+
+@pytest.fixture
+def source(tmp_path):
+    make_folder(tmp_path / "one", {"a": (1,), "b": (2, 3), "c": (3,), "d": ()})
+    return FolderSource(tmp_path / "one/images", tmp_path / "one/masks")
+
+
+@pytest.fixture
+def other(tmp_path):
+    make_folder(tmp_path / "two", {"e": (4,), "f": (1,)})
+    return FolderSource(tmp_path / "two/images", tmp_path / "two/masks")
+
+
+def same(sample, expected):
+    return sample.image.equal(expected.image) and sample.mask.equal(expected.mask)
+
+
+def test_subset_keeps_order_and_content(source):
+    subset = SubsetSource(source, [2, 0])
+    assert subset.ids == ["c", "a"]
+    assert subset.class_areas == [{3: 4}, {1: 4}]
+    assert subset.class_names == source.class_names
+    assert same(subset.load(0), source.load(2))
+    assert same(subset.load(1), source.load(0))
+
+
+def test_subset_may_be_empty(source):
+    assert (SubsetSource(source, []).ids, SubsetSource(source, []).class_areas) == ([], [])
+
+
+@pytest.mark.parametrize("index", [-1, 4])
+def test_subset_of_other_positions_is_refused(source, index):
+    with pytest.raises(IndexError, match=f"keep must have positions from 0 to 3, got {index}"):
+        SubsetSource(source, [index])
+
+
+def test_subset_with_repetitions_is_refused(source):
+    with pytest.raises(ValueError, match="twice"):
+        SubsetSource(source, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("classes", "left"), [({3}, ["a", "d"]), ({1, 2}, ["c", "d"]), (set(), ["a", "b", "c", "d"]), (range(1, 9), ["d"])]
+)
+def test_without_classes(source, classes, left):
+    assert without_classes(source, classes).ids == left
+
+
+def test_concatenation_keeps_order_and_content(source, other):
+    both = ConcatSource(source, other)
+    assert both.ids == ["a", "b", "c", "d", "e", "f"]
+    assert both.class_areas == [*source.class_areas, *other.class_areas]
+    assert both.class_names == {1: "1", 2: "2", 3: "3", 4: "4"}
+    assert same(both.load(1), source.load(1))
+    assert same(both.load(4), other.load(0))
+
+
+def test_they_nest(source, other):
+    both = without_classes(ConcatSource(SubsetSource(source, [3, 1]), other), {4})
+    assert both.ids == ["d", "b", "f"]
+    assert same(both.load(2), other.load(1))
+
+
+def test_shared_ids_are_refused(source):
+    with pytest.raises(ValueError, match="sources must not share ids, got 'a', 'b' more than once"):
+        ConcatSource(SubsetSource(source, [0, 1]), SubsetSource(source, [0, 1]))
+
+
+def test_two_names_of_a_class_are_refused(tmp_path, source):
+    make_folder(tmp_path / "two", {"x": (1,)})
+    renamed = FolderSource(tmp_path / "two/images", tmp_path / "two/masks", class_names={1: "cat"})
+    with pytest.raises(ValueError, match="sources must agree on class 1, got '1' and 'cat'"):
+        ConcatSource(source, renamed)
+
+
+def test_nothing_cannot_be_concatenated():
+    with pytest.raises(ValueError, match="at least one source"):
+        ConcatSource()

@@ -74,11 +74,11 @@ def evaluate(
         >>> import fewshotseg
         >>> from fewshotseg.data import EpisodeDataset, SyntheticSource, padded_eval
         >>> source = SyntheticSource(20, num_classes=4, size=64)
-        >>> episodes = EpisodeDataset(source, [1, 2], length=4, transform=padded_eval(65))
+        >>> episodes = EpisodeDataset(source, [1, 2], length=8, transform=padded_eval(65))
         >>> model = fewshotseg.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0,))
         >>> report = evaluate(model, episodes, fewshotseg.FewShotIoU([1, 2]))
         >>> report.episodes, 0 <= report.miou <= 1
-        (4, True)
+        (8, True)
     """
     check_choice("scoring", scoring, ("resized", "original"))
     module: Any = model

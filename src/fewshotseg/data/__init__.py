@@ -4,6 +4,7 @@ from fewshotseg.data.coco import COCOSource
 from fewshotseg.data.combine import ConcatSource, SubsetSource, without_classes
 from fewshotseg.data.episode_lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
 from fewshotseg.data.episodes import Episode, EpisodeDataset, episode_mask
+from fewshotseg.data.files import FileSource
 from fewshotseg.data.folder import FolderSource
 from fewshotseg.data.fss1000 import FSS1000Source
 from fewshotseg.data.geometry import fitted_size, restore_size
@@ -29,6 +30,7 @@ __all__ = [
     "EpisodeSpec",
     "EvaluationProtocol",
     "FSS1000Source",
+    "FileSource",
     "FolderSource",
     "Sample",
     "SegmentationSource",

@@ -150,7 +150,7 @@ class TimmBackbone(nn.Module):
         ValueError: If the extractor gives fewer than three maps or is not a plain chain of stages.
 
     Example:
-        >>> import timm
+        >>> import timm, torch
         >>> backbone = TimmBackbone(timm.create_model("resnet18", features_only=True, output_stride=8))
         >>> [tuple(features.shape) for features in backbone.mid(torch.zeros(1, 3, 64, 64))]
         [(1, 256, 8, 8), (1, 128, 8, 8)]

@@ -103,7 +103,7 @@ def remap_pfenet_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ['reduce_support.0.weight']
     """
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    is_pfenet = any(key.startswith(("layer0.", "down_query.")) for key in state)
+    is_pfenet = any(key.partition(".")[0] in {*PFENET_HEAD, "layer0"} for key in state)
     is_vgg = "layer4.0.weight" in state
     return {_ours(key, is_vgg=is_vgg) if is_pfenet else key: value for key, value in state.items()}
 

@@ -1,0 +1,217 @@
+"""Moves of an image and its episode mask together that torchvision does not have, and the way back."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+from typing_extensions import override
+
+from fewshotseg._checks import check_at_least, check_floating, check_tensor
+from fewshotseg.data.source import VOID
+from fewshotseg.ops import resize_bilinear
+
+
+def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> tuple[int, int]:
+    """The size of an image after it was fitted into a square, keeping its proportions.
+
+    Args:
+        original: Height and width.
+        size: Side of the square.
+        multiple: Both sides are rounded down to a multiple of this, but not to less than it.
+
+    Returns:
+        Height and width; the longer one is ``size``, rounded down.
+
+    Example:
+        >>> fitted_size((375, 500), 473, multiple=8)
+        (352, 472)
+        >>> fitted_size((375, 500), 473)
+        (354, 473)
+    """
+    longest = max(original)
+    # The ratio first, as PFENet computes it: float rounding decides when a side is nearly a multiple.
+    ratio = size / longest
+    height, width = (size if side == longest else int(side * ratio) for side in original)
+    return max(height // multiple, 1) * multiple, max(width // multiple, 1) * multiple
+
+
+def restore_size(maps: Tensor, original: tuple[int, int], *, inner: tuple[int, int] | None = None) -> Tensor:
+    """Bring maps from the padded square back to the size that the image had, bilinearly with aligned corners.
+
+    Args:
+        maps: ``(B, C, S, S)``, such as logits for the square of `pfenet_eval` or `padded_eval`.
+        original: Height and width of the image before it was fitted.
+        inner: Height and width of the image inside the square, from `fitted_size`: what lies outside is cut off, the
+            rest resized. By default PFENet's way: the whole square is resized to a square of the image's longer
+            side and then cut, as if the longer side had filled it (it has 472 of 473 pixels).
+
+    Returns:
+        ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: If ``maps`` is not four-dimensional, or not square and ``inner`` is missing.
+        TypeError: If ``maps`` is not floating point.
+
+    Example:
+        >>> import torch
+        >>> restore_size(torch.rand(1, 2, 65, 65), (375, 500), inner=fitted_size((375, 500), 65)).shape
+        torch.Size([1, 2, 375, 500])
+        >>> restore_size(torch.rand(1, 2, 65, 65), (375, 500)).shape
+        torch.Size([1, 2, 375, 500])
+    """
+    check_tensor("maps", maps, "B C H W")
+    check_floating("maps", maps)
+    height, width = original
+    if inner is not None:
+        return resize_bilinear(maps[..., : inner[0], : inner[1]], (height, width))
+    if maps.shape[2] != maps.shape[3]:
+        raise ValueError(f"maps must be square, got shape {tuple(maps.shape)}")
+    longest = max(height, width)
+    return resize_bilinear(maps, (longest, longest))[..., :height, :width]
+
+
+class RandomScale(nn.Module):
+    """Resize by a factor drawn uniformly: the image bilinearly without antialiasing, the mask to the nearest.
+
+    Args:
+        scale: Smallest and largest factor.
+
+    Raises:
+        ValueError: If the factors are not positive or not in order.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.rand(3, 60, 80))
+        >>> mask = tv_tensors.Mask(torch.ones(60, 80, dtype=torch.long))
+        >>> [each.shape[-2:] for each in RandomScale((0.5, 0.5))(image, mask)]
+        [torch.Size([30, 40]), torch.Size([30, 40])]
+    """
+
+    def __init__(self, scale: tuple[float, float]) -> None:
+        super().__init__()
+        low, high = scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale must be two positive factors, the smaller first, got {scale}")
+        self.scale = (low, high)
+
+    @override
+    def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
+        """Resize both by the same factor."""
+        low, high = self.scale
+        factor = low + (high - low) * float(torch.rand(()))
+        size = [max(round(side * factor), 1) for side in mask.shape]
+        return F.resize(image, size, antialias=False), F.resize(mask, size)
+
+    @override
+    def extra_repr(self) -> str:
+        return f"{self.scale}"
+
+
+class ForegroundCrop(nn.Module):
+    """A random square crop that is drawn again while it loses too much of the foreground.
+
+    Sides that are too short are padded first, half on each side, an odd pixel below or right: with ``color``, and
+    void in the mask. A mask without foreground takes the first crop.
+
+    Args:
+        size: Side of the crop, in pixels.
+        color: Of the padding, one number for each channel, in the units of the image.
+        keep: The share of the image's foreground pixels (label 1) that a crop must hold.
+        max_redraws: How often to draw again at most; the last crop is taken as it is.
+
+    Raises:
+        ValueError: If ``size`` is below 1, ``keep`` not from 0 to 1 or ``max_redraws`` negative.
+
+    Example:
+        >>> import torch
+        >>> image, mask = tv_tensors.Image(torch.rand(3, 99, 99)), torch.zeros(99, 99, dtype=torch.long)
+        >>> mask[40:60, 40:60] = 1
+        >>> image, mask = ForegroundCrop(70, color=(0.5, 0.5, 0.5))(image, tv_tensors.Mask(mask))
+        >>> image.shape, int(mask.sum()) >= 0.85 * 400
+        (torch.Size([3, 70, 70]), True)
+    """
+
+    def __init__(self, size: int, *, color: Sequence[float], keep: float = 0.85, max_redraws: int = 31) -> None:
+        super().__init__()
+        check_at_least("size", size, 1)
+        check_at_least("max_redraws", max_redraws, 0)
+        if not 0 <= keep <= 1:
+            raise ValueError(f"keep must be from 0 to 1, got {keep}")
+        self.size = size
+        self.color = tuple(color)
+        self.keep = keep
+        self.max_redraws = max_redraws
+
+    @override
+    def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
+        """Pad and crop both alike."""
+        below, right = (max(self.size - side, 0) for side in mask.shape)
+        padding = [right // 2, below // 2, right - right // 2, below - below // 2]
+        image = F.pad(image, padding, fill=list(self.color))
+        mask = F.pad(mask, padding, fill=VOID)
+        top, left = self._place(mask == 1)
+        return (
+            F.crop(image, top, left, self.size, self.size),
+            F.crop(mask, top, left, self.size, self.size),
+        )
+
+    def _place(self, foreground: Tensor) -> tuple[int, int]:
+        enough = self.keep * int(foreground.sum())
+        rows, columns = (side - self.size + 1 for side in foreground.shape)
+        for _ in range(1 + self.max_redraws):
+            top, left = int(torch.randint(rows, ())), int(torch.randint(columns, ()))
+            if int(foreground[top : top + self.size, left : left + self.size].sum()) >= enough:
+                break
+        return top, left
+
+    @override
+    def extra_repr(self) -> str:
+        return f"{self.size}, color={self.color}, keep={self.keep}, max_redraws={self.max_redraws}"
+
+
+class FitSquare(nn.Module):
+    """Resize into the top-left corner of a square: the image bilinearly, the mask to the nearest, void beside it.
+
+    Args:
+        size: Side of the square, in pixels.
+        color: Of the padding, one number for each channel, in the units of the image.
+        multiple: See `fitted_size`.
+        antialias: Whether the image is smoothed before it shrinks; OpenCV, and so PFENet, does not.
+
+    Raises:
+        ValueError: If ``multiple`` is below 1 or ``size`` below ``multiple``.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.rand(3, 1, 2))
+        >>> mask = tv_tensors.Mask(torch.ones(1, 2, dtype=torch.long))
+        >>> FitSquare(4, color=(0, 0, 0))(image, mask)[1]
+        Mask([[  1,   1,   1,   1],
+              [  1,   1,   1,   1],
+              [255, 255, 255, 255],
+              [255, 255, 255, 255]])
+    """
+
+    def __init__(self, size: int, *, color: Sequence[float], multiple: int = 1, antialias: bool = True) -> None:
+        super().__init__()
+        check_at_least("multiple", multiple, 1)
+        check_at_least("size", size, multiple)
+        self.size = size
+        self.color = tuple(color)
+        self.multiple = multiple
+        self.antialias = antialias
+
+    @override
+    def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
+        """Resize and pad both alike."""
+        height, width = fitted_size((mask.shape[0], mask.shape[1]), self.size, multiple=self.multiple)
+        padding = [0, 0, self.size - width, self.size - height]
+        image = F.resize(image, [height, width], antialias=self.antialias)
+        mask = F.resize(mask, [height, width])
+        return F.pad(image, padding, fill=list(self.color)), F.pad(mask, padding, fill=VOID)
+
+    @override
+    def extra_repr(self) -> str:
+        return f"{self.size}, color={self.color}, multiple={self.multiple}, antialias={self.antialias}"

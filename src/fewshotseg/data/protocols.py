@@ -1,0 +1,185 @@
+"""How published numbers were measured, as data: what differs between papers stands in fields, not in prose."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Literal
+
+from fewshotseg._checks import check_at_least, check_choice
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationProtocol:
+    """The lists, episodes and sizes behind a number. Numbers of different protocols cannot be compared.
+
+    Make a variant with `dataclasses.replace`, under a name of its own; its `hash` tells it from the others.
+
+    Attributes:
+        name: What it is called, such as ``"pfenet-pascal"``.
+        benchmark: The classes and their folds.
+        split: How the classes are dealt to the folds: ``"contiguous"`` (fold i of PASCAL-5i has classes 5i+1 to 5i+5)
+            or ``"interleaved"`` (fold i of COCO-20i has classes i+1, i+5, i+9, ...).
+        train_images: The list to train on.
+        test_images: The list to draw test episodes from.
+        novel_in_training: What becomes of training images with objects of novel classes: these objects count as
+            ``"background"``, are void (``"ignore"``), or the images are left out (``"drop"``).
+        min_area: An image is listed for a class from this many pixels on, in the mask at its original size.
+        episodes: Test episodes of a fold and a seed.
+        draw: ``"pfenet"``: PFENet's own random numbers, see `pfenet_episodes`; ``"number"``: by seed and
+            number, see `EpisodeDataset`.
+        workers: Of PFENet's loader, on which its episodes depend; None for the other way to draw.
+        max_passes: Passes over PFENet's list at most; None for the other way to draw.
+        seeds: One whole evaluation each.
+        train_size: Side of the training crops, in pixels.
+        test_size: Side of the square that test images are brought to, in pixels.
+        test_resize: The preset that does it: ``"pfenet_eval"`` or ``"hsnet_eval"``.
+        scoring: Where pixels are counted: ``"original"``: at the size of the label file, logits resized as
+            `restore_size` does by default; ``"resized"``: on the square of ``test_size``.
+            Pixels labelled 255 are never counted.
+
+    Raises:
+        ValueError: If a field has no possible value.
+
+    Example:
+        >>> print(PFENET_PASCAL)
+        name               pfenet-pascal
+        benchmark          PASCAL-5i
+        split              contiguous
+        train_images       VOC 2012 train with 5623 images of SBD, 5953 together
+        test_images        VOC 2012 val, 1449
+        novel_in_training  background
+        min_area           2048
+        episodes           5001
+        draw               pfenet
+        workers            8
+        max_passes         20
+        seeds              321
+        train_size         473
+        test_size          473
+        test_resize        pfenet_eval
+        scoring            original
+        hash               8231d2acfe72
+        >>> from dataclasses import replace
+        >>> replace(PFENET_PASCAL, name="short", episodes=1000).hash() != PFENET_PASCAL.hash()
+        True
+    """
+
+    name: str
+    benchmark: Literal["PASCAL-5i", "COCO-20i"]
+    split: Literal["contiguous", "interleaved"]
+    train_images: str
+    test_images: str
+    novel_in_training: Literal["background", "ignore", "drop"]
+    min_area: int
+    episodes: int
+    draw: Literal["pfenet", "number"]
+    workers: int | None
+    max_passes: int | None
+    seeds: tuple[int, ...]
+    train_size: int
+    test_size: int
+    test_resize: Literal["pfenet_eval", "hsnet_eval"]
+    scoring: Literal["original", "resized"]
+
+    def __post_init__(self) -> None:
+        check_choice("benchmark", self.benchmark, ("PASCAL-5i", "COCO-20i"))
+        check_choice("split", self.split, ("contiguous", "interleaved"))
+        check_choice("novel_in_training", self.novel_in_training, ("background", "ignore", "drop"))
+        check_choice("draw", self.draw, ("pfenet", "number"))
+        check_choice("test_resize", self.test_resize, ("pfenet_eval", "hsnet_eval"))
+        check_choice("scoring", self.scoring, ("original", "resized"))
+        for name in ("min_area", "episodes", "train_size", "test_size"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("workers", "max_passes"):
+            if (getattr(self, name) is None) != (self.draw == "number"):
+                raise ValueError(f"{name} must be set for PFENet's draws and None otherwise, got {getattr(self, name)}")
+        if not self.seeds:
+            raise ValueError("seeds must hold at least one seed, got none")
+
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that change with any field but the name; the same on every machine."""
+        content = {key: value for key, value in asdict(self).items() if key != "name"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        rows = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        rows = [(name, ", ".join(map(str, value)) if isinstance(value, tuple) else value) for name, value in rows]
+        return "\n".join(f"{name:<17}  {value}" for name, value in [*rows, ("hash", self.hash())])
+
+
+PFENET_PASCAL = EvaluationProtocol(
+    name="pfenet-pascal",
+    benchmark="PASCAL-5i",
+    split="contiguous",
+    train_images="VOC 2012 train with 5623 images of SBD, 5953 together",
+    test_images="VOC 2012 val, 1449",
+    novel_in_training="background",
+    min_area=2048,
+    episodes=5001,
+    draw="pfenet",
+    workers=8,
+    max_passes=20,
+    seeds=(321,),
+    train_size=473,
+    test_size=473,
+    test_resize="pfenet_eval",
+    scoring="original",
+)
+"""PFENet on PASCAL-5i, as its released code tests (its text says 5000 episodes, the loop scores one more)."""
+
+PFENET_COCO = replace(
+    PFENET_PASCAL,
+    name="pfenet-coco",
+    benchmark="COCO-20i",
+    split="interleaved",
+    train_images="COCO 2014 train, 82081",
+    test_images="COCO 2014 val, 40137",
+    episodes=20001,
+    workers=16,
+    train_size=641,
+    test_size=641,
+)
+"""PFENet on COCO-20i with its released settings."""
+
+SCNET_PASCAL = replace(PFENET_PASCAL, name="scnet-pascal")
+"""SCNet on PASCAL-5i: says that it follows PFENet, and differs in nothing that it says."""
+
+SCNET_COCO = replace(PFENET_COCO, name="scnet-coco", train_size=473, test_size=473)
+"""SCNet on COCO-20i: as PFENet, with the crops of 473 pixels that its text states for both benchmarks."""
+
+HSNET_PASCAL = replace(
+    PFENET_PASCAL,
+    name="hsnet-pascal",
+    train_images="VOC 2012 and SBD without VOC 2012 val, 10582",
+    min_area=1,
+    episodes=1000,
+    draw="number",
+    workers=None,
+    max_passes=None,
+    seeds=(0,),
+    train_size=400,
+    test_size=400,
+    test_resize="hsnet_eval",
+    scoring="resized",
+)
+"""The lists, sizes and number of episodes of HSNet on PASCAL-5i; the episodes themselves are this package's."""
+
+HSNET_COCO = replace(
+    HSNET_PASCAL,
+    name="hsnet-coco",
+    benchmark="COCO-20i",
+    split="interleaved",
+    train_images=PFENET_COCO.train_images,
+    test_images=PFENET_COCO.test_images,
+)
+"""The same on COCO-20i."""
+
+PROTOCOLS: Mapping[str, EvaluationProtocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (PFENET_PASCAL, PFENET_COCO, SCNET_PASCAL, SCNET_COCO, HSNET_PASCAL, HSNET_COCO)
+    }
+)
+"""All of them by name, for command lines."""

@@ -1,0 +1,244 @@
+"""What happens to an image and its episode mask before the model: presets named after their protocols.
+
+All are compositions of `torchvision.transforms.v2`: print one to see its numbers, put others beside it. They take
+an image as ``tv_tensors.Image`` (uint8, ``(3, H, W)``) and a mask as ``tv_tensors.Mask`` (int64, ``(H, W)``,
+1 foreground, 0 background, 255 void) and give the normalised float32 image and the int64 mask.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from fewshotseg._checks import check_at_least
+from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale
+from fewshotseg.data.source import VOID
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Of red, green and blue from 0 to 1, as torchvision's and PFENet's backbones expect them."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue from 0 to 1."""
+
+
+def pfenet_train(
+    size: int = 473,
+    *,
+    scale: tuple[float, float] | None = (0.9, 1.1),
+    degrees: float = 10.0,
+    rotate_p: float = 0.5,
+    blur_kernel: int = 5,
+    blur_sigma: float = 1.1,
+    blur_p: float = 0.5,
+    flip_p: float = 0.5,
+    keep: float = 0.85,
+    max_redraws: int = 31,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> v2.Compose:
+    """PFENet's augmentation: scale, rotation, blur, mirroring and a crop that keeps the object.
+
+    Defaults are those for PASCAL-5i; for COCO-20i PFENet has ``size=641, scale=(0.8, 1.25)``. What rotation and padding
+    uncover has the mean colour (0 after normalisation) and is void in the mask.
+
+    Args:
+        size: Side of the square crop, in pixels.
+        scale: Range of a factor for both sides, drawn uniformly; None leaves the size alone.
+        degrees: Rotation by an angle drawn uniformly from ``-degrees`` to ``degrees``, about the centre.
+        rotate_p: Probability of the rotation.
+        blur_kernel: Side of the Gaussian kernel, odd, in pixels.
+        blur_sigma: Of the Gaussian kernel, in pixels.
+        blur_p: Probability of the blur.
+        flip_p: Probability of mirroring left to right.
+        keep: See `ForegroundCrop`.
+        max_redraws: See `ForegroundCrop`.
+        mean: Of red, green and blue from 0 to 1; also the colour of the padding.
+        std: Of red, green and blue from 0 to 1.
+
+    Returns:
+        The transform, to be given to an `EpisodeDataset`.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.zeros(3, 60, 80, dtype=torch.uint8))
+        >>> mask = tv_tensors.Mask(torch.zeros(60, 80, dtype=torch.long))
+        >>> image, mask = pfenet_train(size=65)(image, mask)
+        >>> image.shape, image.dtype, mask.shape, mask.dtype
+        (torch.Size([3, 65, 65]), torch.float32, torch.Size([65, 65]), torch.int64)
+    """
+    fill = {tv_tensors.Image: list(mean), tv_tensors.Mask: VOID}
+    rotate = v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=fill)
+    blur = v2.GaussianBlur(blur_kernel, sigma=blur_sigma)
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            *([] if scale is None else [RandomScale(scale)]),
+            v2.RandomApply([rotate], p=rotate_p),
+            v2.RandomApply([blur], p=blur_p),
+            v2.RandomHorizontalFlip(flip_p),
+            ForegroundCrop(size, keep=keep, max_redraws=max_redraws, color=mean),
+            v2.Normalize(list(mean), list(std)),
+        ]
+    )
+
+
+def scnet_train(
+    size: int = 473,
+    *,
+    degrees: float = 10.0,
+    rotate_p: float = 0.5,
+    flip_p: float = 0.5,
+    keep: float = 0.85,
+    max_redraws: int = 31,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> v2.Compose:
+    """The augmentation that SCNet's text names (Sec. 4.2): `pfenet_train` without scale and blur.
+
+    Args:
+        size: Side of the square crop, in pixels; 473 for both benchmarks.
+        degrees: Rotation, either way.
+        rotate_p: Probability of the rotation.
+        flip_p: Probability of mirroring.
+        keep: See `ForegroundCrop`.
+        max_redraws: See `ForegroundCrop`.
+        mean: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0 to 1.
+
+    Returns:
+        The transform.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> len(scnet_train().transforms), len(pfenet_train().transforms)
+        (6, 7)
+    """
+    return pfenet_train(
+        size,
+        scale=None,
+        degrees=degrees,
+        rotate_p=rotate_p,
+        blur_p=0.0,
+        flip_p=flip_p,
+        keep=keep,
+        max_redraws=max_redraws,
+        mean=mean,
+        std=std,
+    )
+
+
+def pfenet_eval(
+    size: int = 473,
+    *,
+    multiple: int = 8,
+    color: Sequence[float] = (0.0, 0.0, 0.0),
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> v2.Compose:
+    """PFENet's resize for evaluation: into the top-left corner of a black square, draws nothing.
+
+    Sides are rounded down to multiples of 8, so that the longer one has 472 of 473 pixels (640 of 641). The square
+    is black before normalisation, so its padding is not 0 after it.
+
+    Args:
+        size: Side of the square, in pixels.
+        multiple: See `fitted_size`.
+        color: Of the padding, red, green and blue from 0 to 1.
+        mean: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0 to 1.
+
+    Returns:
+        The transform; `restore_size` leads back.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.full((3, 50, 100), 255, dtype=torch.uint8))
+        >>> image, mask = pfenet_eval(65)(image, tv_tensors.Mask(torch.ones(50, 100, dtype=torch.long)))
+        >>> image.shape, [int((mask == label).sum()) for label in (1, 255)] == [32 * 64, 65 * 65 - 32 * 64]
+        (torch.Size([3, 65, 65]), True)
+    """
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            FitSquare(size, multiple=multiple, color=color, antialias=False),
+            v2.Normalize(list(mean), list(std)),
+        ]
+    )
+
+
+def padded_eval(
+    size: int = 473,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> v2.Compose:
+    """A plain resize for evaluation: the longer side becomes ``size``, the rest of the square has the mean colour.
+
+    Args:
+        size: Side of the square, in pixels.
+        mean: Of red, green and blue from 0 to 1; also the colour of the padding, which is then 0.
+        std: Of red, green and blue from 0 to 1.
+
+    Returns:
+        The transform; it draws nothing. `restore_size` leads back.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.full((3, 50, 100), 255, dtype=torch.uint8))
+        >>> image, mask = padded_eval(65)(image, tv_tensors.Mask(torch.ones(50, 100, dtype=torch.long)))
+        >>> int((mask == 1).sum()) == 32 * 65, image[:, 40, 40].tolist()
+        (True, [0.0, 0.0, 0.0])
+    """
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            FitSquare(size, color=mean),
+            v2.Normalize(list(mean), list(std)),
+        ]
+    )
+
+
+def hsnet_eval(
+    size: int = 400,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> v2.Compose:
+    """HSNet's resize, for training too: every image is stretched to a square, masks with it.
+
+    Args:
+        size: Side of the square, in pixels.
+        mean: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0 to 1.
+
+    Returns:
+        The transform; it draws nothing.
+
+    Raises:
+        ValueError: If ``size`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.zeros(3, 50, 100, dtype=torch.uint8))
+        >>> hsnet_eval()(image, tv_tensors.Mask(torch.ones(50, 100, dtype=torch.long)))[1].shape
+        torch.Size([400, 400])
+    """
+    check_at_least("size", size, 1)
+    return v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Resize((size, size), antialias=True),
+            v2.Normalize(list(mean), list(std)),
+        ]
+    )

@@ -1,0 +1,271 @@
+"""Few-shot intersection over union: counted in whole pixels over all episodes of a class, divided once at the end."""
+
+import math
+import statistics
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fewshotseg._checks import check_sizes, check_tensor
+from fewshotseg._student import student_t
+
+# An episode's own IoU is added up in units of 2**-32: whole numbers give one sum in any order and on any number of
+# processes.
+_ONE = 2**32
+_COLUMNS = 7
+
+
+class IoUReport(NamedTuple):
+    """What `FewShotIoU` found; all shares are from 0 to 1. Printed, they are percentages.
+
+    Attributes:
+        miou: Mean of ``per_class`` over the classes that were drawn.
+        fb_iou: FB-IoU: mean of the foreground's and the background's IoU, over all episodes whatever their class.
+        per_class: Class id to IoU over all its episodes; NaN for a class without a scored pixel.
+        episodes: Number of episodes.
+        episode_miou: The other way to average: the mean of the episodes' own foreground IoU, leaving out episodes where
+            neither prediction nor target has foreground.
+        episodes_per_class: Class id to number of episodes.
+        class_names: Class id to name, for printing; may be empty.
+    """
+
+    miou: float
+    fb_iou: float
+    per_class: Mapping[int, float]
+    episodes: int
+    episode_miou: float
+    episodes_per_class: Mapping[int, int]
+    class_names: Mapping[int, str]
+
+    def to_dict(self) -> dict[str, object]:
+        """The same for JSON: classes by name (by number without one), None for NaN."""
+        keys = {class_id: self.class_names.get(class_id, str(class_id)) for class_id in self.per_class}
+        return {
+            "miou": _or_none(self.miou),
+            "fb_iou": _or_none(self.fb_iou),
+            "per_class": {keys[class_id]: _or_none(iou) for class_id, iou in self.per_class.items()},
+            "episodes": self.episodes,
+            "episode_miou": _or_none(self.episode_miou),
+            "episodes_per_class": {keys[class_id]: count for class_id, count in self.episodes_per_class.items()},
+        }
+
+    def __str__(self) -> str:
+        rows = [("mIoU", self.miou, self.episodes), ("FB-IoU", self.fb_iou, self.episodes)]
+        rows += [("episode mIoU", self.episode_miou, self.episodes)]
+        rows += [
+            (self.class_names.get(class_id, f"class {class_id}"), iou, self.episodes_per_class[class_id])
+            for class_id, iou in self.per_class.items()
+        ]
+        width = max(len(name) for name, _, _ in rows)
+        return "\n".join(f"{name:<{width}}  {100 * iou:5.1f}  ({count} episodes)" for name, iou, count in rows)
+
+
+class FewShotIoU:
+    """IoU as the few-shot benchmarks measure it.
+
+    For every class, intersections and unions are summed over all of its episodes and divided at the end; mIoU is the
+    mean over classes. Counts are int64 and stay on the device of what comes in; `update` never waits for it.
+    A class that was never drawn is NaN, is left out of the mean and warned about (PFENet's own code counts it as 0).
+
+    Args:
+        class_ids: The classes that are scored.
+        ignore_index: The label of target pixels that do not count.
+        class_names: Class id to name, for the report.
+
+    Raises:
+        ValueError: If there are no classes, or a class or a name stands there twice.
+
+    Example:
+        >>> import torch
+        >>> metric = FewShotIoU([7, 9], class_names={7: "cat", 9: "chair"})
+        >>> target = torch.tensor([[[1, 1, 0, 255]], [[0, 1, 1, 1]]])
+        >>> metric.update(torch.tensor([[[1, 0, 0, 1]], [[0, 1, 1, 1]]]), target, [7, 9])
+        >>> print(metric.compute())
+        mIoU           75.0  (2 episodes)
+        FB-IoU         73.3  (2 episodes)
+        episode mIoU   75.0  (2 episodes)
+        cat            50.0  (1 episodes)
+        chair         100.0  (1 episodes)
+    """
+
+    def __init__(
+        self, class_ids: Iterable[int], *, ignore_index: int = 255, class_names: Mapping[int, str] | None = None
+    ) -> None:
+        self.class_ids = tuple(int(class_id) for class_id in class_ids)
+        if not self.class_ids or len(set(self.class_ids)) < len(self.class_ids):
+            raise ValueError(f"class_ids must be different classes, at least one, got {self.class_ids}")
+        names = list((class_names or {}).values())
+        if len(set(names)) < len(names):
+            raise ValueError(f"class_names must be different, got {names}")
+        self.ignore_index = ignore_index
+        self.class_names = dict(class_names or {})
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all episodes."""
+        self._counts: Tensor | None = None
+        self._all_processes: list[list[int]] | None = None
+
+    @torch.no_grad()
+    def update(self, prediction: Tensor, target: Tensor, class_ids: int | Sequence[int] | Tensor) -> None:
+        """Count a batch of episodes.
+
+        Args:
+            prediction: ``(B, 2, H, W)`` logits, floating point, channel 1 the foreground (a tie is background); or
+                ``(B, H, W)`` labels, int or bool, 1 the foreground.
+            target: ``(B, H, W)`` label masks, int or bool: 1 foreground, ``ignore_index`` not scored, the rest
+                background.
+            class_ids: ``(B,)``, the class of each episode; one number for a whole batch of one class. A tensor on the
+                device of the predictions keeps `update` from waiting for the device.
+
+        Raises:
+            ValueError: If a shape does not fit, or a class is not among the metric's (on an accelerator, `compute`
+                raises it).
+            TypeError: If a tensor has the wrong dtype.
+        """
+        foreground = _foreground(prediction)
+        check_tensor("target", target, "B H W")
+        if target.is_floating_point():
+            raise TypeError(f"target must hold labels, int or bool, got {target.dtype}")
+        check_sizes("target", target, "B H W", foreground, "prediction")
+
+        truth, scored = target == 1, target != self.ignore_index
+        both = (foreground & truth & scored).sum(dim=(1, 2))
+        either = ((foreground | truth) & scored).sum(dim=(1, 2))
+        pixels = scored.sum(dim=(1, 2))
+        own_iou = (both * _ONE + either // 2) // either.clamp_min(1)
+        episodes = torch.ones_like(both)
+        columns = [both, either, pixels - either, pixels - both, episodes, (either > 0).long(), own_iou]
+
+        rows = self._rows(class_ids, foreground.shape[0], foreground.device)
+        counts = self._counts
+        if counts is None:
+            counts = torch.zeros(len(self.class_ids) + 1, _COLUMNS, dtype=torch.int64, device=foreground.device)
+        self._counts = counts.to(foreground.device).index_add(0, rows, torch.stack(columns, dim=1))
+        self._all_processes = None
+
+    def sync(self) -> None:
+        """Add up the counts of all processes of `torch.distributed`, so that `compute` reports on all episodes.
+
+        Every process has to call it, also one without episodes. Without a process group nothing happens. Processes keep
+        their own counts, so calling it again, or after more updates, counts nothing twice; an update makes `compute`
+        report on the process's own episodes again, until the next call.
+
+        Raises:
+            ValueError: If the processes score different classes.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        # Objects rather than tensors: they need no common device, and a process may not have seen one yet.
+        shares: list[tuple[tuple[int, ...], list[list[int]]]] = [((), [])] * dist.get_world_size()
+        dist.all_gather_object(shares, (self.class_ids, self._tally()))
+        if any(class_ids != self.class_ids for class_ids, _ in shares):
+            raise ValueError(f"class_ids must be equal in all processes, got {[class_ids for class_ids, _ in shares]}")
+        self._all_processes = torch.tensor([counts for _, counts in shares]).sum(dim=0).tolist()
+
+    def compute(self) -> IoUReport:
+        """Divide what was counted so far; after `sync`, by all processes.
+
+        Returns:
+            The report. A share without a pixel to divide by is NaN, with a warning.
+
+        Raises:
+            ValueError: If episodes of unknown classes were counted.
+        """
+        *known, unknown = self._tally() if self._all_processes is None else self._all_processes
+        if any(unknown):
+            raise ValueError(f"class_ids must be among {self.class_ids}, got {unknown[4]} episodes of other classes")
+        both, either, neither, background, episodes, defined, own_iou = (
+            sum(column) for column in zip(*known, strict=True)
+        )
+        per_class = {class_id: _share(row[0], row[1]) for class_id, row in zip(self.class_ids, known, strict=True)}
+        missing = [str(self.class_names.get(key, key)) for key, iou in per_class.items() if math.isnan(iou)]
+        missing += [] if background else ["background"]
+        if missing:
+            warnings.warn(
+                f"nothing to score for {', '.join(missing)}: NaN, and left out of the mean over classes", stacklevel=2
+            )
+        drawn = [iou for iou in per_class.values() if not math.isnan(iou)]
+        return IoUReport(
+            miou=_share(math.fsum(drawn), len(drawn)),
+            fb_iou=(_share(both, either) + _share(neither, background)) / 2,
+            per_class=per_class,
+            episodes=episodes,
+            episode_miou=_share(own_iou, defined * _ONE),
+            episodes_per_class={class_id: row[4] for class_id, row in zip(self.class_ids, known, strict=True)},
+            class_names=self.class_names,
+        )
+
+    def _rows(self, class_ids: int | Sequence[int] | Tensor, batch: int, device: torch.device) -> Tensor:
+        """The row of the counts that belongs to each episode, the last one for unknown classes."""
+        ids = torch.as_tensor(class_ids)
+        if tuple(ids.shape) not in {(), (batch,)}:
+            raise ValueError(f"class_ids must be one class, or {batch} for the batch, got shape {tuple(ids.shape)}")
+        if ids.device.type == "cpu" and not np.isin(class_ids, self.class_ids).all():
+            raise ValueError(f"class_ids must be among {self.class_ids}, got {class_ids}")
+        known = torch.tensor(self.class_ids).to(ids.device, non_blocking=True)
+        same = ids.reshape(-1, 1) == known
+        rows = torch.where(same.any(dim=1), same.int().argmax(dim=1), len(self.class_ids))
+        return rows.to(device, non_blocking=True).expand(batch)
+
+    def _tally(self) -> list[list[int]]:
+        """One row a class, and one for episodes of unknown classes: ids on an accelerator are not looked at."""
+        if self._counts is None:
+            return [[0] * _COLUMNS for _ in range(len(self.class_ids) + 1)]
+        return self._counts.tolist()
+
+
+def mean_and_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
+    """The mean of a few results, such as those of several seeds, and the half width of its confidence interval.
+
+    By Student's t distribution, that is for independent and roughly normal values.
+
+    Args:
+        values: At least two finite numbers.
+        level: The probability that the interval holds the true mean, between 0 and 1.
+
+    Returns:
+        ``(mean, half)``: the interval reaches from ``mean - half`` to ``mean + half``.
+
+    Raises:
+        ValueError: If there are fewer than two values, one is not finite, or ``level`` is out of range.
+
+    Example:
+        >>> mean, half = mean_and_interval([0.61, 0.63, 0.62])
+        >>> f"{mean:.3f} ± {half:.3f}"
+        '0.620 ± 0.025'
+    """
+    values = [float(value) for value in values]
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        raise ValueError(f"values must be at least two finite numbers, got {values}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), student_t(level, len(values) - 1) * error
+
+
+def _foreground(prediction: Tensor) -> Tensor:
+    check_tensor("prediction", prediction, "B 2 H W", "B H W")
+    if prediction.ndim == 3:
+        if prediction.is_floating_point():
+            raise TypeError(f"prediction of shape (B, H, W) must hold labels, int or bool, got {prediction.dtype}")
+        return prediction == 1
+    if prediction.shape[1] != 2 or not prediction.is_floating_point():
+        raise ValueError(
+            f"prediction of four axes must be floating-point logits (B, 2, H, W), "
+            f"got {prediction.dtype} of shape {tuple(prediction.shape)}"
+        )
+    return prediction[:, 1] > prediction[:, 0]
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,47 @@
+"""What each process of the metric's test runs; in a module of its own, for new processes to import."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from _inputs import choice
+from fewshotseg.metrics import FewShotIoU
+
+CLASSES = (3, 8, 11)
+
+
+def episodes(count, seed=0, size=(5, 7)):
+    """Predictions, targets with void, and classes; the first three episodes have one class each."""
+    predictions = choice([0, 0, 1], count, *size, seed=seed)
+    targets = choice([0, 0, 1, 255], count, *size, seed=seed + 1)
+    classes = choice(CLASSES, count, seed=seed + 2)
+    classes[: len(CLASSES)] = torch.tensor(CLASSES)[:count]
+    return predictions, targets, classes
+
+
+def count_share(rank, world, folder):
+    """Rank 0 scores five episodes and rank 1 none, then rank 1 two, then rank 0 three; each time they sync twice."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    try:
+        predictions, targets, classes = episodes(7)
+        metric, reports = FewShotIoU(CLASSES), []
+        for whose, part in [(0, slice(0, 5)), (1, slice(5, 7)), (0, slice(0, 3))]:
+            if rank == whose:
+                metric.update(predictions[part], targets[part], classes[part])
+            for _ in range(2):
+                metric.sync()
+                reports.append(metric.compute().to_dict())
+        metric.update(predictions[:3], targets[:3], classes[:3])
+        reports.append(metric.compute().episodes)
+        Path(f"{folder}/{rank}.json").write_text(json.dumps(reports), encoding="utf-8")
+        try:
+            FewShotIoU([rank]).sync()
+        except ValueError as fault:
+            Path(f"{folder}/{rank}.txt").write_text(str(fault), encoding="utf-8")
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,109 @@
+import dataclasses
+import re
+
+import pytest
+
+from fewshotseg.data.protocols import (
+    HSNET_PASCAL,
+    PFENET_COCO,
+    PFENET_PASCAL,
+    PROTOCOLS,
+    SCNET_COCO,
+    SCNET_PASCAL,
+)
+
+HASHES = {
+    "pfenet-pascal": "8231d2acfe72",
+    "pfenet-coco": "97c82ec700c2",
+    "scnet-pascal": "8231d2acfe72",
+    "scnet-coco": "ae1e5ea55b5c",
+    "hsnet-pascal": "0db0a445a975",
+    "hsnet-coco": "c7d7a8fe19bf",
+}
+
+
+def test_hashes_are_the_same_for_ever():
+    assert {name: protocol.hash() for name, protocol in PROTOCOLS.items()} == HASHES
+
+
+def test_protocols_are_found_by_their_names():
+    assert list(PROTOCOLS) == [protocol.name for protocol in PROTOCOLS.values()]
+    assert PROTOCOLS["pfenet-pascal"] is PFENET_PASCAL
+
+
+def test_equal_measurements_have_equal_hashes_whatever_their_names():
+    assert SCNET_PASCAL.hash() == PFENET_PASCAL.hash()
+    assert SCNET_COCO.hash() != PFENET_COCO.hash()
+
+
+CHANGES = {
+    "benchmark": "COCO-20i",
+    "split": "interleaved",
+    "train_images": "others",
+    "test_images": "others",
+    "novel_in_training": "drop",
+    "min_area": 1,
+    "episodes": 1000,
+    "workers": 4,
+    "max_passes": 10,
+    "seeds": (321, 322),
+    "train_size": 417,
+    "test_size": 417,
+    "test_resize": "hsnet_eval",
+    "scoring": "resized",
+}
+
+
+def test_every_field_but_the_name_changes_the_hash():
+    variants = [dataclasses.replace(PFENET_PASCAL, **{name: value}) for name, value in CHANGES.items()]
+    variants += [PFENET_PASCAL, dataclasses.replace(PFENET_PASCAL, draw="number", workers=None, max_passes=None)]
+    assert len({variant.hash() for variant in variants}) == len(variants)
+    fields = {field.name for field in dataclasses.fields(PFENET_PASCAL)}
+    assert fields == {*CHANGES, "name", "draw"}
+    assert dataclasses.replace(PFENET_PASCAL, name="other").hash() == PFENET_PASCAL.hash()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=str)
+def test_printing_shows_every_field_and_the_hash(protocol):
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in str(protocol).splitlines())
+    assert set(lines) == {field.name for field in dataclasses.fields(protocol)} | {"hash"}
+    assert lines["hash"] == protocol.hash()
+    assert lines["episodes"] == str(protocol.episodes)
+    assert lines["seeds"] == ", ".join(map(str, protocol.seeds))
+
+
+def test_protocols_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PFENET_PASCAL.episodes = 5
+    with pytest.raises(TypeError):
+        PROTOCOLS["mine"] = PFENET_PASCAL
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"benchmark": "VOC"}, "benchmark must be one of 'PASCAL-5i', 'COCO-20i', got 'VOC'"),
+        ({"split": "random"}, "split must be one of"),
+        ({"novel_in_training": "keep"}, "novel_in_training must be one of 'background', 'ignore', 'drop'"),
+        ({"draw": "numpy"}, "draw must be one of"),
+        ({"test_resize": "resize"}, "test_resize must be one of"),
+        ({"scoring": "padded"}, "scoring must be one of"),
+        ({"episodes": 0}, "episodes must be at least 1"),
+        ({"min_area": 0}, "min_area must be at least 1"),
+        ({"train_size": 0}, "train_size must be at least 1"),
+        ({"seeds": ()}, "seeds must hold at least one seed"),
+        ({"workers": None}, "workers must be set for PFENet's draws"),
+        ({"max_passes": None}, "max_passes must be set for PFENet's draws"),
+        ({"draw": "number"}, "workers must be set for PFENet's draws and None otherwise, got 8"),
+    ],
+)
+def test_impossible_values_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PFENET_PASCAL, **change)
+
+
+def test_the_numbers_are_those_of_the_papers():
+    assert (PFENET_PASCAL.episodes, PFENET_PASCAL.test_size, PFENET_PASCAL.workers) == (5001, 473, 8)
+    assert (PFENET_COCO.episodes, PFENET_COCO.test_size, PFENET_COCO.workers) == (20001, 641, 16)
+    assert (SCNET_COCO.episodes, SCNET_COCO.train_size, SCNET_COCO.split) == (20001, 473, "interleaved")
+    assert (HSNET_PASCAL.episodes, HSNET_PASCAL.test_size, HSNET_PASCAL.min_area) == (1000, 400, 1)

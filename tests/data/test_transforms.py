@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors
 
+from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale, fitted_size, restore_size
 from fewshotseg.data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     hsnet_eval,
     padded_eval,
     pfenet_eval,

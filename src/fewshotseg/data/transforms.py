@@ -12,13 +12,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fewshotseg._checks import check_at_least
+from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale
 from fewshotseg.data.source import VOID
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Of red, green and blue from 0 to 1, as torchvision's and PFENet's backbones expect them."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of red, green and blue from 0 to 1."""
 
 
 def pfenet_train(

@@ -153,7 +153,7 @@ class FewShotPredictor:
 
 
 def _as_list(images: Shots) -> list[ImageLike]:
-    """One image or several; a stack of images, an axis more, counts as several."""
-    if isinstance(images, Sequence):
+    """One image or several."""
+    if isinstance(images, Sequence) and not isinstance(images, str):
         return list(images)
     return [images]

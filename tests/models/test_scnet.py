@@ -10,30 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 import fewshotseg as fs
-
-
-class TinyBackbone(nn.Module):
-    """The least that follows the protocol; high-level features may be negative."""
-
-    mid_channels = 12 + 6
-
-    def __init__(self):
-        super().__init__()
-        self.shallow = nn.Sequential(nn.Conv2d(3, 6, 8, stride=8), nn.BatchNorm2d(6), nn.ReLU())
-        self.deep = nn.Sequential(nn.Conv2d(6, 12, 3, padding=1), nn.BatchNorm2d(12))
-        self.last = nn.Conv2d(12, 20, 3, padding=1)
-
-    def mid(self, images):
-        shallow = self.shallow(images)
-        return self.deep(shallow), shallow
-
-    def high(self, deepest):
-        return self.last(deepest)
-
-
-def tiny(seed=0, **settings):
-    torch.manual_seed(seed)
-    return fs.build_scnet(TinyBackbone(), **{"hidden_channels": 8, "bins": (1.0, 0.5), **settings})
+from _models import tiny
 
 
 def batch(size=(48, 40), *, episodes=2, shots=1, query_size=None, seed=0):

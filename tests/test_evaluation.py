@@ -1,0 +1,134 @@
+"""Evaluation gives what a plain loop over episodes gives, with or without its cache, on one process or two."""
+
+import functools
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch.testing import assert_close
+
+import fewshotseg as fs
+from _evaluation_process import CLASSES, episodes, evaluate_share
+from _models import tiny
+from fewshotseg.data import restore_size
+from fewshotseg.evaluation import _EncodingCache
+
+
+def plain_loop(model, dataset):
+    """Every episode from scratch, in one forward."""
+    metric = fs.FewShotIoU(CLASSES)
+    model.eval()
+    with torch.no_grad():
+        for episode in map(dataset.__getitem__, range(len(dataset))):
+            logits = model(episode.support_images[None], episode.support_masks[None], episode.query_image[None]).logits
+            metric.update(logits, episode.query_mask[None], episode.class_id)
+    return metric.compute()
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("cache_bytes", [0, 30_000, 2**30])
+def test_report_is_that_of_a_plain_loop_whatever_the_cache(shots, cache_bytes):
+    model = tiny()
+    report = fs.evaluate(model, episodes(shots), fs.FewShotIoU(CLASSES), cache_bytes=cache_bytes)
+    assert report == plain_loop(tiny(), episodes(shots))
+    assert report.episodes == 12
+    assert model.training
+
+
+def test_every_image_is_encoded_once(monkeypatch):
+    model, dataset = tiny(), episodes(shots=2)
+    seen = {"query": 0, "support": 0}
+    for name in seen:
+        method = getattr(model, f"encode_{name}")
+
+        def counted(*args, name=name, method=method):
+            seen[name] += 1
+            return method(*args)
+
+        monkeypatch.setattr(model, f"encode_{name}", counted)
+    fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES))
+    specs = [dataset.spec(number) for number in range(len(dataset))]
+    assert seen["query"] == len({spec.query for spec in specs})
+    assert seen["support"] == len({(image, spec.class_id) for spec in specs for image in spec.supports})
+
+
+def test_scoring_at_the_original_size():
+    model, dataset = tiny(), episodes()
+    report = fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES), scoring="original")
+    metric = fs.FewShotIoU(CLASSES)
+    model.eval()
+    with torch.no_grad():
+        for number in range(len(dataset)):
+            episode, spec = dataset[number], dataset.spec(number)
+            logits = model(episode.support_images[None], episode.support_masks[None], episode.query_image[None]).logits
+            mask = dataset.sample(spec.query, spec.class_id).mask
+            metric.update(restore_size(logits, (48, 64)), mask[None].as_subclass(torch.Tensor), spec.class_id)
+    assert report == metric.compute()
+    assert report != fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES))
+    with pytest.raises(ValueError, match="scoring must be one of 'resized', 'original', got 'native'"):
+        fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES), scoring="native")
+
+
+def test_any_staged_model_is_evaluated():
+    class Copier(torch.nn.Module):
+        """Answers the support's mask."""
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def encode_support(self, images, masks):
+            return (masks[:, 0] == 1,)
+
+        def merge_shots(self, shots):
+            return shots[0]
+
+        def encode_query(self, images):
+            return (images,)
+
+        def segment(self, support, query):
+            return torch.stack([~support[0], support[0]], dim=1).float() * self.scale
+
+    report = fs.evaluate(Copier(), episodes(), fs.FewShotIoU(CLASSES))
+    assert 0 < report.miou < 1
+
+
+def test_progress_wraps_the_numbers():
+    seen = []
+
+    def progress(numbers):
+        for number in numbers:
+            seen.append(number)
+            yield number
+
+    fs.evaluate(tiny(), episodes(), fs.FewShotIoU(CLASSES), progress=progress)
+    assert seen == list(range(12))
+
+
+def test_cache_forgets_the_longest_unused():
+    cache, made = _EncodingCache(limit=2 * 4), []
+
+    def encode(key):
+        made.append(key)
+        return (torch.zeros(1),)
+
+    for key in "abacab":
+        cache.get(key, functools.partial(encode, key))
+    assert "".join(made) == "abcb"
+
+
+def test_two_processes_with_uneven_shares_give_the_report_of_one(tmp_path):
+    mp.spawn(evaluate_share, args=(str(tmp_path),), nprocs=2)
+    expected = fs.evaluate(tiny(), episodes(length=11), fs.FewShotIoU(CLASSES))
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == expected._asdict()
+
+
+def test_five_copies_are_worth_one_shot():
+    model = tiny().eval()
+    episode = episodes()[0]
+    images, masks = episode.support_images[None], episode.support_masks[None]
+    with torch.no_grad():
+        one = model.encode_support(images, masks)
+        query = model.encode_query(episode.query_image[None])
+        assert_close(model.segment(model.merge_shots([one] * 5), query), model.segment(one, query))

@@ -143,9 +143,7 @@ def nearest_centroid(point: np.ndarray, centroids: np.ndarray) -> int:
     return best
 
 
-def cosine_kmeans(
-    points: np.ndarray, init: np.ndarray, valid: np.ndarray | None = None, num_iters: int = 10
-) -> KMeans:
+def cosine_kmeans(points: np.ndarray, init: np.ndarray, valid: np.ndarray | None = None, num_iters: int = 10) -> KMeans:
     """Spherical k-means: (B, N, C) and (B, K, C) -> centroids (B, K, C), labels (B, N), counts (B, K)."""
     batch, num_points, _ = points.shape
     num_clusters = init.shape[1]
@@ -194,7 +192,8 @@ def prior_mask(query: np.ndarray, support: np.ndarray, support_masks: np.ndarray
     prior = np.zeros((batch, 1, height, width))
     for b in range(batch):
         for s in range(shots):
-            weights = resize_bilinear((support_masks[b, s] == 1).astype(float), size)
+            mask = support_masks[b, s]
+            weights = resize_bilinear(mask if mask.dtype.kind == "f" else (mask == 1).astype(float), size)
             masked = support[b, s] * weights
             best = np.full((height, width), -np.inf)
             for i, j in np.ndindex(height, width):

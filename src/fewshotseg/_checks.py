@@ -20,6 +20,12 @@ def check_floating(name: str, value: Tensor) -> None:
         raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
 
 
+def check_labels(name: str, value: Tensor) -> None:
+    """Raise unless ``value`` holds integers or bools."""
+    if value.is_floating_point() or value.is_complex():
+        raise TypeError(f"{name} must hold integers or bools, got {value.dtype}")
+
+
 def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: str, like_axes: str = "") -> None:
     """Raise unless ``value`` and ``like`` agree on every axis letter that both carry.
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_floating, check_sizes, check_tensor
+from fewshotseg._checks import check_at_least, check_floating, check_labels, check_sizes, check_tensor
 from fewshotseg.ops import (
     CosineKMeans,
     assign_prototypes,
@@ -18,6 +18,7 @@ from fewshotseg.ops import (
     sample_nearest,
 )
 from fewshotseg.ops._precision import at_least_float32, without_autocast
+from fewshotseg.ops._random import uniform
 
 
 class Partition(Protocol):
@@ -103,7 +104,7 @@ def self_contrastive_pairs(
 
     Raises:
         ValueError: If a shape does not fit.
-        TypeError: If features are not floating point.
+        TypeError: If features are not floating point, or masks hold neither integers nor bools.
 
     Example:
         >>> import torch
@@ -119,6 +120,7 @@ def self_contrastive_pairs(
     check_floating("cluster_features", cluster_features)
     check_sizes("cluster_features", cluster_features, "B", features, "features")
     check_tensor("query_masks", query_masks, "B H W")
+    check_labels("query_masks", query_masks)
     check_sizes("query_masks", query_masks, "B", features, "features")
     size = (features.shape[2], features.shape[3])
 
@@ -179,7 +181,10 @@ class SelfContrastiveLoss(nn.Module):
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
-        self.partition = CosineKMeans(num_prototypes, num_iters=num_iters) if partition is None else partition
+        if partition is None:
+            check_at_least("num_prototypes", num_prototypes, 1)
+            partition = CosineKMeans(num_prototypes, num_iters=num_iters)
+        self.partition = partition
         self.ignore_index = ignore_index
 
     @override
@@ -214,6 +219,8 @@ class SelfContrastiveLoss(nn.Module):
             ignore_index=self.ignore_index,
         )
         logits = compare(features, pairs.prototype_map)
+        check_tensor("what compare returns", logits, "B 2 H W")
+        check_sizes("what compare returns", logits, "B", features, "features")
         return segmentation_loss(logits, pairs.target, ignore_index=self.ignore_index)
 
 
@@ -232,7 +239,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
 
     Raises:
         ValueError: If a shape does not fit.
-        TypeError: If ``logits`` is not floating point.
+        TypeError: If ``logits`` is not floating point, or ``target`` holds neither integers nor bools.
 
     Example:
         >>> import torch
@@ -246,6 +253,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
     if logits.shape[1] != 2:
         raise ValueError(f"logits must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")
     check_tensor("target", target, "B H W")
+    check_labels("target", target)
     check_sizes("target", target, "B", logits, "logits")
     with without_autocast(logits):
         resized = resize_bilinear(at_least_float32(logits), (target.shape[1], target.shape[2]))
@@ -255,6 +263,5 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
 
 def _draw(valid: Tensor, generator: torch.Generator | None) -> Tensor:
     """One index of a true entry in every row of ``(B, K)``, uniformly; 0 in a row without one."""
-    device = valid.device if generator is None else generator.device
-    order = torch.rand(valid.shape, generator=generator, device=device).to(valid.device)
+    order = uniform((valid.shape[0], valid.shape[1]), valid.device, generator)
     return torch.where(valid, order, -1.0).argmax(dim=1)

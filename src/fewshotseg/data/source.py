@@ -31,13 +31,19 @@ class SegmentationSource(Protocol):
     """
 
     @property
-    def class_names(self) -> Mapping[int, str]: ...
+    def class_names(self) -> Mapping[int, str]:
+        """Class id to name."""
+        ...
 
     @property
-    def ids(self) -> Sequence[str]: ...
+    def ids(self) -> Sequence[str]:
+        """A name for each image."""
+        ...
 
     @property
-    def class_areas(self) -> Sequence[Mapping[int, int]]: ...
+    def class_areas(self) -> Sequence[Mapping[int, int]]:
+        """Class id to pixels, for each image."""
+        ...
 
     def load(self, index: int) -> Sample:
         """Decode the image at this position of ``ids`` and its mask."""

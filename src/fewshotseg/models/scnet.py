@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_floating, check_sizes, check_tensor
+from fewshotseg._checks import check_floating, check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
@@ -151,7 +151,7 @@ class SCNet(nn.Module):
 
         Raises:
             ValueError: If a shape does not fit or a side is below 32 pixels.
-            TypeError: If images are not floating point.
+            TypeError: If images are not floating point, or query masks hold neither integers nor bools.
         """
         check_tensor("query_images", query_images, "B 3 H W")
         check_images("query_images", query_images)
@@ -161,6 +161,7 @@ class SCNet(nn.Module):
         if query_masks is None:
             return SCNetOutput(self.segment(support, query))
         check_tensor("query_masks", query_masks, "B H W")
+        check_labels("query_masks", query_masks)
         check_sizes("query_masks", query_masks, "B", query_images, "query_images")
         check_sizes("support_images", support_images, "B", query_images, "query_images")
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, without_autocast
+from fewshotseg.ops._random import uniform
 
 
 class KMeansResult(NamedTuple):
@@ -58,9 +59,7 @@ def sample_centroids(
     check_at_least("num_clusters", num_clusters, 1)
     batch, num_points, channels = points.shape
 
-    # The generator's own device, so that one seed draws the same points whatever device they are on.
-    device = points.device if generator is None else generator.device
-    order = torch.rand(batch, num_points, generator=generator, device=device).to(points.device)
+    order = uniform((batch, num_points), points.device, generator)
     available = torch.full((batch,), num_points, device=points.device)
     if valid is not None:
         order = torch.where(valid, order, -1.0)

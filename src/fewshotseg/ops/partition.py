@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_tensor
+from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
 from fewshotseg.ops.kmeans import cosine_kmeans, sample_centroids
 
 
@@ -54,10 +54,12 @@ class CosineKMeans(nn.Module):
             ``(B, H, W)`` int64 from 0 to ``num_regions - 1``; some region may hold no location.
         """
         check_tensor("cluster_features", cluster_features, "B C H W")
+        check_floating("cluster_features", cluster_features)
         height = cluster_features.shape[2]
         points = rearrange(cluster_features, "b c h w -> b (h w) c")
         if valid is not None:
             check_tensor("valid", valid, "B H W")
+            check_sizes("valid", valid, "B H W", cluster_features, "cluster_features", "B C H W")
             valid = rearrange(valid, "b h w -> b (h w)")
         init = sample_centroids(points, self.num_regions, valid=valid, generator=generator)
         labels = cosine_kmeans(points, init, valid=valid, num_iters=self.num_iters).labels

@@ -40,8 +40,8 @@ def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) ->
     if masks.ndim == 3:
         return masked_average_pool(features, masks[:, None], eps=eps)[:, 0]
     check_sizes("masks", masks, "B K H W", features, "features", "B C H W")
-    if eps < 0:
-        raise ValueError(f"eps must not be negative, got {eps}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")
 
     with without_autocast(features):
         values = at_least_float32(features)

@@ -4,9 +4,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from fewshotseg._checks import check_floating, check_sizes, check_tensor
+from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, without_autocast
 from fewshotseg.ops.resizing import foreground_weights
+
+ROUNDING = 1e-6
+"""What resizing a mask may leave of a zero."""
 
 
 @torch.no_grad()
@@ -28,7 +31,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
         foreground adds a map of zeros to the mean.
 
     Raises:
-        ValueError: If a shape does not fit.
+        ValueError: If a shape does not fit or there is no shot.
         TypeError: If features are not floating point.
 
     Example:
@@ -43,6 +46,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
     check_tensor("support", support, "B S C H W")
     check_floating("support", support)
     check_sizes("support", support, "B S C", query, "query", "B C")
+    check_at_least("the number of shots in support", support.shape[1], 1)
     check_tensor("support_masks", support_masks, "B S H W")
     check_sizes("support_masks", support_masks, "B S", support, "support")
     height = query.shape[2]
@@ -52,8 +56,8 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
         lengths = inverse_norm(points, dim=1)
         priors = []
         for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
-            weights = foreground_weights(masks, (shot.shape[2], shot.shape[3])) > 0
-            foreground = rearrange(weights, "b h w -> b (h w)")
+            weights = foreground_weights(masks, (shot.shape[2], shot.shape[3]))
+            foreground = rearrange(weights, "b h w -> b (h w)") > ROUNDING
             directions = rearrange(shot.to(points.dtype), "b c h w -> b (h w) c")
             directions = directions * inverse_norm(directions)
             best = _best_match(directions, foreground, points) * lengths
@@ -71,10 +75,10 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     """
     if query.device.type != "cpu" or torch.compiler.is_compiling():
         return ((support * foreground[..., None]) @ query).amax(dim=1, keepdim=True)
-    best = []
-    for rows, inside, columns in zip(support, foreground, query, strict=True):
+    best = query.new_empty(query.shape[0], 1, query.shape[2])
+    for image, (rows, inside, columns) in enumerate(zip(support, foreground, query, strict=True)):
         chosen = rows[inside]
         if len(chosen) < len(rows):
             chosen = torch.cat([chosen, rows.new_zeros(1, rows.shape[1])])
-        best.append((chosen @ columns).amax(dim=0, keepdim=True))
-    return torch.stack(best)
+        best[image] = (chosen @ columns).amax(dim=0, keepdim=True)
+    return best

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_at_least, check_sizes, check_tensor
+from fewshotseg._checks import check_at_least, check_labels, check_sizes, check_tensor
 
 
 def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignore_index: int = 255) -> Tensor:
@@ -22,6 +22,7 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
 
     Raises:
         ValueError: If a shape does not fit or ``num_regions`` is below 1.
+        TypeError: If ``labels`` or ``masks`` hold neither integers nor bools.
 
     Example:
         >>> import torch
@@ -32,7 +33,9 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
                  [[0, 0, 0, 0]]]], dtype=torch.int32)
     """
     check_tensor("labels", labels, "B H W")
+    check_labels("labels", labels)
     check_tensor("masks", masks, "B H W")
+    check_labels("masks", masks)
     check_sizes("masks", masks, "B H W", labels, "labels")
     check_at_least("num_regions", num_regions, 1)
     regions = labels[:, None] == torch.arange(num_regions, device=labels.device)[:, None, None]
@@ -74,6 +77,7 @@ def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
 
     Raises:
         ValueError: If a shape does not fit.
+        TypeError: If ``labels`` is not int64.
 
     Example:
         >>> import torch
@@ -84,6 +88,8 @@ def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
     check_tensor("prototypes", prototypes, "B K C")
     check_tensor("labels", labels, "B H W")
     check_sizes("labels", labels, "B H W", prototypes, "prototypes", "B K C")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}")
     batch, height, width = labels.shape
     channels = prototypes.shape[2]
     chosen = labels.reshape(batch, height * width, 1).expand(-1, -1, channels)

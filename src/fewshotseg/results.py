@@ -1,0 +1,156 @@
+"""Results as files: numbers never travel without what was measured and how."""
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg.data._cache import StrPath, write_atomically
+from fewshotseg.metrics import mean_and_interval
+
+_FORMAT = "fewshotseg result 1"
+_FOLDS = range(4)
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that a number may depend on, by name."""
+    packages = {name: version(name) for name in ("fewshotseg", "torch", "torchvision", "numpy")}
+    return {**packages, "python": platform.python_version()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """One model on one fold: what was measured, with what, and the numbers of every seed.
+
+    Attributes:
+        method: The row of a table that it belongs to, such as ``"SCNet"``.
+        model: What the model is and how it came about: anything that JSON can hold.
+        fold: 0 to 3.
+        shots: S, the number of supports.
+        seeds: Of the episodes, one for each report.
+        protocol: The name of the protocol, see `fewshotseg.data.EvaluationProtocol`.
+        protocol_hash: Its hash; only results of one hash can be compared.
+        episodes_hashes: For each seed, `fewshotseg.data.episodes_hash` of its episodes.
+        reports: For each seed, `IoUReport.to_dict`: shares from 0 to 1, classes by name, None for NaN.
+        versions: Of Python and the packages behind the numbers; by default those that run.
+        date: When, ISO 8601 in UTC; by default now.
+
+    Raises:
+        ValueError: If the fold or the number of shots is impossible, or there is not one hash and one report a seed.
+        TypeError: If the number of shots is not an integer.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> reports = [{"miou": 0.6, "fb_iou": 0.7, "per_class": {"cat": 0.6}, "episodes": 1000}]
+        >>> settings = {"seeds": [0], "protocol": "own", "protocol_hash": "8231d2ac", "episodes_hashes": ["5021df85"]}
+        >>> result = EvaluationResult(method="SCNet", model={}, fold=0, shots=1, reports=reports, **settings)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "fold0.json"
+        >>> result.save(path)
+        >>> EvaluationResult.load(path) == result
+        True
+    """
+
+    method: str
+    model: Mapping[str, Any]
+    fold: int
+    shots: int
+    seeds: Sequence[int]
+    protocol: str
+    protocol_hash: str
+    episodes_hashes: Sequence[str]
+    reports: Sequence[Mapping[str, Any]]
+    versions: Mapping[str, str] = field(default_factory=versions)
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "episodes_hashes", "reports"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, after a trip through JSON
+        check_choice("fold", self.fold, _FOLDS)
+        check_at_least("shots", self.shots, 1)
+        numbers = (len(self.seeds), len(self.episodes_hashes), len(self.reports))
+        if len(set(numbers)) > 1 or not self.seeds:
+            raise ValueError(f"seeds, episodes_hashes and reports must be equally many, at least one, got {numbers}")
+
+    @property
+    def mious(self) -> tuple[float, ...]:
+        """The mIoU of every seed, from 0 to 1; NaN where nothing was scored."""
+        return tuple(math.nan if report["miou"] is None else report["miou"] for report in self.reports)
+
+    def save(self, path: StrPath) -> None:
+        """Write it as JSON, the whole file or nothing; makes the folder, replaces an old file.
+
+        Raises:
+            TypeError: If ``model`` holds what JSON cannot.
+            ValueError: If a number is not finite.
+            OSError: If the file cannot be written.
+        """
+        text = json.dumps({"format": _FORMAT, **asdict(self)}, indent=1, allow_nan=False, ensure_ascii=False)
+        write_atomically(Path(path), f"{text}\n".encode())
+
+    @classmethod
+    def load(cls, path: StrPath) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: If the file is cut off or something else; the message names it.
+            OSError: If the file cannot be read.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content.pop("format", None) != _FORMAT or content.keys() != {each.name for each in fields(cls)}:
+                raise ValueError("it has other entries")
+            return cls(**content)
+        except (ValueError, TypeError, AttributeError) as fault:
+            raise ValueError(f"{path} must be a result that save wrote ({_FORMAT!r}), but: {fault}") from fault
+
+
+def results_table(results: Iterable[EvaluationResult]) -> str:
+    """The paper's table in Markdown: a row for each method and number of shots, mIoU in percent for every fold.
+
+    Args:
+        results: Of one protocol and the same seeds, at most one for each method, number of shots and fold.
+
+    Returns:
+        The rows in the order of the results, and a line on how they were measured. With several seeds a cell is the
+        mean and the half width of its 95 % interval. The mean over folds stands only where all four are there.
+
+    Raises:
+        ValueError: If there are no results, two stand for one cell, or protocols or seeds differ.
+    """
+    rows: dict[tuple[str, int], dict[int, tuple[float, ...]]] = {}
+    measures = {}
+    for result in results:
+        row = rows.setdefault((result.method, result.shots), {})
+        if result.fold in row:
+            raise ValueError(f"results must have one result a cell, got two of {result.method}, fold {result.fold}")
+        row[result.fold] = result.mious
+        seeds = f"{len(result.seeds)} seeds ({', '.join(map(str, result.seeds))})"
+        measures[result.protocol_hash, result.seeds] = f"{result.protocol} ({result.protocol_hash}), {seeds}"
+    if len(measures) != 1:
+        raise ValueError(f"results must be of one protocol, got {' and '.join(measures.values()) or 'no result'}")
+
+    table = [["method", "shots", *(f"Fold-{fold}" for fold in _FOLDS), "Mean"]]
+    for (method, shots), row in rows.items():
+        cells = [row.get(fold, ()) for fold in _FOLDS]
+        means = [statistics.fmean(values) for values in zip(*cells, strict=True)] if all(cells) else []
+        table.append([method, str(shots), *map(_cell, cells), _cell(means)])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [" | ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in table]
+    lines.insert(1, " | ".join(f"{'-' * (width - 1)}:" for width in widths))
+    return "\n".join([*(f"| {line} |" for line in lines), "", f"mIoU in %; {''.join(measures.values())}"])
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    if len(values) == 1 or any(map(math.isnan, values)):
+        return f"{100 * statistics.fmean(values):.1f}"
+    mean, half = mean_and_interval(values)
+    return f"{100 * mean:.1f} ± {100 * half:.1f}"

@@ -4,7 +4,8 @@ from fewshotseg.models.backbones import BACKBONES, Backbone, TimmBackbone
 from fewshotseg.models.build import SCNetConfig, build_scnet
 from fewshotseg.models.checkpoints import load_weights, remap_pfenet_state_dict, save_weights
 from fewshotseg.models.comparison import Comparison, ComparisonHead
-from fewshotseg.models.scnet import Query, SCNet, SCNetOutput, Support
+from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.stages import Query, SCNetOutput, Support
 
 __all__ = [
     "BACKBONES",

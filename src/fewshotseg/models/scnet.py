@@ -1,16 +1,17 @@
 """SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_floating, check_labels, check_sizes, check_tensor
+from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
 from fewshotseg.ops import (
     expand_prototypes,
     foreground_weights,
@@ -21,54 +22,6 @@ from fewshotseg.ops import (
 
 PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
-
-SMALLEST_SIDE = 32
-"""Pixels below which the backbones leave no feature grid to speak of."""
-
-
-class Support(NamedTuple):
-    """Annotated examples of one class, encoded; reusable for any number of queries.
-
-    Attributes:
-        prototype: ``(B, C)``, the mean of the shots' foreground prototypes.
-        background: ``(B, C)``, the same of their backgrounds (the alternative of Table 4).
-        high: ``(B, S, C', h, w)`` high-level features of the masked supports.
-        weights: ``(B, S, h, w)``, the masks on that grid.
-    """
-
-    prototype: Tensor
-    background: Tensor
-    high: Tensor
-    weights: Tensor
-
-
-class Query(NamedTuple):
-    """Images to segment, encoded; reusable for any number of supports.
-
-    Attributes:
-        features: ``(B, C, h, w)``, what prototypes are compared with.
-        high: ``(B, C', h', w')`` high-level features.
-        size: Height and width of the images.
-    """
-
-    features: Tensor
-    high: Tensor
-    size: tuple[int, int]
-
-
-class SCNetOutput(NamedTuple):
-    """What `SCNet` answers.
-
-    Attributes:
-        logits: ``(B, 2, H, W)`` at the query's size, channel 1 foreground.
-        loss: Eq. 9, a scalar, where query masks were given.
-        losses: Its parts by name: ``main`` and ``aux`` of the class-specific branch, ``self_contrast_main`` and
-            ``self_contrast_aux`` of the class-agnostic one where it ran; ``aux`` before its weight.
-    """
-
-    logits: Tensor
-    loss: Tensor | None = None
-    losses: dict[str, Tensor] | None = None
 
 
 class SCNet(nn.Module):
@@ -334,12 +287,3 @@ class SCNet(nn.Module):
     @torch.no_grad()
     def _high(self, deepest: Tensor) -> Tensor:
         return self.backbone.high(deepest)
-
-
-def check_images(name: str, images: Tensor) -> None:
-    """Raise unless ``images`` are ``(..., 3, H, W)`` floating-point tensors with sides from 32 pixels up."""
-    check_floating(name, images)
-    if images.shape[-3] != 3 or min(images.shape[-2:]) < SMALLEST_SIDE:
-        raise ValueError(
-            f"{name} must have 3 channels and sides of at least {SMALLEST_SIDE} pixels, got {tuple(images.shape)}"
-        )

@@ -1,0 +1,64 @@
+"""What goes between the stages of the model, and out of it."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fewshotseg._checks import check_floating
+
+SMALLEST_SIDE = 32
+"""Pixels below which the backbones leave no feature grid to speak of."""
+
+
+class Support(NamedTuple):
+    """Annotated examples of one class, encoded; reusable for any number of queries.
+
+    Attributes:
+        prototype: ``(B, C)``, the mean of the shots' foreground prototypes.
+        background: ``(B, C)``, the same of their backgrounds (the alternative of Table 4).
+        high: ``(B, S, C', h, w)`` high-level features of the masked supports.
+        weights: ``(B, S, h, w)``, the masks on that grid.
+    """
+
+    prototype: Tensor
+    background: Tensor
+    high: Tensor
+    weights: Tensor
+
+
+class Query(NamedTuple):
+    """Images to segment, encoded; reusable for any number of supports.
+
+    Attributes:
+        features: ``(B, C, h, w)``, what prototypes are compared with.
+        high: ``(B, C', h', w')`` high-level features.
+        size: Height and width of the images.
+    """
+
+    features: Tensor
+    high: Tensor
+    size: tuple[int, int]
+
+
+class SCNetOutput(NamedTuple):
+    """What `SCNet` answers.
+
+    Attributes:
+        logits: ``(B, 2, H, W)`` at the query's size, channel 1 foreground.
+        loss: Eq. 9, a scalar, where query masks were given.
+        losses: Its parts by name: ``main`` and ``aux`` of the class-specific branch, ``self_contrast_main`` and
+            ``self_contrast_aux`` of the class-agnostic one where it ran; ``aux`` before its weight.
+    """
+
+    logits: Tensor
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+
+
+def check_images(name: str, images: Tensor) -> None:
+    """Raise unless ``images`` are ``(..., 3, H, W)`` floating-point tensors with sides from 32 pixels up."""
+    check_floating(name, images)
+    if images.shape[-3] != 3 or min(images.shape[-2:]) < SMALLEST_SIDE:
+        raise ValueError(
+            f"{name} must have 3 channels and sides of at least {SMALLEST_SIDE} pixels, got {tuple(images.shape)}"
+        )

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 import fewshotseg as fs
 from _evaluation_process import CLASSES, episodes, evaluate_share
 from _models import tiny
+from fewshotseg._lru import LeastRecentlyUsed
 from fewshotseg.data import restore_size
-from fewshotseg.evaluation import _EncodingCache
 
 
 def plain_loop(model, dataset):
@@ -106,7 +106,7 @@ def test_progress_wraps_the_numbers():
 
 
 def test_cache_forgets_the_longest_unused():
-    cache, made = _EncodingCache(limit=2 * 4), []
+    cache, made = LeastRecentlyUsed(limit=2 * 4), []
 
     def encode(key):
         made.append(key)

@@ -13,6 +13,7 @@ from fewshotseg.metrics import FewShotIoU, IoUReport
 from fewshotseg.models import (
     Backbone,
     ComparisonHead,
+    FeatureMemory,
     Query,
     SCNet,
     SCNetConfig,
@@ -44,6 +45,7 @@ __all__ = [
     "Backbone",
     "ComparisonHead",
     "CosineKMeans",
+    "FeatureMemory",
     "FewShotIoU",
     "FewShotPredictor",
     "GridPartition",

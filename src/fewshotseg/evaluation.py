@@ -1,7 +1,6 @@
 """Measuring a model over episodes: every image is encoded once, however many episodes it stands in."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from fewshotseg._checks import check_choice
 from fewshotseg._inference import inference
+from fewshotseg._lru import LeastRecentlyUsed
 from fewshotseg.data.episodes import EpisodeDataset
 from fewshotseg.data.geometry import restore_size
 from fewshotseg.metrics import FewShotIoU, IoUReport
@@ -85,7 +85,7 @@ def evaluate(
     if device is not None:
         module.to(device)
     device = next(module.parameters()).device
-    cache = _EncodingCache(cache_bytes)
+    cache = LeastRecentlyUsed(cache_bytes)
 
     def encode_query(image: Tensor) -> Any:
         return model.encode_query(image[None].to(device))
@@ -110,31 +110,6 @@ def evaluate(
             metric.update(logits, mask[None].as_subclass(Tensor).to(device), class_id)
     metric.sync()
     return metric.compute()
-
-
-class _EncodingCache:
-    """Encodings by key; those unused for longest make room once they take more than ``limit`` bytes together."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def get(self, key: Hashable, encode: Callable[[], Any]) -> Any:
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        encoding = encode()
-        self._kept[key] = encoding
-        self._size += _bytes(encoding)
-        while self._size > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            self._size -= _bytes(oldest)
-        return encoding
-
-
-def _bytes(encoding: Iterable[Any]) -> int:
-    return sum(part.nbytes for part in encoding if isinstance(part, Tensor))
 
 
 def _rank() -> int:

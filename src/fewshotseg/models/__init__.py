@@ -4,6 +4,7 @@ from fewshotseg.models.backbones import BACKBONES, Backbone, TimmBackbone
 from fewshotseg.models.build import SCNetConfig, build_scnet
 from fewshotseg.models.checkpoints import load_weights, remap_pfenet_state_dict, save_weights
 from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.memory import FeatureMemory
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.stages import Query, SCNetOutput, Support
 
@@ -12,6 +13,7 @@ __all__ = [
     "Backbone",
     "Comparison",
     "ComparisonHead",
+    "FeatureMemory",
     "Query",
     "SCNet",
     "SCNetConfig",

@@ -11,6 +11,7 @@ from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.memory import FeatureMemory
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
 from fewshotseg.ops import (
     expand_prototypes,
@@ -28,7 +29,8 @@ class SCNet(nn.Module):
     """PFENet with a class-agnostic branch that learns from the query's own background.
 
     `build_scnet` makes one from names and numbers. The backbone is frozen: its parameters need no gradient and its
-    norm statistics stay as they are, whatever ``train()`` is called on.
+    norm statistics stay as they are, whatever ``train()`` is called on. Setting ``memory`` to a `FeatureMemory` keeps
+    its features for images that come again.
 
     Args:
         backbone: Gives mid-level and high-level features.
@@ -71,6 +73,7 @@ class SCNet(nn.Module):
         self.background_source = background_source
         self.background_reducer = background_reducer
         self.background_prior = background_prior
+        self.memory: FeatureMemory | None = None
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
@@ -280,10 +283,14 @@ class SCNet(nn.Module):
     @torch.no_grad()
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        deepest, *others = self.backbone.mid(images)
+        mid = self.backbone.mid
+        deepest, *others = mid(images) if self.memory is None else self.memory("mid", mid, images)
         size = (deepest.shape[2], deepest.shape[3])
         return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest
 
     @torch.no_grad()
     def _high(self, deepest: Tensor) -> Tensor:
-        return self.backbone.high(deepest)
+        if self.memory is None:
+            return self.backbone.high(deepest)
+        (high,) = self.memory("high", lambda features: (self.backbone.high(features),), deepest)
+        return high

@@ -1,0 +1,50 @@
+"""Features of a frozen backbone, kept for the next time that the very same image comes."""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fewshotseg._lru import LeastRecentlyUsed
+
+
+class FeatureMemory:
+    """Lets training on a CPU run the frozen backbone once an image, not once an episode.
+
+    Give one to a model with ``model.memory = FeatureMemory(...)``; models whose backbones hold the same weights may
+    share it. Images are told apart by their pixels, supports by what their mask leaves of the features, so that
+    the result is that of the backbone, to rounding. It pays where augmentation repeats itself: a resize, mirroring (two
+    versions of an image), not random crops. Load weights before, and make a new one after: it does not notice.
+
+    Args:
+        max_bytes: What features may take together; those unused for longest make room.
+        dtype: To keep features in, such as ``torch.float16`` for half the bytes; as they are by default.
+
+    Example:
+        >>> import fewshotseg, torch
+        >>> model = fewshotseg.build_scnet("mobilenet_v2", hidden_channels=8).eval()
+        >>> images = torch.rand(1, 3, 65, 65)
+        >>> expected = model.encode_query(images).features
+        >>> model.memory = fewshotseg.FeatureMemory(2**28)
+        >>> torch.allclose(model.encode_query(images).features, expected, atol=1e-6)
+        True
+    """
+
+    def __init__(self, max_bytes: int, *, dtype: torch.dtype | None = None) -> None:
+        self._kept = LeastRecentlyUsed(max_bytes)
+        self._dtype = dtype
+
+    def __call__(self, name: str, stage: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor) -> tuple[Tensor, ...]:
+        """What ``stage`` makes of a batch, image by image, from memory where it can."""
+        parts = [self._kept.get((name, _digest(image)), partial(self._run, stage, image[None])) for image in inputs]
+        return tuple(torch.cat(maps).to(inputs.dtype) for maps in zip(*parts, strict=True))
+
+    def _run(self, stage: Callable[[Tensor], tuple[Tensor, ...]], image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(features.to(self._dtype or features.dtype) for features in stage(image))
+
+
+def _digest(image: Tensor) -> bytes:
+    pixels = image.detach().cpu().contiguous()
+    return hashlib.sha256(pixels.view(torch.uint8).numpy().tobytes()).digest() + str(tuple(pixels.shape)).encode()

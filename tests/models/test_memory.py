@@ -1,0 +1,64 @@
+"""Remembered features are the backbone's, and the backbone runs once for each different image."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import fewshotseg as fs
+from _models import tiny
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 2, 3, 40, 48, generator=generator)
+    masks = torch.randint(0, 2, (3, 2, 40, 48), generator=generator)
+    return images, masks, images[:, 0], masks[:, 0]
+
+
+def losses(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    return model(*batch(), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("max_bytes", [0, 20_000, 2**30])
+def test_nothing_changes_but_the_time(max_bytes):
+    expected, model = losses(tiny()), tiny()
+    model.memory = fs.FeatureMemory(max_bytes)
+    for _ in range(2):
+        found = losses(model)
+        assert_close(found.logits, expected.logits)
+        assert_close(found.loss, expected.loss)
+    found.loss.backward()
+    assert model.reduce_query[0].weight.grad is not None
+    assert list(model.state_dict()) == list(tiny().state_dict())
+
+
+def test_an_image_is_encoded_once(monkeypatch):
+    model, seen = tiny(), []
+    mid = model.backbone.mid
+    monkeypatch.setattr(model.backbone, "mid", lambda images: seen.append(len(images)) or mid(images))
+    model.memory = fs.FeatureMemory(2**30)
+    for _ in range(3):
+        losses(model)
+    assert seen == [1] * 6  # three queries that are also supports, and three other supports
+
+
+def test_one_differing_pixel_is_another_image():
+    model = tiny().eval()
+    model.memory = fs.FeatureMemory(2**30)
+    images = torch.rand(1, 3, 40, 48)
+    first = model.encode_query(images).features
+    images[0, 0, 3, 3] += 0.5
+    assert not torch.equal(model.encode_query(images).features, first)
+
+
+def test_half_precision_is_near():
+    model = tiny().eval()
+    images = torch.rand(2, 3, 40, 48)
+    expected = model.encode_query(images)
+    model.memory = fs.FeatureMemory(2**30, dtype=torch.float16)
+    found = model.encode_query(images)
+    assert found.high.dtype == torch.float32
+    assert_close(found.high, expected.high, atol=1e-2, rtol=1e-2)

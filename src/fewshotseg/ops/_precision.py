@@ -24,7 +24,13 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
 
     Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
     """
-    largest = torch.linalg.vector_norm(vectors, ord=torch.inf, dim=dim, keepdim=True)
+    largest = torch.maximum(vectors.amax(dim, keepdim=True), -vectors.amin(dim, keepdim=True))
     safe = torch.where(largest > 0, largest, 1)
-    length = torch.linalg.vector_norm(vectors / safe, dim=dim, keepdim=True)
+    # Squares and a sum: several times faster than a norm where vectors do not lie in one piece of memory.
+    length = (vectors / safe).square().sum(dim, keepdim=True).sqrt()
     return torch.where(largest > 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny), 0)
+
+
+def is_at_hand(tensor: Tensor) -> bool:
+    """Whether looking at the values costs nothing: on a CPU, and neither traced nor fake."""
+    return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()

@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, without_autocast
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
 from fewshotseg.ops._random import uniform
 
 
@@ -106,25 +105,28 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
     check_sizes("init", init, "B K C", points, "points", "B N C")
     check_at_least("the number of clusters in init", init.shape[1], 1)
     check_at_least("num_iters", num_iters, 0)
-    num_clusters = init.shape[1]
 
     with without_autocast(points):
         points = at_least_float32(points)
         centroids = _unit(init.to(points.dtype))
         # A point's length does not change its nearest centroid, so the points themselves are never normalised.
-        lengths = inverse_norm(points)
-        moves = lengths if valid is None else lengths * valid[..., None]
+        moves = inverse_norm(points).mT
+        if valid is not None:
+            moves = moves * valid[:, None]
+        members = _members(points, centroids)
         for _ in range(num_iters):
-            members = F.one_hot(_nearest(points, centroids), num_clusters)
-            sums = (members * moves).mT @ points
-            filled = _count(members, valid) > 0
-            centroids = torch.where(filled[..., None], _unit(sums), centroids)
-        labels = _nearest(points, centroids)
-    return KMeansResult(centroids, labels, _count(F.one_hot(labels, num_clusters), valid))
+            sums = (members * moves) @ points
+            centroids = torch.where(_count(members, valid)[..., None] > 0, _unit(sums), centroids)
+            before, members = members, _members(points, centroids)
+            if is_at_hand(points) and torch.equal(before, members):
+                break  # nothing moves any more
+    return KMeansResult(centroids, members.int().argmax(dim=1), _count(members, valid))
 
 
-def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    return (points @ centroids.mT).argmax(dim=-1)
+def _members(points: Tensor, centroids: Tensor) -> Tensor:
+    """``(B, K, N)`` bool, which cluster each point belongs to: that of the nearest centroid."""
+    labels = (centroids @ points.mT).argmax(dim=1, keepdim=True)
+    return labels == torch.arange(centroids.shape[1], device=points.device)[:, None]
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -132,7 +134,7 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _count(members: Tensor, valid: Tensor | None) -> Tensor:
-    return (members if valid is None else members * valid[..., None]).sum(dim=1)
+    return (members if valid is None else members & valid[:, None]).sum(dim=2)
 
 
 def _check_points(points: Tensor, valid: Tensor | None) -> None:

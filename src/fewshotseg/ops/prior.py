@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, without_autocast
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
 from fewshotseg.ops.resizing import foreground_weights
 
 ROUNDING = 1e-6
@@ -58,9 +58,8 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
         for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
             weights = foreground_weights(masks, (shot.shape[2], shot.shape[3]))
             foreground = rearrange(weights, "b h w -> b (h w)") > ROUNDING
-            directions = rearrange(shot.to(points.dtype), "b c h w -> b (h w) c")
-            directions = directions * inverse_norm(directions)
-            best = _best_match(directions, foreground, points) * lengths
+            candidates = rearrange(shot.to(points.dtype), "b c h w -> b (h w) c")
+            best = _best_match(candidates, foreground, points) * lengths
             low, high = best.aminmax(dim=2, keepdim=True)
             priors.append((best - low) / (high - low + 1e-7))
         prior = torch.stack(priors).mean(dim=0)
@@ -68,16 +67,18 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
 
 
 def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
-    """The largest product of each query column with a support row, rows outside the foreground being zero.
+    """The largest product of each query column with a support row of unit length, zero outside the foreground.
 
     ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, known to be
     zero, are not computed; elsewhere selecting rows would make the host wait for the device.
     """
-    if query.device.type != "cpu" or torch.compiler.is_compiling():
-        return ((support * foreground[..., None]) @ query).amax(dim=1, keepdim=True)
+    if not is_at_hand(query):
+        directions = support * inverse_norm(support) * foreground[..., None]
+        return (directions @ query).amax(dim=1, keepdim=True)
     best = query.new_empty(query.shape[0], 1, query.shape[2])
     for image, (rows, inside, columns) in enumerate(zip(support, foreground, query, strict=True)):
         chosen = rows[inside]
+        chosen = chosen * inverse_norm(chosen)
         if len(chosen) < len(rows):
             chosen = torch.cat([chosen, rows.new_zeros(1, rows.shape[1])])
         best[image] = (chosen @ columns).amax(dim=0, keepdim=True)

@@ -22,18 +22,18 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import fewshotseg as fs
+from benchmark_data import open_folder, quarter, with_classes
 from fewshotseg.data import (
+    ClassSplit,
     ConcatSource,
     EpisodeDataset,
-    FolderSource,
     SegmentationSource,
-    SubsetSource,
     SyntheticSource,
-    VOCSource,
     padded_eval,
+    pascal5i,
     without_classes,
 )
-from overlays import overlay, save_episodes
+from overlays import draw_episodes
 from tiny_backbone import pretrained_tiny_backbone
 
 
@@ -42,18 +42,17 @@ def main() -> None:
     settings = parse_settings()
     started = time.monotonic()
     torch.manual_seed(settings.seed)
-    photographs = settings.data is not None
-    sources = open_folders(settings.data, settings.fold) if photographs else synthetic_images(settings.fold)
-    train_source, test_source, base, novel = sources
+    sources = photographs(settings.data, settings.fold) if settings.data else synthetic_images(settings.fold)
+    train_source, test_source, (base, novel) = sources
     names = {class_id: test_source.class_names[class_id] for class_id in novel}
     print(f"{len(train_source.ids)} images to train on; {len(test_source.ids)} others with {', '.join(names.values())}")
 
     transform = padded_eval(settings.size)
     augment = v2.Compose([v2.RandomHorizontalFlip(), transform])
-    if photographs:
+    if settings.data:
         backbone = {"backbone": settings.backbone, "backbone_weights": settings.backbone_weights}
     else:
-        backbone = {"backbone": pretrained_tiny_backbone(train_source, base, augment, iterations=150)}
+        backbone = {"backbone": pretrained_tiny_backbone(train_source, base, augment, settings.pretrain)}
     episodes = settings.iterations * settings.batch
     training = EpisodeDataset(train_source, base, length=episodes, seed=settings.seed, transform=augment)
     tests = {
@@ -62,7 +61,7 @@ def main() -> None:
     }
 
     models, reports = {}, {}
-    memory = fs.FeatureMemory(settings.memory * 2**30, dtype=torch.float16) if photographs else None
+    memory = fs.FeatureMemory(settings.memory * 2**30, dtype=torch.float16) if settings.data else None
     for name, weight in (("PFENet (lambda = 0)", 0.0), ("SCNet (lambda = 0.5)", 0.5)):
         torch.manual_seed(settings.seed)
         model = fs.build_scnet(
@@ -89,7 +88,8 @@ def main() -> None:
     print(f"{'':<22}{'1-shot':>8}{'5-shot':>8}")
     for name, by_shots in reports.items():
         print(f"{name:<22}" + "".join(f"{100 * report.miou:8.1f}" for report in by_shots.values()))
-    save(settings, models, reports, tests[1])
+    save_numbers(settings, reports)
+    draw_episodes(settings.out / "episodes.png", models, tests[1], size=settings.size)
     print(f"\n{settings.out}: episodes.png, results.json; {(time.monotonic() - started) / 60:.1f} minutes")
 
 
@@ -100,12 +100,11 @@ def parse_settings() -> argparse.Namespace:
     parser.add_argument("--fold", type=int, default=0, choices=range(4), help="which quarter of the classes is novel")
     parser.add_argument("--backbone", default="mobilenet_v2", help="for photographs: a name that build_scnet knows")
     parser.add_argument("--backbone-weights", help="of the backbone: a torchvision name or a file")
-    parser.add_argument(
-        "--memory", type=int, default=6, help="GiB for features of photographs, to compute none twice"
-    )
+    parser.add_argument("--memory", type=int, default=6, help="GiB for features of photographs, to compute none twice")
     parser.add_argument("--size", type=int, help="side of the images in pixels (97; photographs 241)")
     parser.add_argument("--channels", type=int, help="of the head (48; photographs 96)")
     parser.add_argument("--iterations", type=int, help="of training (800; photographs 1500)")
+    parser.add_argument("--pretrain", type=int, default=150, help="iterations of the backbone, without photographs")
     parser.add_argument("--batch", type=int, default=4, help="episodes an iteration")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate at the start")
     parser.add_argument("--episodes", type=int, help="to test on (300; photographs 1000)")
@@ -115,12 +114,12 @@ def parse_settings() -> argparse.Namespace:
     defaults = {"size": (97, 241), "channels": (48, 96), "iterations": (800, 1500), "episodes": (300, 1000)}
     for name, choices in defaults.items():
         if getattr(settings, name) is None:
-            setattr(settings, name, choices[settings.data is not None])
+            setattr(settings, name, choices[bool(settings.data)])
     return settings
 
 
-Sources = tuple[SegmentationSource, SegmentationSource, list[int], list[int]]
-"""To train on, to test on, base classes, novel classes."""
+Sources = tuple[SegmentationSource, SegmentationSource, ClassSplit]
+"""To train on, to test on, base and novel classes."""
 
 
 def synthetic_images(fold: int) -> Sources:
@@ -129,28 +128,15 @@ def synthetic_images(fold: int) -> Sources:
     test_source = SyntheticSource(240, num_classes=20, size=96, seed=1)
     for source in (train_source, test_source):
         source.load = functools.cache(source.load)  # every image is made once
-    base, novel = split(sorted(train_source.class_names), fold)
-    return train_source, with_classes(test_source, novel), base, novel
+    split = pascal5i(fold)
+    return train_source, with_classes(test_source, split.novel), split
 
 
-def open_folders(paths: Sequence[Path], fold: int) -> Sources:
+def photographs(paths: Sequence[Path], fold: int) -> Sources:
     """Folders with images/ and masks/, or VOC 2012 roots."""
-    folders = [
-        FolderSource.from_root(path) if (path / "images").is_dir() else VOCSource(path, split="val") for path in paths
-    ]
-    base, novel = split(sorted(folders[0].class_names), fold)
-    return without_classes(ConcatSource(*folders), novel), with_classes(folders[0], novel), base, novel
-
-
-def split(classes: Sequence[int], fold: int) -> tuple[list[int], list[int]]:
-    """A quarter of the classes is novel, the others are base; PASCAL-5i for VOC's twenty."""
-    novel = classes[fold * len(classes) // 4 : (fold + 1) * len(classes) // 4]
-    return [class_id for class_id in classes if class_id not in novel], list(novel)
-
-
-def with_classes(source: SegmentationSource, class_ids: Sequence[int]) -> SubsetSource:
-    """The images that hold at least one of these classes."""
-    return SubsetSource(source, [i for i, areas in enumerate(source.class_areas) if areas.keys() & set(class_ids)])
+    folders = [open_folder(path) for path in paths]
+    split = quarter(folders[0].class_names, fold)
+    return without_classes(ConcatSource(*folders), split.novel), with_classes(folders[0], split.novel), split
 
 
 def train(model: fs.SCNet, episodes: EpisodeDataset, *, batch: int, lr: float, name: str) -> None:
@@ -169,8 +155,8 @@ def train(model: fs.SCNet, episodes: EpisodeDataset, *, batch: int, lr: float, n
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
-def save(settings: argparse.Namespace, models: dict, reports: dict, episodes: EpisodeDataset, columns: int = 6) -> None:
-    """Write all numbers, and support, query, truth and answers of the first test episodes."""
+def save_numbers(settings: argparse.Namespace, reports: dict) -> None:
+    """Write all numbers, and the command that made them."""
     settings.out.mkdir(parents=True, exist_ok=True)
     numbers = {
         name: {f"{shots}-shot": report.to_dict() for shots, report in by_shots.items()}
@@ -178,21 +164,6 @@ def save(settings: argparse.Namespace, models: dict, reports: dict, episodes: Ep
     }
     command = {key: str(value) for key, value in vars(settings).items()}
     (settings.out / "results.json").write_text(json.dumps({"settings": command} | numbers, indent=1))
-
-    rows: dict[str, list] = {name: [] for name in ("support", "query", "truth", *models)}
-    titles = []
-    for number in range(min(columns, len(episodes))):
-        class_id, query_id, support_ids = episodes.spec(number)
-        support, query = episodes.sample(support_ids[0], class_id), episodes.sample(query_id, class_id)
-        titles.append(episodes.source.class_names[class_id])
-        rows["support"].append(overlay(support.image, support.mask))
-        rows["query"].append(overlay(query.image, torch.ones_like(query.mask)))
-        rows["truth"].append(overlay(query.image, query.mask))
-        for name, model in models.items():
-            predictor = fs.FewShotPredictor(model, size=settings.size)
-            predictor.set_support(support.image, support.mask == 1)
-            rows[name].append(overlay(query.image, predictor.predict(query.image).mask))
-    save_episodes(settings.out / "episodes.png", rows, titles)
 
 
 if __name__ == "__main__":

@@ -144,6 +144,15 @@ def test_the_models_mode_is_left_alone(predictor):
     assert not predictor.model.backbone.training
 
 
+def test_half_precision_models_answer_nearly_the_same(predictor):
+    predictor.set_support(photo(), mask())
+    half = fs.FewShotPredictor(tiny().bfloat16(), size=65)
+    half.set_support(photo(), mask())
+    expected, found = predictor.predict(photo()), half.predict(photo())
+    assert found.probability.dtype == torch.float32
+    assert_close(found.probability, expected.probability, atol=0.02, rtol=0)
+
+
 def test_the_backbones_own_normalisation_is_used():
     model = tiny()
     model.backbone.mean, model.backbone.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -17,3 +17,8 @@ def inference(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def example_weight(model: nn.Module) -> Tensor:
+    """A tensor with the device and the dtype that the model's images should have."""
+    return next(model.parameters(), torch.zeros(()))

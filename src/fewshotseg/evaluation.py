@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fewshotseg._checks import check_choice
-from fewshotseg._inference import inference
+from fewshotseg._inference import example_weight, inference
 from fewshotseg._lru import LeastRecentlyUsed
 from fewshotseg.data.episodes import EpisodeDataset
 from fewshotseg.data.geometry import restore_size
@@ -84,15 +84,15 @@ def evaluate(
     module: Any = model
     if device is not None:
         module.to(device)
-    device = next(module.parameters()).device
+    weight = example_weight(module)
     cache = LeastRecentlyUsed(cache_bytes)
 
     def encode_query(image: Tensor) -> Any:
-        return model.encode_query(image[None].to(device))
+        return model.encode_query(image[None].to(weight))
 
     def encode_support(image_id: str, class_id: int) -> Any:
         image, mask = episodes.transform(*episodes.sample(image_id, class_id))
-        return model.encode_support(image[None, None].to(device), mask[None, None].to(device))
+        return model.encode_support(image[None, None].to(weight), mask[None, None].to(weight.device))
 
     metric.reset()
     numbers: Iterable[int] = range(_rank(), len(episodes), _processes())
@@ -107,7 +107,7 @@ def evaluate(
             if scoring == "original":
                 mask = sample.mask
                 logits = restore_size(logits.float(), (mask.shape[0], mask.shape[1]))
-            metric.update(logits, mask[None].as_subclass(Tensor).to(device), class_id)
+            metric.update(logits, mask[None].as_subclass(Tensor).to(weight.device), class_id)
     metric.sync()
     return metric.compute()
 

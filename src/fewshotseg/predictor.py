@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
-from fewshotseg._inference import inference
+from fewshotseg._inference import example_weight, inference
 from fewshotseg._inputs import ImageLike, to_image, to_mask
 from fewshotseg.data.geometry import fitted_size, restore_size
 from fewshotseg.data.transforms import padded_eval
@@ -119,17 +119,13 @@ class FewShotPredictor:
         height, width = pixels.shape[1:]
         nothing = tv_tensors.Mask(torch.zeros(height, width, dtype=torch.long))
         with inference(self.model):
-            query = self.model.encode_query(self._transform(pixels, nothing)[0][None].to(self._device))
+            query = self.model.encode_query(self._transform(pixels, nothing)[0][None].to(example_weight(self.model)))
             logits = torch.cat([self.model.segment(support, query) for support in self._supports]).float()
             inner = fitted_size((height, width), self.size)
             probability = restore_size(logits, (height, width), inner=inner).softmax(dim=1)[:, 1].cpu()
         best, label = probability.max(dim=0)
         mask = torch.where(best > 0.5, label + 1, 0)
         return Prediction(mask, probability if self._several else probability[0])
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
     def _encode(self, images: Shots, masks: Shots, which: str) -> Support:
         images, masks = _as_list(images), _as_list(masks)
@@ -147,9 +143,10 @@ class FewShotPredictor:
                     f"got {tuple(labels.shape)}"
                 )
             shots.append(self._transform(pixels, labels))
-        stacked_images, stacked_masks = (torch.stack(part)[None].to(self._device) for part in zip(*shots, strict=True))
+        weight = example_weight(self.model)
+        stacked_images, stacked_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))
         with inference(self.model):
-            return self.model.encode_support(stacked_images, stacked_masks)
+            return self.model.encode_support(stacked_images.to(weight), stacked_masks.to(weight.device))
 
 
 def _as_list(images: Shots) -> list[ImageLike]:

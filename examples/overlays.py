@@ -9,6 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+import fewshotseg as fs
+from fewshotseg.data import EpisodeDataset
+
 mpl.use("Agg")
 
 
@@ -43,3 +46,32 @@ def save_episodes(path: Path, rows: Mapping[str, Sequence[np.ndarray]], titles: 
         axis.set_title(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def draw_episodes(
+    path: Path, models: Mapping[str, fs.SCNet], episodes: EpisodeDataset, *, size: int, columns: int = 6
+) -> None:
+    """Write the first support, the query, the truth and every model's answer for episodes with different queries.
+
+    Args:
+        path: Of the PNG.
+        models: Names of rows to models.
+        episodes: Images are shown at their own size, whatever the transform.
+        size: Side of the square in which the models see images, as in `FewShotPredictor`.
+        columns: The most episodes to draw.
+    """
+    predictors = {name: fs.FewShotPredictor(model, size=size) for name, model in models.items()}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("support", "query", "truth", *models)}
+    titles = []
+    different = {spec.query: spec for spec in episodes.specs}
+    for class_id, query_id, support_ids in list(different.values())[:columns]:
+        supports = [episodes.sample(support_id, class_id) for support_id in support_ids]
+        query = episodes.sample(query_id, class_id)
+        titles.append(episodes.source.class_names[class_id])
+        rows["support"].append(overlay(*supports[0]))
+        rows["query"].append(overlay(query.image, torch.ones_like(query.mask)))
+        rows["truth"].append(overlay(*query))
+        for name, predictor in predictors.items():
+            predictor.set_support([shot.image for shot in supports], [shot.mask for shot in supports])
+            rows[name].append(overlay(query.image, predictor.predict(query.image).mask))
+    save_episodes(path, rows, titles)

@@ -9,7 +9,7 @@ from fewshotseg.losses import (
     segmentation_loss,
     self_contrastive_pairs,
 )
-from fewshotseg.metrics import FewShotIoU, IoUReport
+from fewshotseg.metrics import FewShotIoU, IoUReport, mean_and_interval
 from fewshotseg.models import (
     Backbone,
     ComparisonHead,
@@ -68,6 +68,7 @@ __all__ = [
     "expand_prototypes",
     "load_weights",
     "masked_average_pool",
+    "mean_and_interval",
     "prior_mask",
     "remap_pfenet_state_dict",
     "sample_centroids",

@@ -1,0 +1,76 @@
+"""Runs of the example scripts that are as small as can be, here and in processes that may be killed."""
+
+import multiprocessing
+import os
+import time
+
+import torch
+import torch.distributed as dist
+
+TINY = ["synthetic", "--images", "90", "--size", "49", "--pretrain", "1", "--device", "cpu"]
+MODEL = ["hidden_channels=8", "bins=1.0,0.5"]
+HALF = b"half a checkpoint"
+
+
+def training(out, *options):
+    """Arguments of train.py; later options replace earlier ones."""
+    return [*TINY, "--model", *MODEL, "--log-every", "1", "--out", str(out), *map(str, options)]
+
+
+def start(function, *arguments):
+    """Start a function of this module in a process of its own, forked from one that has imported what takes long."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fewshotseg.results", "torch._dynamo", "torch.utils.data", "tqdm"])
+    process = context.Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def wait(condition, process, seconds=60):
+    """Until the condition holds; False if the process ended first."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if not process.is_alive():
+            return False
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.001)
+    return True
+
+
+def train(arguments, stuck_at_save=None):
+    """Train; the process hangs in the middle of that call of torch.save, with half a file written."""
+    import train
+
+    torch.set_num_threads(1)
+    save, calls = torch.save, []
+
+    def slow_save(content, file):
+        calls.append(file.name)
+        if len(calls) == stuck_at_save:
+            file.write(HALF)
+            file.flush()
+            time.sleep(600)
+        save(content, file)
+
+    torch.save = slow_save
+    train.main(arguments)
+
+
+def run_share(script, rank, world, store, arguments):
+    """Run a script as one of several processes, with a file in place of torchrun's ports."""
+    import evaluate
+    import train
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    {"train": train, "evaluate": evaluate}[script].main(arguments)
+    dist.destroy_process_group()
+
+
+def run_together(script, world, store, arguments):
+    """Run a script as several processes to the end."""
+    processes = [start(run_share, script, rank, world, str(store), arguments) for rank in range(world)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * world

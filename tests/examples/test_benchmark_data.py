@@ -1,0 +1,124 @@
+"""Folds of own images: what trains and what tests never meet."""
+
+import argparse
+
+import pytest
+
+from _folders import make_folder, make_voc
+from _tiny_source import TinySource
+from benchmark_data import (
+    BENCHMARKS,
+    Benchmark,
+    DataSettings,
+    add_data_arguments,
+    data_settings,
+    draw_test,
+    hold_out,
+    open_benchmark,
+    quarter,
+)
+from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
+from tiny_backbone import TinyBackbone
+
+
+def settings(benchmark, *options):
+    parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
+    add_data_arguments(parser)
+    given = vars(parser.parse_args([str(option) for option in options]))
+    return data_settings(given, {"benchmark": benchmark, "protocol": BENCHMARKS[benchmark]})
+
+
+def test_folders_share_neither_images_nor_classes(tmp_path):
+    first = make_folder(tmp_path / "first", {"a": [1], "b": [1, 3], "c": [3], "d": [2, 4], "e": [4]})
+    second = make_folder(tmp_path / "second", {"f": [1], "g": [2], "h": [3, 4], "i": [9]})
+    train, test, split = open_benchmark(settings("folders", "--data", first, second, "--fold", 2))
+    assert split == ((1, 2, 4), (3,))
+    assert list(test.ids) == ["b", "c"]
+    assert list(train.ids) == ["a", "d", "e", "f", "g", "i"]
+
+
+def test_a_quarter_of_twenty_classes_is_a_fold_of_pascal():
+    assert [quarter(range(1, 21), fold) for fold in range(4)] == [pascal5i(fold) for fold in range(4)]
+    assert sorted(c for fold in range(4) for c in quarter([1, 2, 3, 5, 8, 9], fold).novel) == [1, 2, 3, 5, 8, 9]
+
+
+def test_voc_is_read_for_its_protocol(tmp_path):
+    voc = make_voc(tmp_path, train=("t1", "t2"), val=("v1",))
+    benchmark = open_benchmark(settings("pascal", "--data", voc, "--train-list", "train", "--fold", 3))
+    assert (list(benchmark.train.ids), list(benchmark.test.ids)) == (["t1", "t2"], ["v1"])
+    dropped = open_benchmark(settings("pascal", "--data", voc, "--train-list", "train", "--fold", 3, "--novel", "drop"))
+    assert list(dropped.train.ids) == []  # every mask shows class 20
+    assert benchmark.listed(1) == 0
+    assert open_benchmark(settings("pascal", "--data", voc, "--train-list", "train")).listed(4) == 2
+    with pytest.raises(ValueError, match="split 'pfenet' needs"):
+        open_benchmark(settings("pascal", "--data", voc))
+    with pytest.raises(ValueError, match="split 'trainaug' needs"):
+        open_benchmark(settings("pascal", "--data", voc, "--protocol", "hsnet-pascal"))
+
+
+def test_synthetic_images_differ_and_their_folds_are_pascals():
+    train, test, split = open_benchmark(settings("synthetic", "--images", 30, "--fold", 1, "--size", 49))
+    assert split == pascal5i(1)
+    assert (len(train.ids), len(test.ids)) == (30, 10)
+    assert not set(train.ids) & set(test.ids)
+    assert train.load(0).image.shape == (3, 48, 48)
+    assert any(set(areas) & set(split.novel) for areas in train.class_areas)
+    dropped = open_benchmark(settings("synthetic", "--images", 30, "--fold", 1, "--novel", "drop")).train
+    assert not any(set(areas) & set(split.novel) for areas in dropped.class_areas)
+
+
+def test_held_out_classes_and_their_images_leave_the_training():
+    areas = [{1: 5}, {1: 5, 2: 5}, {2: 9}, {3: 9, 4: 1}, {4: 5, 5: 5}, {1: 1, 6: 5}, {3: 3}]
+    source = TinySource(areas)
+    training, validation = hold_out(Benchmark(source, "test", quarter([1, 2, 3, 4, 5, 6, 7], 3)))
+    assert training.split == ((1, 2, 3, 4), (6, 7))
+    assert validation.split == ((1, 2, 3, 4), (5,))
+    assert training.test == "test"
+    assert list(training.train.ids) == ["image-000", "image-001", "image-002", "image-003", "image-005", "image-006"]
+    assert list(validation.test.ids) == ["image-004"]
+    assert training.train is validation.train
+
+
+def test_pfenets_draws_and_this_packages():
+    source = TinySource([{1: 10, 2: 4}, {1: 9}, {2: 8}, {1: 5, 2: 5}])
+    benchmark = Benchmark(source, source, quarter([1, 2, 3, 4, 5, 6, 7, 8], 0))
+    protocol = settings("synthetic", "--episodes", 7, "--size", 33).protocol
+    drawn = draw_test(benchmark, protocol, TinyBackbone(), shots=1, seed=3)
+    assert len(drawn) == 7
+    assert drawn[0].query_image.shape == (3, 33, 33)
+    pfenet = PROTOCOLS["pfenet-pascal"].__class__(
+        **{**vars(PROTOCOLS["pfenet-pascal"]), "min_area": 5, "max_passes": 2}
+    )
+    passes = draw_test(benchmark, pfenet, TinyBackbone(), shots=1, seed=321)
+    assert [spec.query for spec in passes.specs] == ["image-000", "image-001", "image-002", "image-003"] * 2
+
+
+def test_changed_protocols_have_names_and_hashes_of_their_own():
+    plain = settings("pascal", "--data", "voc")
+    assert plain.protocol == PROTOCOLS["scnet-pascal"]
+    changed = settings("pascal", "--data", "voc", "--protocol", "pfenet-pascal", "--seeds", 1, 2, "--episodes", 5001)
+    assert changed.protocol.name == "pfenet-pascal with seeds (1, 2)"
+    assert changed.protocol.hash() != plain.protocol.hash() == PROTOCOLS["pfenet-pascal"].hash()
+    coco = settings("coco", "--data", "coco", "--fold", 2)
+    assert (coco.protocol.name, coco.fold) == ("scnet-coco", 2)
+    assert coco20i(2, layout=coco.protocol.split).novel[:2] == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "message"),
+    [
+        ("folders", [], "data must be at least one folder for folders, got 0"),
+        ("pascal", ["--data", "a", "b"], "data must be one folder for pascal, got 2"),
+        ("coco", ["--data", "a", "--protocol", "pfenet-pascal"], "protocol must be one of coco's, got pfenet-pascal"),
+        ("folders", ["--data", "a", "--protocol", "scnet-pascal"], "protocol must be one of folders's"),
+        ("folders", ["--data", "a", "--novel", "background"], "novel must be 'drop' for folders"),
+    ],
+)
+def test_settings_that_exclude_each_other(benchmark, options, message):
+    with pytest.raises(ValueError, match=message):
+        settings(benchmark, *options)
+
+
+def test_a_fault_of_the_settings_is_not_hidden_by_a_default():
+    with pytest.raises(TypeError, match="protocol"):
+        DataSettings(benchmark="synthetic")

@@ -37,6 +37,7 @@ def test_config_survives_json():
         ({"hidden_channels": 0}, ValueError, "hidden_channels must be at least 1, got 0"),
         ({"hidden_channels": 2.5}, TypeError, "hidden_channels must be an integer, got float"),
         ({"num_prototypes": -1}, ValueError, "num_prototypes must be at least 0, got -1"),
+        ({"bins": 1.0}, TypeError, "bins must be a sequence of numbers, got float"),
         ({"bins": ()}, ValueError, "bins must be one or more positive numbers"),
         ({"bins": (60, 0)}, ValueError, "bins must be one or more positive numbers"),
         ({"self_contrast_weight": 1.1}, ValueError, "self_contrast_weight must be from 0 to 1, got 1.1"),

@@ -1,7 +1,7 @@
 """SCNet from names and numbers: every setting in one place."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,7 @@ class SCNetConfig:
 
     Raises:
         ValueError: If a number is out of range, a choice is unknown, or choices exclude each other.
-        TypeError: If a count is not an integer.
+        TypeError: If a count is not an integer, or ``bins`` no sequence.
     """
 
     hidden_channels: int = 256
@@ -56,6 +56,8 @@ class SCNetConfig:
     background_prior: Literal["zeros", "shared", "complement"] = "zeros"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.bins, Sequence):
+            raise TypeError(f"bins must be a sequence of numbers, got {type(self.bins).__name__}")
         object.__setattr__(self, "bins", tuple(self.bins))  # a list, after a trip through JSON
         check_at_least("hidden_channels", self.hidden_channels, 1)
         check_at_least("num_prototypes", self.num_prototypes, 0)

@@ -83,12 +83,12 @@ def main() -> None:
             )
             for shots, test in tests.items()
         }
+        save_numbers(settings, reports)
 
     print(f"\nmIoU on {len(novel)} novel classes, {settings.episodes} episodes, seed {settings.seed}")
     print(f"{'':<22}{'1-shot':>8}{'5-shot':>8}")
     for name, by_shots in reports.items():
         print(f"{name:<22}" + "".join(f"{100 * report.miou:8.1f}" for report in by_shots.values()))
-    save_numbers(settings, reports)
     draw_episodes(settings.out / "episodes.png", models, tests[1], size=settings.size)
     print(f"\n{settings.out}: episodes.png, results.json; {(time.monotonic() - started) / 60:.1f} minutes")
 
@@ -100,7 +100,7 @@ def parse_settings() -> argparse.Namespace:
     parser.add_argument("--fold", type=int, default=0, choices=range(4), help="which quarter of the classes is novel")
     parser.add_argument("--backbone", default="mobilenet_v2", help="for photographs: a name that build_scnet knows")
     parser.add_argument("--backbone-weights", help="of the backbone: a torchvision name or a file")
-    parser.add_argument("--memory", type=int, default=6, help="GiB for features of photographs, to compute none twice")
+    parser.add_argument("--memory", type=int, default=4, help="GiB for features of photographs, to compute none twice")
     parser.add_argument("--size", type=int, help="side of the images in pixels (97; photographs 241)")
     parser.add_argument("--channels", type=int, help="of the head (48; photographs 96)")
     parser.add_argument("--iterations", type=int, help="of training (800; photographs 1500)")

@@ -142,8 +142,8 @@ def run(
         episodes = training_episodes(recipe, data, benchmark, state.model.backbone, total)
         tests = None
         if recipe.select != "last":
-            protocol = replace(data.protocol, draw="number", workers=None, max_passes=None,
-                               episodes=recipe.validate_episodes)  # fmt: skip
+            own_draws = {"draw": "number", "workers": None, "max_passes": None}
+            protocol = replace(data.protocol, episodes=recipe.validate_episodes, **own_draws)
             tests = draw_test(validation, protocol, state.model.backbone, shots=recipe.shots, seed=recipe.seed)
         if place.rank == 0:
             print(summary(recipe, data, benchmark, validation, place, total))

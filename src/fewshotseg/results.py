@@ -131,8 +131,8 @@ def results_table(results: Iterable[EvaluationResult]) -> str:
         if result.fold in row:
             raise ValueError(f"results must have one result a cell, got two of {result.method}, fold {result.fold}")
         row[result.fold] = result.mious
-        seeds = f"{len(result.seeds)} seeds ({', '.join(map(str, result.seeds))})"
-        measures[result.protocol_hash, result.seeds] = f"{result.protocol} ({result.protocol_hash}), {seeds}"
+        seeds = ", ".join(map(str, result.seeds))
+        measures[result.protocol_hash, seeds] = f"{result.protocol} ({result.protocol_hash}), seeds {seeds}"
     if len(measures) != 1:
         raise ValueError(f"results must be of one protocol, got {' and '.join(measures.values()) or 'no result'}")
 

@@ -62,3 +62,12 @@ def test_half_precision_is_near():
     found = model.encode_query(images)
     assert found.high.dtype == torch.float32
     assert_close(found.high, expected.high, atol=1e-2, rtol=1e-2)
+
+
+def test_batch_statistics_are_never_remembered():
+    expected, model = losses(tiny(norm_stats="batch")), tiny(norm_stats="batch")
+    model.memory = fs.FeatureMemory(2**30)
+    for _ in range(2):
+        found = losses(model)
+        assert torch.equal(found.loss, expected.loss)
+    assert model.backbone.deep[1].num_batches_tracked == 6

@@ -262,7 +262,7 @@ def test_empty_support_gives_zero_prototype():
         ({0: lambda x: x[..., :16], 1: lambda x: x[..., :16]}, "sides of at least 32 pixels"),
         ({1: lambda x: x[..., :-1]}, "support masks must have the W of support images"),
         ({2: lambda x: x[0]}, r"query_images must have shape \(B, 3, H, W\), got"),
-        ({2: lambda x: x[:1], 3: lambda x: x[:1]}, "support_images must have the B of query_images, 1, got"),
+        ({2: lambda x: x[:1], 3: lambda x: x[:1]}, "support images must have the B of query_images, 1, got"),
         ({3: lambda x: x[:1]}, "query_masks must have the B of query_images, 2, got"),
         ({3: lambda x: x[:, None]}, r"query_masks must have shape \(B, H, W\), got"),
     ],

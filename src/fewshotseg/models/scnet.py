@@ -1,6 +1,6 @@
 """SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import torch
@@ -111,16 +111,19 @@ class SCNet(nn.Module):
         """
         check_tensor("query_images", query_images, "B 3 H W")
         check_images("query_images", query_images)
+        if query_masks is not None:
+            check_tensor("query_masks", query_masks, "B H W")
+            check_labels("query_masks", query_masks)
+            check_sizes("query_masks", query_masks, "B", query_images, "query_images")
+            check_tensor("support images", support_images, "B S 3 H W")
+            check_sizes("support images", support_images, "B", query_images, "query_images")
+
+        # The query first: PFENet's order of norm updates in its training mode.
         maps, deepest = self._mid(query_images)
         query = self._query(maps, deepest, query_images)
         support = self.encode_support(support_images, support_masks)
         if query_masks is None:
             return SCNetOutput(self.segment(support, query))
-        check_tensor("query_masks", query_masks, "B H W")
-        check_labels("query_masks", query_masks)
-        check_sizes("query_masks", query_masks, "B", query_images, "query_images")
-        check_sizes("support_images", support_images, "B", query_images, "query_images")
-
         prototypes, prior = self._class_specific(support, query)
         if self.partition is None or self.self_contrast_weight == 0:
             specific = self.head(query.features, prototypes, prior, with_aux=True)
@@ -283,14 +286,18 @@ class SCNet(nn.Module):
     @torch.no_grad()
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        mid = self.backbone.mid
-        deepest, *others = mid(images) if self.memory is None else self.memory("mid", mid, images)
+        deepest, *others = self._remembered("mid", self.backbone.mid, images)
         size = (deepest.shape[2], deepest.shape[3])
         return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest
 
     @torch.no_grad()
     def _high(self, deepest: Tensor) -> Tensor:
-        if self.memory is None:
-            return self.backbone.high(deepest)
-        (high,) = self.memory("high", lambda features: (self.backbone.high(features),), deepest)
+        (high,) = self._remembered("high", lambda features: (self.backbone.high(features),), deepest)
         return high
+
+    def _remembered(
+        self, name: str, stage: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        # Batch statistics make an image's features depend on the others: nothing to remember then.
+        batch_statistics = self.training and self.norm_stats == "batch"
+        return stage(inputs) if self.memory is None or batch_statistics else self.memory(name, stage, inputs)

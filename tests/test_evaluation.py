@@ -35,6 +35,18 @@ def test_report_is_that_of_a_plain_loop_whatever_the_cache(shots, cache_bytes):
     assert model.training
 
 
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("scoring", ["resized", "original"])
+@pytest.mark.parametrize("cache_bytes", [0, 30_000, 2**30])
+def test_batches_change_nothing(shots, scoring, cache_bytes):
+    options = {"scoring": scoring, "cache_bytes": cache_bytes}
+    expected = fs.evaluate(tiny(), episodes(shots), fs.FewShotIoU(CLASSES), scoring=scoring)
+    for batch_size in (2, 5, 50):
+        found = fs.evaluate(tiny(), episodes(shots), fs.FewShotIoU(CLASSES), batch_size=batch_size, **options)
+        assert found.episodes_per_class == expected.episodes_per_class
+        assert_close(found.miou, expected.miou, atol=1e-3, rtol=0)
+
+
 def test_every_image_is_encoded_once(monkeypatch):
     model, dataset = tiny(), episodes(shots=2)
     seen = {"query": 0, "support": 0}
@@ -67,6 +79,8 @@ def test_scoring_at_the_original_size():
     assert report != fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES))
     with pytest.raises(ValueError, match="scoring must be one of 'resized', 'original', got 'native'"):
         fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES), scoring="native")
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES), batch_size=0)
 
 
 def test_any_staged_model_is_evaluated():
@@ -87,6 +101,7 @@ def test_any_staged_model_is_evaluated():
 
     report = fs.evaluate(Copier(), episodes(), fs.FewShotIoU(CLASSES))
     assert 0 < report.miou < 1
+    assert fs.evaluate(Copier(), episodes(), fs.FewShotIoU(CLASSES), batch_size=5) == report
 
 
 def test_progress_wraps_the_numbers():

@@ -1,7 +1,7 @@
 """Tensors kept for later use, up to a number of bytes."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,16 +17,31 @@ class LeastRecentlyUsed:
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What is kept under ``key``, or what ``make`` gives, which is kept from then on."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        value = make()
+        return self.get_all([key], lambda _: [make()])[0]
+
+    def get_all(
+        self, keys: Sequence[Any], make: Callable[[list[Any]], Iterable[Any]], *, at_once: int = 1
+    ) -> list[Any]:
+        """The same for several keys: ``make`` gives what belongs to the missing ones, ``at_once`` in a call."""
+        found = {}
+        for key in dict.fromkeys(keys):
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                found[key] = self._kept[key]
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        for start in range(0, len(missing), at_once):
+            some = missing[start : start + at_once]
+            for key, value in zip(some, make(some), strict=True):
+                found[key] = value
+                self._keep(key, value)
+        return [found[key] for key in keys]
+
+    def _keep(self, key: Hashable, value: Any) -> None:
         self._kept[key] = value
         self._size += _bytes(value)
         while self._size > self._limit:
             _, oldest = self._kept.popitem(last=False)
             self._size -= _bytes(oldest)
-        return value
 
 
 def _bytes(parts: Iterable[Any]) -> int:

@@ -146,6 +146,8 @@ def _rows(encoding: Any, count: int) -> Iterator[Any]:
 
 def _joined(encodings: Sequence[Any]) -> Any:
     """The encoding of several images at once."""
+    if len(encodings) == 1:
+        return encodings[0]
     parts = zip(*encodings, strict=True)
     return _like(encodings[0], [torch.cat(part) if _is_tensor(part[0]) else part[0] for part in parts])
 

@@ -1,10 +1,11 @@
 """What takes long is done once: where its results are kept, files that are whole or not there, progress bars."""
 
 import os
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from fewshotseg._files import replacing
 
 StrPath = str | os.PathLike[str]
 Item = TypeVar("Item")
@@ -20,12 +21,8 @@ def cache_folder(cache: StrPath | None) -> Path:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers, and whoever comes after a crash, see all of it or none; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def progress_bar(items: Sequence[Item], description: str, *, show: bool) -> Iterable[Item]:

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
+
+from fewshotseg._files import replacing
 
 PFENET_HEAD = {
     "down_query": "reduce_query",
@@ -75,17 +76,10 @@ def save_atomically(content: object, path: str | Path) -> None:
         content: What to write.
         path: Where to; an existing file is replaced in one step.
     """
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remap_pfenet_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ def run(
     method: str,
     origin: dict[str, Any],
     shots: Sequence[int] = (1,),
+    batch: int = 1,
     device: str | None = None,
 ) -> list[EvaluationResult]:
     """Measure a model under a protocol, with all of its seeds, together with all other processes.
@@ -43,6 +44,7 @@ def run(
         method: The name that the results carry.
         origin: What the results should say about the model.
         shots: Numbers of supports, one result for each.
+        batch: Episodes at once, see `fewshotseg.evaluate`.
         device: By default CUDA where there is any, else the CPU.
     """
     protocol = data.protocol
@@ -54,7 +56,7 @@ def run(
             reports, hashes = [], []
             for seed in protocol.seeds:
                 episodes = draw_test(benchmark, protocol, model.backbone, shots=each, seed=seed)
-                report = score(model, episodes, benchmark.split.novel, protocol, place)
+                report = score(model, episodes, benchmark.split.novel, protocol, place, batch=batch)
                 if place.rank == 0:
                     print(f"{each}-shot, seed {seed}\n{report}\n")
                 reports.append(report.to_dict())
@@ -122,12 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
     )
     add_model_argument(parser)
     add("--shots", type=int, nargs="+", default=[1], help="numbers of supports (default: 1)")
+    add("--batch", type=int, default=1, help="episodes at once, for an accelerator; changes rounding (default: 1)")
     add("--method", help="the row of the table (default: SCNet, or PFENet where lambda or n is 0)")
     add("--out", help="folder of the results (default: that of the checkpoint)")
     add("--device", default=None, help="such as cpu or cuda:1 (default: CUDA where there is any)")
     add("--table", nargs="+", default=None, metavar="JSON", help="measure nothing, put results together in a table")
     options = vars(parser.parse_args(arguments))
-    path, table, shots, device = (options.pop(name) for name in ("checkpoint", "table", "shots", "device"))
+    path, table = options.pop("checkpoint"), options.pop("table")
+    how = {name: options.pop(name) for name in ("shots", "batch", "device")}
     if (path is None) == (table is None):
         parser.error("either a checkpoint or --table must be given")
     try:
@@ -143,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
             model, data, origin = trained_here(path, options)
         if method is None:
             method = "SCNet" if model.partition is not None and model.self_contrast_weight else "PFENet"
-        with joined_processes(device) as place:
-            results = run(model, data, method=method, origin=origin, shots=shots, device=device)
+        with joined_processes(how["device"]) as place:
+            results = run(model, data, method=method, origin=origin, **how)
             if place.rank == 0:
                 print(results_table(results))
                 for result in results:

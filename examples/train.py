@@ -41,7 +41,6 @@ from benchmark_data import (
     hold_out,
     open_benchmark,
 )
-from fewshotseg._checks import check_at_least
 from fewshotseg.data import EpisodeDataset, EvaluationProtocol, padded_eval
 from fewshotseg.results import versions
 from processes import Place, joined_processes
@@ -117,8 +116,8 @@ def run(
     Raises:
         ValueError: If settings and data do not fit, ``out`` holds another run, or the loss is not finite.
     """
-    check_at_least("log_every", log_every, 1)
-    check_at_least("save_every", save_every, 1)
+    if min(log_every, save_every) < 1:
+        raise ValueError(f"log_every and save_every must be at least 1, got {log_every} and {save_every}")
     facts = {
         "recipe": asdict(recipe),
         "data": asdict(data),
@@ -287,13 +286,19 @@ def training_episodes(
 
 
 def score(
-    model: fs.SCNet, episodes: EpisodeDataset, class_ids: Sequence[int], protocol: EvaluationProtocol, place: Place
+    model: fs.SCNet,
+    episodes: EpisodeDataset,
+    class_ids: Sequence[int],
+    protocol: EvaluationProtocol,
+    place: Place,
+    *,
+    batch: int = 1,
 ) -> fs.IoUReport:
     """Measure a model, each process on its share of the episodes."""
     names = episodes.source.class_names
     metric = fs.FewShotIoU(class_ids, class_names={class_id: names[class_id] for class_id in class_ids})
     bar = partial(tqdm, desc="testing", leave=False, disable=None if place.rank == 0 else True)
-    return fs.evaluate(model, episodes, metric, scoring=protocol.scoring, progress=bar)
+    return fs.evaluate(model, episodes, metric, scoring=protocol.scoring, batch_size=batch, progress=bar)
 
 
 def summary(

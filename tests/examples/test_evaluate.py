@@ -76,7 +76,7 @@ def test_folds_make_a_table(results, tmp_path, capsys):
 
 
 def test_five_shots_and_another_name(checkpoint, tmp_path, capsys):
-    shots = ["--shots", "1", "5", "--images", "200", "--out", str(tmp_path), "--method", "ours"]
+    shots = ["--shots", "1", "5", "--images", "200", "--out", str(tmp_path), "--method", "ours", "--batch", "4"]
     one, five = evaluate.main([str(checkpoint), *SHORT[:-2], *shots])
     assert (one.shots, five.shots, one.method) == (1, 5, "ours")
     assert len(list(tmp_path.iterdir())) == 2
@@ -110,6 +110,7 @@ def test_an_own_protocol_is_told_from_others():
         (["--backbone", "resnet50s"], "benchmark must be given"),
         (["--backbone", "mobilenet_v2", "--benchmark", "synthetic"], "must fit the model"),
         (["--shots", "30"], "class_ids must be classes with at least 31 images"),
+        (["--batch", "0"], "batch_size must be at least 1, got 0"),
         (["--benchmark", "coco"], "data must be one folder for coco, got 0"),
     ],
 )

@@ -261,7 +261,7 @@ def test_processes_that_load_change_nothing(uninterrupted, tmp_path):
         (["--batch", 3, "--accumulate", 2], "batch must be a multiple of processes times accumulation, 2, got 3"),
         (["--lr", 0], "lr must be positive, got 0.0"),
         (["--iterations", 0], "iterations must be at least 1, got 0"),
-        (["--save-every", 0], "save_every must be at least 1, got 0"),
+        (["--save-every", 0], "log_every and save_every must be at least 1, got 1 and 0"),
         (["--model", "depth=3"], "model must name fields of SCNetConfig"),
         (["--model", "hidden_channels=many"], "hidden_channels must be an integer, got str"),
         (["--model", "self_contrast_weight=2"], "self_contrast_weight must be from 0 to 1, got 2"),

@@ -29,7 +29,7 @@ from fewshotseg.data import (
     pfenet_eval,
     without_classes,
 )
-from fewshotseg.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from fewshotseg.models.backbones import image_statistics
 
 FOLDERS = replace(
     PROTOCOLS["scnet-pascal"],
@@ -210,12 +210,7 @@ def draw_test(
 def eval_transform(protocol: EvaluationProtocol, backbone: nn.Module) -> v2.Compose:
     """How a protocol brings images to a model with that backbone."""
     preset = {"pfenet_eval": pfenet_eval, "hsnet_eval": hsnet_eval}[protocol.test_resize]
-    return preset(protocol.test_size, **colors(backbone))
-
-
-def colors(backbone: nn.Module) -> dict[str, Sequence[float]]:
-    """The mean and the standard deviation of the images that a backbone expects."""
-    return {"mean": getattr(backbone, "mean", IMAGENET_MEAN), "std": getattr(backbone, "std", IMAGENET_STD)}
+    return preset(protocol.test_size, **image_statistics(backbone))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

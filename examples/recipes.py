@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from benchmark_data import colors, eval_transform
+from benchmark_data import eval_transform
 from fewshotseg import SCNetConfig
 from fewshotseg.data import EvaluationProtocol, pfenet_train, scnet_train
+from fewshotseg.models.backbones import image_statistics
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 
@@ -103,8 +104,8 @@ class Recipe:
         if self.augmentation == "mirror":
             return v2.Compose([v2.RandomHorizontalFlip(), eval_transform(protocol, backbone)])
         if self.augmentation == "scnet":
-            return scnet_train(protocol.train_size, **colors(backbone))
-        return pfenet_train(protocol.train_size, scale=self.scale, **colors(backbone))
+            return scnet_train(protocol.train_size, **image_statistics(backbone))
+        return pfenet_train(protocol.train_size, scale=self.scale, **image_statistics(backbone))
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """An optimizer of what is to be trained."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 from fewshotseg._inference import example_weight, inference
 from fewshotseg._inputs import ImageLike, to_image, to_mask
 from fewshotseg.data.geometry import fitted_size, restore_size
 from fewshotseg.data.transforms import padded_eval
 from fewshotseg.models import SCNet, Support
+from fewshotseg.models.backbones import image_statistics
 
 Shots = ImageLike | Sequence[ImageLike]
 
@@ -60,11 +60,7 @@ class FewShotPredictor:
             raise ValueError(f"size must be at least 32 pixels, got {size}")
         self.model = model if device is None else model.to(device)
         self.size = size
-        self._transform = padded_eval(
-            size,
-            mean=getattr(model.backbone, "mean", IMAGENET_MEAN),
-            std=getattr(model.backbone, "std", IMAGENET_STD),
-        )
+        self._transform = padded_eval(size, **image_statistics(model.backbone))
         self._supports: list[Support] = []
         self._several = False
 

@@ -1,13 +1,6 @@
-"""The examples are scripts beside each other, as for whoever runs one of them."""
-
-import sys
-from pathlib import Path
+"""What the tests of the examples share."""
 
 import pytest
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-if str(EXAMPLES) not in sys.path:
-    sys.path.insert(0, str(EXAMPLES))
 
 
 @pytest.fixture(autouse=True)

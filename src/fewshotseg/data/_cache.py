@@ -1,13 +1,12 @@
-"""What takes long is done once: where its results are kept, files that are whole or not there, progress bars."""
+"""What takes long is done once: where its results are kept, and progress bars."""
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from fewshotseg._files import replacing
+from fewshotseg._files import StrPath
 
-StrPath = str | os.PathLike[str]
 Item = TypeVar("Item")
 
 
@@ -16,13 +15,6 @@ def cache_folder(cache: StrPath | None) -> Path:
     if cache is not None:
         return Path(cache)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewshotseg"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers, and whoever comes after a crash, see all of it or none; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(content)
 
 
 def progress_bar(items: Sequence[Item], description: str, *, show: bool) -> Iterable[Item]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshotseg.data._cache import StrPath, cache_folder, progress_bar
+from fewshotseg._files import StrPath
+from fewshotseg.data._cache import cache_folder, progress_bar
 from fewshotseg.data.files import FileSource
 from fewshotseg.data.images import write_mask
 

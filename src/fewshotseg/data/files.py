@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchvision import tv_tensors
 
-from fewshotseg.data._cache import StrPath
+from fewshotseg._files import StrPath
 from fewshotseg.data.images import read_image, read_mask
 from fewshotseg.data.index import index_masks
 from fewshotseg.data.source import VOID, Sample

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from fewshotseg.data._cache import StrPath
+from fewshotseg._files import StrPath
 from fewshotseg.data.files import FileSource
 from fewshotseg.data.source import VOID
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from fewshotseg.data._cache import StrPath
+from fewshotseg._files import StrPath
 from fewshotseg.data.files import FileSource
 from fewshotseg.data.folder import files_by_stem
 from fewshotseg.data.images import read_binary_mask

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewshotseg.data._cache import StrPath, cache_folder, progress_bar, write_atomically
+from fewshotseg._files import StrPath, write_atomically
+from fewshotseg.data._cache import cache_folder, progress_bar
 from fewshotseg.data.source import VOID
 
 

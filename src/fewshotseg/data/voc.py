@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshotseg.data._cache import StrPath, progress_bar, write_atomically
+from fewshotseg._files import StrPath, write_atomically
+from fewshotseg.data._cache import progress_bar
 from fewshotseg.data.files import FileSource
 from fewshotseg.data.images import write_mask
 from fewshotseg.data.splits import PASCAL_CLASSES

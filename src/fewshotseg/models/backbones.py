@@ -199,6 +199,11 @@ class TimmBackbone(nn.Module):
         return features
 
 
+def image_statistics(backbone: object) -> dict[str, tuple[float, ...]]:
+    """``mean`` and ``std`` of the images that a backbone expects, as transforms take them; ImageNet's by default."""
+    return {"mean": getattr(backbone, "mean", IMAGENET_MEAN), "std": getattr(backbone, "std", IMAGENET_STD)}
+
+
 def make_backbone(name: str) -> Backbone:
     """A backbone by its name, with random weights.
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torchvision import models as tv
 
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
+from fewshotseg.models.lite import efficientnet_lite0
 
 
 class Backbone(Protocol):
@@ -212,9 +213,12 @@ def make_backbone(name: str) -> Backbone:
 
     Raises:
         ValueError: If there is no backbone of that name.
+        ImportError: If it needs timm, which is not installed.
     """
     if name not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)} or a module, got {name!r}")
+    if name == "efficientnet_lite0":
+        return efficientnet_lite0()
     kind = name.removesuffix("s")
     net: Any = getattr(tv, kind)(weights=None)
     if isinstance(net, tv.VGG):
@@ -224,7 +228,7 @@ def make_backbone(name: str) -> Backbone:
     return ResNetBackbone(net, deep_stem=name.endswith("s"))
 
 
-BACKBONES = ("resnet50", "resnet101", "vgg16_bn", "mobilenet_v2", "resnet50s", "resnet101s")
+BACKBONES = ("resnet50", "resnet101", "vgg16_bn", "mobilenet_v2", "efficientnet_lite0", "resnet50s", "resnet101s")
 """Names that `build_scnet` knows; the last two are PFENet's deep-stem ResNets."""
 
 

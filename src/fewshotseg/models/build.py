@@ -92,9 +92,11 @@ def build_scnet(
 
     Args:
         backbone: ``"resnet50"``, ``"resnet101"``, ``"vgg16_bn"``, ``"mobilenet_v2"`` (torchvision's networks),
-            ``"resnet50s"``, ``"resnet101s"`` (PFENet's, with a deep stem), or a module that follows `Backbone`.
+            ``"efficientnet_lite0"`` (timm's, extra ``lite``), ``"resnet50s"``, ``"resnet101s"`` (PFENet's, with a deep
+            stem), or a module that follows `Backbone`.
         backbone_weights: For the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
-            (downloaded by torchvision), the path of a file, or a state dict. Classifier entries are left out.
+            (downloaded by torchvision), ``"package"`` for ``"efficientnet_lite0"`` (the file that the extra ``lite``
+            installed), the path of a file, or a state dict. Classifier entries are left out.
         weights: The path of a checkpoint of the whole model, ours or PFENet's; see `load_weights`.
         **settings: Fields of `SCNetConfig`.
 
@@ -105,6 +107,7 @@ def build_scnet(
     Raises:
         ValueError: If a name, setting or file does not fit.
         TypeError: If a setting does not exist.
+        ImportError: If the backbone or its weights need a package that is not installed.
 
     Example:
         >>> import torch

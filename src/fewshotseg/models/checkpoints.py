@@ -4,13 +4,14 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from fewshotseg._files import replacing
+from fewshotseg.models.lite import package_weights, remap_lite_state_dict
 
 PFENET_HEAD = {
     "down_query": "reduce_query",
@@ -105,18 +106,22 @@ def remap_pfenet_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_backbone_weights(
     backbone: nn.Module, weights: str | Path | Mapping[str, Tensor], *, name: str | None = None
 ) -> None:
-    """Load a backbone alone, from a torchvision weights name, a file or a state dict.
+    """Load a backbone alone, from the name of torchvision's or a package's weights, a file or a state dict.
 
     Args:
         backbone: One of ours, or any module with the weights' own names.
-        weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), a path, or a state dict. Entries of the
-            ImageNet classifier are left out; PFENet's and its three-convolution stem's names are translated.
+        weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), ``"package"`` (installed, of
+            ``"efficientnet_lite0"``), a path, or a state dict. Entries of the ImageNet classifier are left out; names
+            of PFENet, of its three-convolution stem and of that package are translated.
         name: The backbone's name, to look torchvision weights up by.
 
     Raises:
         ValueError: If weights of that name do not exist, or do not fit.
         FileNotFoundError: If there is no such file.
+        ImportError: If the package is not installed.
     """
+    if name == "efficientnet_lite0" and weights == "package":
+        weights = package_weights()
     if isinstance(weights, Mapping):
         state, source = dict(weights), "the state dict"
     else:
@@ -124,13 +129,12 @@ def load_backbone_weights(
         entry = _torchvision_weights(name, source)
         if entry is None and not Path(weights).exists():
             raise FileNotFoundError(
-                f"backbone_weights must be a file or one of {_torchvision_names(name)} for {name}, got {source!r}"
+                f"backbone_weights must be a file or one of {_names(name)} for {name}, got {source!r}"
             )
         state = _read(weights) if entry is None else dict(entry.get_state_dict(progress=True, check_hash=True))
     own = backbone.state_dict().keys()
-    state = {
-        key.removeprefix("backbone."): value for key, value in remap_pfenet_state_dict(_deep_stem_names(state)).items()
-    }
+    state = remap_pfenet_state_dict(remap_lite_state_dict(_deep_stem_names(state)))
+    state = {key.removeprefix("backbone."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
     _load(backbone, state, source, strict=True)
 
@@ -215,10 +219,15 @@ def _deep_stem_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _torchvision_weights(name: str | None, weights: str) -> Any:
     """The torchvision weights of that name for this backbone, or None."""
-    if name is None or name.endswith("s"):
-        return None
-    return getattr(get_model_weights(name), weights.rpartition(".")[2], None)
+    return getattr(get_model_weights(name), weights.rpartition(".")[2], None) if _is_torchvisions(name) else None
 
 
-def _torchvision_names(name: str | None) -> list[str]:
-    return [] if name is None or name.endswith("s") else [*get_model_weights(name).__members__, "DEFAULT"]
+def _names(name: str | None) -> list[str]:
+    """The names of weights for this backbone."""
+    if name == "efficientnet_lite0":
+        return ["package"]
+    return [*get_model_weights(name).__members__, "DEFAULT"] if _is_torchvisions(name) else []
+
+
+def _is_torchvisions(name: str | None) -> TypeGuard[str]:
+    return name is not None and name != "efficientnet_lite0" and not name.endswith("s")

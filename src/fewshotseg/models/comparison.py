@@ -1,7 +1,8 @@
 """The comparison head g_phi (Eq. 3 and 8): PFENet's feature enrichment module and classifier."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +60,8 @@ class ComparisonHead(nn.Module):
 
         Args:
             query: ``(B, C, h, w)`` query features.
-            prototypes: ``(B, C, h, w)``, the prototype that each location is compared with.
+            prototypes: ``(B, C, h, w)``, the prototype that each location is compared with; ``(B, C, 1, 1)`` if all are
+                compared with one.
             prior: ``(B, 1, h, w)`` in 0..1.
             with_aux: Classify every scale too.
         """
@@ -67,14 +69,14 @@ class ComparisonHead(nn.Module):
         scales: list[Tensor] = []
         for number, side in enumerate(self.bins):
             grid = _grid(side, size)
-            pair = torch.cat([_pool(query, grid), _pool(prototypes, grid), resize_bilinear(prior, grid)], dim=1)
-            scale = self.merge[number](pair)
+            compared = (_pool(query, grid), _pool(prototypes, grid), resize_bilinear(prior, grid))
+            scale = _mix(self.merge[number], compared, grid)
             if number > 0:
                 finer = resize_bilinear(resize_bilinear(scales[-1], size), grid)
-                scale = self.pass_down[number - 1](torch.cat([scale, finer], dim=1)) + scale
+                scale = _mix(self.pass_down[number - 1], (scale, finer), grid) + scale
             scales.append(self.refine[number](scale) + scale)
 
-        enriched = self.fuse(torch.cat([resize_bilinear(scale, size) for scale in scales], dim=1))
+        enriched = _mix(self.fuse, scales, size)
         enriched = self.fuse_refine(enriched) + enriched
         aux = zip(self.aux_classifiers, scales, strict=True) if with_aux else ()
         return Comparison(self.classifier(enriched), tuple(classify(scale) for classify, scale in aux))
@@ -86,12 +88,27 @@ def _grid(side: float, size: tuple[int, int]) -> tuple[int, int]:
     return max(1, int(size[0] * side)), max(1, int(size[1] * side))
 
 
-def _pool(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    return maps if tuple(maps.shape[-2:]) == grid else F.adaptive_avg_pool2d(maps, grid)
-
-
 def _conv1x1(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True))
+
+
+def _mix(conv1x1: Any, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """A 1x1 convolution of maps brought to one size and laid side by side, and ReLU.
+
+    The convolution of a concatenation is the sum of its parts' and commutes with resizing: so each map is convolved on
+    its own grid, and one cell that stands for all is convolved once.
+    """
+    weights = conv1x1[0].weight.split([part.shape[1] for part in maps], dim=1)
+    convolved = (F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True))
+    return F.relu(reduce(torch.add, (_broadcastable(part, size) for part in convolved)))
+
+
+def _pool(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    return maps if tuple(maps.shape[-2:]) in (grid, (1, 1)) else F.adaptive_avg_pool2d(maps, grid)
+
+
+def _broadcastable(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return maps if tuple(maps.shape[-2:]) == (1, 1) else resize_bilinear(maps, size)
 
 
 def _refinement(channels: int) -> nn.Sequential:

@@ -14,9 +14,9 @@ class FeatureMemory:
     """Lets training on a CPU run the frozen backbone once an image, not once an episode.
 
     Give one to a model with ``model.memory = FeatureMemory(...)``; models whose backbones hold the same weights may
-    share it. Images are told apart by their pixels, supports by what their mask leaves of the features, so that
-    the result is that of the backbone, to rounding. It pays where augmentation repeats itself: a resize, mirroring (two
-    versions of an image), not random crops. Load weights before, and make a new one after: it does not notice.
+    share it. Images are told apart by their pixels, supports by features and mask, so that the result is that of the
+    backbone, to rounding. It pays where augmentation repeats itself: a resize, mirroring (two versions of an image),
+    not random crops. Load weights before, and make a new one after: it does not notice.
 
     Args:
         max_bytes: What features may take together; those unused for longest make room.
@@ -36,13 +36,16 @@ class FeatureMemory:
         self._kept = LeastRecentlyUsed(max_bytes)
         self._dtype = dtype
 
-    def __call__(self, name: str, stage: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """What ``stage`` makes of a batch, image by image, from memory where it can."""
-        parts = [self._kept.get((name, _digest(image)), partial(self._run, stage, image[None])) for image in inputs]
-        return tuple(torch.cat(maps).to(inputs.dtype) for maps in zip(*parts, strict=True))
+        parts = []
+        for images in zip(*inputs, strict=True):
+            key = (name, *map(_digest, images))
+            parts.append(self._kept.get(key, partial(self._run, stage, [image[None] for image in images])))
+        return tuple(torch.cat(maps).to(inputs[0].dtype) for maps in zip(*parts, strict=True))
 
-    def _run(self, stage: Callable[[Tensor], tuple[Tensor, ...]], image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(features.to(self._dtype or features.dtype) for features in stage(image))
+    def _run(self, stage: Callable[..., tuple[Tensor, ...]], images: list[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(features.to(self._dtype or features.dtype) for features in stage(*images))
 
 
 def _digest(image: Tensor) -> bytes:

@@ -11,6 +11,8 @@ from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.folding import folded
+from fewshotseg.models.masked import masked_high
 from fewshotseg.models.memory import FeatureMemory
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
 from fewshotseg.ops import (
@@ -217,11 +219,14 @@ class SCNet(nn.Module):
         return resize_bilinear(self.head(query.features, prototypes, prior).logits, query.size)
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
-        """What the first branch compares the query with: E^s of the prototype (Eq. 2), and the prior."""
+        """What the first branch compares the query with: E^s of the prototype (Eq. 2), and the prior.
+
+        One cell of E^s is enough: the head takes it for all.
+        """
         size = (query.features.shape[2], query.features.shape[3])
         prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)
-        return expand_prototypes(support.prototype, size), prior
+        return expand_prototypes(support.prototype, (1, 1)), prior
 
     def _class_agnostic(
         self,
@@ -234,8 +239,7 @@ class SCNet(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the second branch compares the query with, E^q of background prototypes (Eq. 7), and its target."""
         if self.background_source == "support":
-            size = (query.features.shape[2], query.features.shape[3])
-            return expand_prototypes(support.background, size), background_target(query_masks)
+            return expand_prototypes(support.background, (1, 1)), background_target(query_masks)
         pairs = self_contrastive_pairs(pooled_from, query.high, query_masks, partition=partition, generator=generator)
         return pairs.prototype_map, pairs.target
 
@@ -257,7 +261,7 @@ class SCNet(nn.Module):
             )
         both = self.head(
             torch.cat([query.features, query.features]),
-            torch.cat([prototypes, background]),
+            torch.cat([prototypes.expand_as(background), background]),
             torch.cat([prior, background_prior]),
             with_aux=True,
         )
@@ -279,25 +283,29 @@ class SCNet(nn.Module):
         foreground = foreground_weights(masks, size)
         regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)
         pooled = masked_average_pool(self.reduce_support(maps), regions, eps=PROTOTYPE_EPS)
-        high = self._high(deepest * foreground[:, None].to(deepest.dtype))
+        high = self._high_of_masked(deepest, foreground)
         weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
         return Support(pooled[:, 0], pooled[:, 1], high[:, None], weights[:, None])
 
     @torch.no_grad()
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        deepest, *others = self._remembered("mid", self.backbone.mid, images)
+        deepest, *others = self._remembered("mid", folded(self.backbone).mid, images)
         size = (deepest.shape[2], deepest.shape[3])
         return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest
 
     @torch.no_grad()
     def _high(self, deepest: Tensor) -> Tensor:
-        (high,) = self._remembered("high", lambda features: (self.backbone.high(features),), deepest)
+        (high,) = self._remembered("high", lambda maps: (folded(self.backbone).high(maps),), deepest)
         return high
 
-    def _remembered(
-        self, name: str, stage: Callable[[Tensor], tuple[Tensor, ...]], inputs: Tensor
-    ) -> tuple[Tensor, ...]:
+    @torch.no_grad()
+    def _high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
+        backbone = folded(self.backbone)
+        (high,) = self._remembered("masked", lambda *masked: (masked_high(backbone, *masked),), deepest, foreground)
+        return high
+
+    def _remembered(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         # Batch statistics make an image's features depend on the others: nothing to remember then.
         batch_statistics = self.training and self.norm_stats == "batch"
-        return stage(inputs) if self.memory is None or batch_statistics else self.memory(name, stage, inputs)
+        return stage(*inputs) if self.memory is None or batch_statistics else self.memory(name, stage, *inputs)

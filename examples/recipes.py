@@ -28,8 +28,9 @@ class Recipe:
         backbone_weights: As in `build_scnet`.
         pretrain: Iterations in which ``"tiny"`` learns to tell base classes apart.
         model: Numbers and choices of SCNet.
-        augmentation: ``"pfenet"``, on whose code SCNet builds; ``"scnet"``: only what SCNet's text names; or
-            ``"mirror"``: mirroring and the test images' resize, for photographs of any size and few iterations.
+        augmentation: ``"pfenet"``, on whose code SCNet builds; ``"scnet"``: only what SCNet's text names;
+            ``"mirror"``: mirroring and the test images' resize, for photographs of any size and few iterations; or
+            ``"none"``: that resize alone, so that ``memory_gb`` has every image after an epoch.
         scale: Of PFENet's augmentation.
         shots: Supports of a training episode. The papers train with one and test that model with five, too.
         optimizer: ``"sgd"`` or, to learn something in a thousand iterations, ``"adamw"``.
@@ -44,6 +45,8 @@ class Recipe:
         iterations: In place of epochs.
         amp: Mixed precision.
         compile: Whether `torch.compile` compiles the training pass.
+        loss_stride: The loss looks at every so many rows and columns of the query's mask, which makes it cheaper; the
+            head's grid is far coarser. The papers look at all.
         memory_gb: Gigabytes for features of the frozen backbone, see `FeatureMemory`; pays for ``"mirror"`` on a CPU.
         select: Which weights count in the end: the ``"last"``; the best on ``"held-out"`` base classes, which are then
             not trained on; or the best on the ``"novel"`` classes of the test fold, which is the field's habit and
@@ -60,7 +63,7 @@ class Recipe:
     backbone_weights: str | None = None
     pretrain: int = 150
     model: SCNetConfig = field(default_factory=SCNetConfig)
-    augmentation: Literal["pfenet", "scnet", "mirror"] = "pfenet"
+    augmentation: Literal["pfenet", "scnet", "mirror", "none"] = "pfenet"
     scale: tuple[float, float] = (0.9, 1.1)
     shots: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -74,6 +77,7 @@ class Recipe:
     iterations: int | None = None
     amp: Literal["none", "bfloat16", "float16"] = "none"
     compile: bool = False
+    loss_stride: int = 1
     memory_gb: float = 0.0
     select: Literal["last", "held-out", "novel"] = "last"
     validate_every: int | None = None
@@ -81,7 +85,8 @@ class Recipe:
     seed: int = 321
 
     def __post_init__(self) -> None:
-        for name in ("shots", "batch", "micro_batches", "epochs", "iterations", "validate_every", "validate_episodes"):
+        counts = ("shots", "batch", "micro_batches", "epochs", "iterations", "validate_every", "validate_episodes")
+        for name in (*counts, "loss_stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -101,6 +106,8 @@ class Recipe:
 
     def augment(self, protocol: EvaluationProtocol, backbone: nn.Module) -> v2.Compose:
         """The transform of training images."""
+        if self.augmentation == "none":
+            return eval_transform(protocol, backbone)
         if self.augmentation == "mirror":
             return v2.Compose([v2.RandomHorizontalFlip(), eval_transform(protocol, backbone)])
         if self.augmentation == "scnet":
@@ -111,7 +118,7 @@ class Recipe:
         """An optimizer of what is to be trained."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
@@ -119,15 +126,28 @@ PASCAL = Recipe()
 COCO = replace(PASCAL, model=SCNetConfig(bins=SHARES), scale=(0.8, 1.25), lr=0.05, batch=8, epochs=50)
 FOLDERS = replace(
     PASCAL,
-    backbone="mobilenet_v2",
-    model=SCNetConfig(hidden_channels=96, bins=SHARES),
-    augmentation="mirror",
+    backbone="efficientnet_lite0",
+    backbone_weights="package",
+    model=SCNetConfig(hidden_channels=64, bins=SHARES),
+    augmentation="none",
     optimizer="adamw",
-    lr=1e-3,
+    lr=2e-3,
     weight_decay=1e-2,
-    iterations=1500,
+    iterations=500,
+    loss_stride=4,
+    memory_gb=3.0,
 )
-SYNTHETIC = replace(FOLDERS, backbone="tiny", model=SCNetConfig(hidden_channels=48, bins=SHARES), iterations=400)
+SYNTHETIC = replace(
+    FOLDERS,
+    backbone="tiny",
+    backbone_weights=None,
+    model=SCNetConfig(hidden_channels=48, bins=SHARES),
+    augmentation="mirror",
+    lr=1e-3,
+    iterations=400,
+    loss_stride=1,
+    memory_gb=0.0,
+)
 RECIPES = {"pascal": PASCAL, "coco": COCO, "folders": FOLDERS, "synthetic": SYNTHETIC}
 """One for each benchmark: the papers', and two that a laptop carries."""
 
@@ -135,11 +155,12 @@ RECIPES = {"pascal": PASCAL, "coco": COCO, "folders": FOLDERS, "synthetic": SYNT
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Options for the fields of `Recipe`; those not given are absent from what is parsed."""
     add = parser.add_argument
-    add("--backbone", help="resnet50, resnet101, vgg16_bn, mobilenet_v2, resnet50s, resnet101s or tiny")
-    add("--backbone-weights", help="a torchvision name such as IMAGENET1K_V1 (downloads), or a file")
+    add("--backbone", help="a name that build_scnet knows, or tiny")
+    add("--backbone-weights", help="a torchvision name such as IMAGENET1K_V1 (downloads), package, or a file")
     add("--pretrain", type=int, metavar="N", help="iterations in which 'tiny' learns base classes")
     add_model_argument(parser)
-    add("--augmentation", choices=("pfenet", "scnet", "mirror"), help="PFENet's, SCNet's text's, or mirroring alone")
+    add("--augmentation", choices=("pfenet", "scnet", "mirror", "none"),
+        help="PFENet's, SCNet's text's, mirroring alone, or none")  # fmt: skip
     add("--shots", type=int, metavar="S", help="supports of a training episode (default: 1)")
     add("--optimizer", choices=("sgd", "adamw"), help="(PASCAL and COCO: sgd)")
     add(
@@ -153,6 +174,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--iterations", type=int, metavar="N", help="in place of epochs")
     add("--amp", choices=("none", "bfloat16", "float16"), help="mixed precision (default: none)")
     add("--compile", action="store_true", help="compile the training pass")
+    add("--loss-stride", type=int, metavar="N", help="the loss at every N-th row and column (photographs: 4)")
     add("--memory-gb", type=float, help="gigabytes to keep features of the frozen backbone in, for 'mirror' on a CPU")
     add("--select", choices=("last", "held-out", "novel"),
         help="which weights count: the last (default), the best on base classes held out of training, or the best on "

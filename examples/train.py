@@ -14,7 +14,7 @@ the seed, the iteration and the part of the batch alone: processes can be traded
 import argparse
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -99,6 +99,10 @@ def run(
     log_every: int = 10,
     save_every: int = 500,
     tensorboard: bool = False,
+    benchmark: Benchmark | None = None,
+    memory: fs.FeatureMemory | None = None,
+    watch: Callable[[fs.SCNet], Mapping[str, float]] | None = None,
+    watch_every: int | None = None,
 ) -> Trained:
     """Train to the end, from the start or from where the run in ``out`` was interrupted.
 
@@ -112,6 +116,10 @@ def run(
         log_every: Iterations from one log line to the next.
         save_every: Iterations from one checkpoint to the next.
         tensorboard: Log for TensorBoard too.
+        benchmark: What ``data`` describes, if it is open already.
+        memory: Features of the frozen backbone that several runs share, in place of the recipe's own.
+        watch: Looks at the model meanwhile; what it finds is logged and decides nothing.
+        watch_every: Iterations from one look to the next.
 
     Raises:
         ValueError: If settings and data do not fit, ``out`` holds another run, or the loss is not finite.
@@ -132,18 +140,15 @@ def run(
         if recipe.micro_batches % place.processes:
             raise ValueError(f"micro_batches must be a multiple of {place.processes}, got {recipe.micro_batches}")
         folder.check_same_run(facts)
-        benchmark = validation = open_benchmark(data, progress=place.rank == 0)
+        benchmark = validation = benchmark or open_benchmark(data, progress=place.rank == 0)
         if recipe.select == "held-out":
             benchmark, validation = hold_out(benchmark)
         epoch = max(benchmark.listed(data.protocol.min_area) // recipe.batch, 1)
         total = recipe.iterations or recipe.epochs * epoch
         state = initial_state(recipe, data, benchmark, folder.last, place.device)
+        state.model.memory = memory or state.model.memory
         episodes = training_episodes(recipe, data, benchmark, state.model.backbone, total)
-        tests = None
-        if recipe.select != "last":
-            own_draws = {"draw": "number", "workers": None, "max_passes": None}
-            protocol = replace(data.protocol, episodes=recipe.validate_episodes, **own_draws)
-            tests = draw_test(validation, protocol, state.model.backbone, shots=recipe.shots, seed=recipe.seed)
+        tests = validation_episodes(recipe, data, validation, state.model.backbone)
         if place.rank == 0:
             print(summary(recipe, data, benchmark, validation, place, total))
         folder.log(iteration=state.iteration, event="start", processes=place.processes, **facts)
@@ -168,6 +173,8 @@ def run(
                 if state.best is None or report.miou > state.best:
                     state.best = report.miou
                     folder.save("best.pth", {**state.to_dict(), **facts})
+            if watch is not None and watch_every and (done % watch_every == 0 or done == total):
+                folder.log(iteration=done, watched=dict(watch(state.model)))
             if saving:
                 folder.save("last.pth", {**state.to_dict(), **facts})
         return Trained(folder.path / ("last.pth" if recipe.select == "last" else "best.pth"), state.best)
@@ -195,10 +202,11 @@ def iterations(
         part = number % own
         to_sum_up = nullcontext() if part == own - 1 or place.processes == 1 else forward.no_sync()
         torch.manual_seed(draw_seed(recipe.seed, state.iteration, place.rank + part * place.processes))
-        images = [tensor.to(place.device, non_blocking=True) for tensor in batch[:4]]
+        *images, query_masks = (tensor.to(place.device, non_blocking=True) for tensor in batch[:4])
+        query_masks = query_masks[:, :: recipe.loss_stride, :: recipe.loss_stride]
         with to_sum_up:
             with torch.autocast(place.device.type, AMP[recipe.amp], enabled=recipe.amp != "none"):
-                output = forward(*images)
+                output = forward(*images, query_masks)
             state.scaler.scale(output.loss / own).backward()
         for name, loss in {"loss": output.loss, **output.losses}.items():
             losses[name] = losses.get(name, 0) + loss.detach() / own
@@ -283,6 +291,17 @@ def training_episodes(
         min_area=data.protocol.min_area,
         ignore_classes=benchmark.split.novel if data.protocol.novel_in_training == "ignore" else (),
     )
+
+
+def validation_episodes(
+    recipe: Recipe, data: DataSettings, validation: Benchmark, backbone: nn.Module
+) -> EpisodeDataset | None:
+    """What chooses among the weights of a run, if anything does."""
+    if recipe.select == "last":
+        return None
+    own_draws = {"draw": "number", "workers": None, "max_passes": None}
+    protocol = replace(data.protocol, episodes=recipe.validate_episodes, **own_draws)
+    return draw_test(validation, protocol, backbone, shots=recipe.shots, seed=recipe.seed)
 
 
 def score(

@@ -111,7 +111,7 @@ def test_changed_protocols_have_names_and_hashes_of_their_own():
         ("pascal", ["--data", "a", "b"], "data must be one folder for pascal, got 2"),
         ("coco", ["--data", "a", "--protocol", "pfenet-pascal"], "protocol must be one of coco's, got pfenet-pascal"),
         ("folders", ["--data", "a", "--protocol", "scnet-pascal"], "protocol must be one of folders's"),
-        ("folders", ["--data", "a", "--novel", "background"], "novel must be 'drop' for folders"),
+        ("folders", ["--data", "a", "--novel", "background"], "novel must be 'drop' for one folder"),
     ],
 )
 def test_settings_that_exclude_each_other(benchmark, options, message):

@@ -1,0 +1,576 @@
+"""Makes results.md and its pictures from the result files of examples/study.py; nothing on that page is typed.
+
+python docs/make_results.py                   # docs/results/*.json to docs/results.md and docs/images
+python docs/make_results.py outputs/study     # other files, printed
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from fewshotseg._student import student_t
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from ablation_tables import ABLATIONS
+
+mpl.use("Agg")
+mpl.rcParams.update({"font.size": 9, "axes.titlesize": 9, "axes.linewidth": 0.6})
+
+DOCS = Path(__file__).parent
+SHOTS = ("1-shot", "5-shot")
+COLOURS = {"pfenet": "#30343A", "scnet": "#E4002B"}
+NAMES = {"prototypes": "training-free", "pfenet": "PFENet (λ = 0)", "scnet": "SCNet (n = 3, λ = 0.5)"}
+
+Values = Mapping[tuple[int, int], float]
+"""To each (seed, fold) a number."""
+
+
+# Numbers ----------------------------------------------------------------------------------------------------------
+
+
+class Estimate(NamedTuple):
+    """A mean over folds of means over seeds.
+
+    Attributes:
+        mean: Of the folds' means.
+        spread: Standard deviation between seeds of a fold, pooled over folds; NaN for single seeds.
+        half: Half the width of the mean's 95 % interval; NaN for single seeds.
+    """
+
+    mean: float
+    spread: float
+    half: float
+
+    @property
+    def low(self) -> float:
+        """Where the interval begins."""
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Where the interval ends."""
+        return self.mean + self.half
+
+    @property
+    def tells(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+def estimate(values: Values) -> Estimate:
+    """The mean over folds, with what training seeds alone make uncertain about it.
+
+    Folds are given, not drawn: their differences are no noise. Seeds are drawn, and with one spread in all folds the
+    mean of F folds with n seeds each has Student's t distribution with F (n - 1) degrees of freedom.
+
+    Example:
+        >>> estimate({(0, 0): 1.0, (1, 0): 3.0, (0, 1): 10.0, (1, 1): 12.0}).mean
+        6.5
+    """
+    folds = by_fold(values)
+    means = {fold: fmean(found) for fold, found in folds.items()}
+    freedom = sum(len(found) - 1 for found in folds.values())
+    mean = fmean(means.values())
+    if freedom == 0:
+        return Estimate(mean, math.nan, math.nan)
+    squares = sum((value - means[fold]) ** 2 for fold, found in folds.items() for value in found)
+    variance = squares / freedom
+    error = math.sqrt(variance * sum(1 / len(found) for found in folds.values())) / len(folds)
+    return Estimate(mean, math.sqrt(variance), student_t(0.95, freedom) * error)
+
+
+def by_fold(values: Values) -> dict[int, list[float]]:
+    """The values of each fold, folds ascending."""
+    folds = sorted({fold for _, fold in values})
+    return {fold: [value for (_, its), value in sorted(values.items()) if its == fold] for fold in folds}
+
+
+def paired(first: Values, second: Values) -> dict[tuple[int, int], float]:
+    """``first`` minus ``second`` where both have the seed and the fold."""
+    return {cell: first[cell] - second[cell] for cell in first if cell in second}
+
+
+class Study:
+    """All result files of a folder, which were measured alike."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(files)]
+        if not self.results:
+            raise ValueError("there must be result files, got none")
+        for fold in {result["fold"] for result in self.results}:
+            episodes = {
+                (shots, result["results"][shots]["episodes_hash"])
+                for result in self.results
+                for shots in SHOTS
+                if result["fold"] == fold
+            }
+            if len(episodes) != len(SHOTS):
+                raise ValueError(
+                    f"all results of a fold must be of the same test episodes, those of fold {fold} are not"
+                )
+
+    def of(self, row: str) -> list[Any]:
+        """The results of a row."""
+        return [result for result in self.results if result["row"] == row]
+
+    def values(self, row: str, shots: str, key: str = "miou", folds: Sequence[int] | None = None) -> Values:
+        """A row's numbers in percent."""
+        return {
+            (result["seed"], result["fold"]): 100 * result["results"][shots][key]
+            for result in self.of(row)
+            if folds is None or result["fold"] in folds
+        }
+
+    def against(self, row: str, base: str, shots: str) -> dict[tuple[int, int], float]:
+        """A row minus another, over equal seeds and folds."""
+        return paired(self.values(row, shots), self.values(base, shots))
+
+
+# Text -------------------------------------------------------------------------------------------------------------
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown, the first column left and the others right, the first line the heading."""
+    widths = [max(4, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [f"{'-' * width}" if i == 0 else f"{'-' * (width - 1)}:" for i, width in enumerate(widths)]
+    padded = [
+        [
+            f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in (lines[0], rule, *lines[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """A cell: the mean, and the standard deviation over seeds if there are several."""
+    if not values:
+        return "-"
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def over_seeds(values: Values, folds: Sequence[int]) -> list[float]:
+    """The mean over these folds of every seed that has them all."""
+    seeds = sorted({seed for seed, _ in values})
+    return [
+        fmean(values[seed, fold] for fold in folds) for seed in seeds if all((seed, fold) in values for fold in folds)
+    ]
+
+
+def interval(values: Values) -> str:
+    """A cell: the mean difference and its 95 % interval."""
+    if not values:
+        return "-"
+    found = estimate(values)
+    return f"{found.mean:+.1f}" + ("" if math.isnan(found.half) else f" ({found.low:+.1f} to {found.high:+.1f})")
+
+
+def verdict(values: Values) -> str:
+    """What an interval says, in words."""
+    found = estimate(values)
+    if math.isnan(found.half):
+        return f"differs by {found.mean:+.1f} in a single seed, which says little"
+    word = "higher" if found.mean > 0 else "lower"
+    if found.tells:
+        return f"is {word} by {abs(found.mean):.1f} points (95 % interval {found.low:+.1f} to {found.high:+.1f})"
+    return f"cannot be told from it ({found.mean:+.1f}, 95 % interval {found.low:+.1f} to {found.high:+.1f})"
+
+
+def rows_by_fold(study: Study, rows: Sequence[str], shots: str, key: str = "miou") -> str:
+    """Means and standard deviations for each fold, and over the folds."""
+    folds = sorted({result["fold"] for row in rows for result in study.of(row)})
+    lines = [["", *(f"Fold-{fold}" for fold in folds), "Mean", "seeds"]]
+    for row in rows:
+        values = study.values(row, shots, key)
+        cells = [mean_and_spread(by_fold(values).get(fold, [])) for fold in folds]
+        number = max(map(len, by_fold(values).values()), default=0)
+        seeds = "-" if row == "prototypes" else str(number)
+        lines.append([NAMES.get(row, row), *cells, mean_and_spread(over_seeds(values, folds)), seeds])
+    return table(lines)
+
+
+def differences_by_fold(study: Study, row: str, base: str) -> str:
+    """One row minus another: each fold with its own interval, and all folds."""
+    folds = sorted({result["fold"] for result in study.of(row)})
+    lines = [["", *(f"Fold-{fold}" for fold in folds), "Mean"]]
+    for shots in SHOTS:
+        values = study.against(row, base, shots)
+        own = [{cell: value for cell, value in values.items() if cell[1] == fold} for fold in folds]
+        lines.append([shots, *map(interval, own), interval(values)])
+    return table(lines)
+
+
+def printed_difference(ablation: str, value: str, folds: Sequence[int]) -> str:
+    """What the paper prints for a value minus its baseline, over these folds."""
+    paper = ABLATIONS[ablation].paper
+    base = paper.get(ABLATIONS[ablation].baseline, PAPER_BASELINE)
+    if value not in paper:
+        return "-"
+    return f"{fmean(paper[value][fold] - base[fold] for fold in folds):+.1f}"
+
+
+PAPER_BASELINE = ABLATIONS["table3"].paper["0"]
+
+
+def ablation_section(study: Study, ablation: str, title: str, rows: Mapping[str, str], sentence: str) -> list[str]:
+    """A table of the paper: rows against the baseline of equal seeds and folds, beside what the paper prints.
+
+    Args:
+        study: The results.
+        ablation: Its name in `ABLATIONS`.
+        title: Heading.
+        rows: The paper's values to rows of the study.
+        sentence: What the paper concludes.
+    """
+    measured = {value: row for value, row in rows.items() if study.of(row)}
+    own = [row for row in measured.values() if row not in {"pfenet", "scnet"}]
+    if not own:
+        return []
+    folds = sorted({result["fold"] for row in own for result in study.of(row)})
+    where = f"fold{'s' if len(folds) > 1 else ''} {' and '.join(map(str, folds))}"
+    lines = [
+        [
+            ABLATIONS[ablation].title,
+            *(f"{s} − PFENet" for s in SHOTS),
+            "1-shot − SCNet",
+            "seeds",
+            "paper, 1-shot − PFENet",
+        ]
+    ]
+    for value, row in measured.items():
+        both = {s: of_folds(study.against(row, "pfenet", s), folds) for s in SHOTS}
+        minus_scnet = "" if row == "scnet" else interval(of_folds(study.against(row, "scnet", "1-shot"), folds))
+        number = str(len({seed for seed, _ in both["1-shot"]}))
+        lines.append(
+            [value, *map(interval, both.values()), minus_scnet, number, printed_difference(ablation, value, folds)]
+        )
+    return [
+        f"## {title}",
+        f"On {where}; differences in mIoU of equal seeds and folds, with 95 % intervals. The last column is what the "
+        f"paper prints for ResNet-50 on the full benchmark, the same fold{'s' if len(folds) > 1 else ''}.",
+        table(lines),
+        sentence + " " + conclusions(study, measured, folds),
+    ]
+
+
+def of_folds(values: Values, folds: Sequence[int]) -> dict[tuple[int, int], float]:
+    """Those of these folds."""
+    return {cell: value for cell, value in values.items() if cell[1] in folds}
+
+
+def conclusions(study: Study, measured: Mapping[str, str], folds: Sequence[int]) -> str:
+    """Which rows can be told from PFENet and from SCNet, with one support."""
+    parts = []
+    for base, name in (("pfenet", "PFENet"), ("scnet", "SCNet")):
+        told: dict[str, list[str]] = {"above": [], "below": [], "not to be told from": []}
+        for value, row in measured.items():
+            difference = of_folds(study.against(row, base, "1-shot"), folds)
+            if row in {"pfenet", "scnet"} or len(difference) < 2:
+                continue
+            found = estimate(difference)
+            told[("above" if found.mean > 0 else "below") if found.tells else "not to be told from"].append(value)
+        parts += [f"{', '.join(values)}: {how} {name}" for how, values in told.items() if values]
+    return "Here, with one support, " + "; ".join(parts) + "."
+
+
+# The page ---------------------------------------------------------------------------------------------------------
+
+
+def page(study: Study) -> str:
+    """All of results.md."""
+    parts = [
+        "# Results",
+        "Generated by `docs/make_results.py` from the files in `docs/results`, one for each training; every number "
+        "here is in them.",
+        *setting(study),
+        *main_section(study),
+        *curve_section(study),
+        *hidden_section(study),
+        *ablation_section(
+            study, "table3", "The number of background prototypes (Table 3)",
+            {"1": "n1", "2": "n2", "3": "scnet", "4": "n4", "5": "n5"},
+            "The paper finds every n above the baseline and n = 3 best.",
+        ),
+        *ablation_section(
+            study, "table4", "Prototypes from the support or the query (Table 4)",
+            {"support": "support", "query": "n1"},
+            "The paper finds both above the baseline and the query ahead of the support.",
+        ),
+        *ablation_section(
+            study, "table5", "The weight of the second branch (Table 5)",
+            {"0.1": "lambda0.1", "0.3": "lambda0.3", "0.5": "scnet", "0.7": "lambda0.7", "0.9": "lambda0.9"},
+            "The paper finds 0.5 best.",
+        ),
+        *ablation_section(
+            study, "table6", "Regions from a grid (Table 6)",
+            {**{f"{b}x{b}": f"grid{b}" for b in (2, 3, 4, 5)}, "k-means": "scnet"},
+            "The paper finds k-means ahead of every grid.",
+        ),
+        *ablation_section(
+            study, "silent", "What the paper leaves open",
+            {"prior: shared": "prior-shared", "prior: complement": "prior-complement",
+             "pooled from the support's reducer": "reducer-support", "the defaults": "scnet"},
+            "The paper does not say what the second branch gets as prior, nor whose reducer its prototypes come from.",
+        ),
+        *limits(study),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def setting(study: Study) -> list[str]:
+    """What was trained and tested, from the files."""
+    first = next(iter(study.of("pfenet") or study.results))
+    recipe, data, protocol = first["recipe"], first["data"], first["data"]["protocol"]
+    dates = sorted(result["date"][:10] for result in study.results)
+    seeds = sorted({result["seed"] for result in study.of("pfenet")})
+    minutes = sum(sum(result["seconds"].values()) for result in study.results) / 60
+    model = recipe["model"]
+    example = next(iter(study.of("scnet") or study.results))
+    return [
+        "**Not the published benchmark.** These are classes and folds of PASCAL-5i on few images: tested on those of "
+        "VOC 2012 val with a novel class, trained on the rest of val and a part of the training images, none of "
+        "which shows a novel class. Numbers compare with each other, not with any paper's.",
+        f"* {len(study.results)} result files of {dates[0]}"
+        + (f" to {dates[-1]}" if dates[-1] != dates[0] else "")
+        + f", {minutes:.0f} minutes on one CPU core together\n"
+        f"* data: `{' '.join(data['data'])}`; images of {protocol['test_size']} pixels; {protocol['episodes']} test "
+        f"episodes a fold and number of shots, the same for all rows, counted at the images' own size\n"
+        f"* backbone: `{recipe['backbone']}` with its ImageNet weights (`{recipe['backbone_weights']}`), frozen\n"
+        f"* head: {model['hidden_channels']} channels, bins {', '.join(f'{share:g}' for share in model['bins'])}; "
+        f"{recipe['iterations']} iterations of {recipe['batch']} episodes, {recipe['optimizer']}, learning rate "
+        f"{recipe['lr']:g}, augmentation: {recipe['augmentation']}, the loss at every {recipe['loss_stride']}th row "
+        f"and column; the last weights count, nothing is chosen by tests\n"
+        f"* training seeds {', '.join(map(str, seeds))}; rows of a seed and a fold share initial weights and episodes\n"
+        f"* ± is the standard deviation over training seeds; intervals are of 95 %, by Student's t, over training "
+        f"seeds for these folds and test episodes, one spread assumed for all folds. They do not say what other "
+        f"images would give.",
+        "Each file holds the command that makes it, such as",
+        f"```shell\n{example['command']}\n```",
+    ]
+
+
+def main_section(study: Study) -> list[str]:
+    """Training-free, PFENet and SCNet on all folds."""
+    rows = [row for row in ("prototypes", "pfenet", "scnet") if study.of(row)]
+    parts = ["## SCNet against PFENet"]
+    for shots in SHOTS:
+        parts += [f"mIoU in %, {shots}:", rows_by_fold(study, rows, shots)]
+    if not (study.of("pfenet") and study.of("scnet")):
+        return parts
+    both = {shots: study.against("scnet", "pfenet", shots) for shots in SHOTS}
+    fb = {
+        shots: paired(study.values("scnet", shots, "fb_iou"), study.values("pfenet", shots, "fb_iou"))
+        for shots in SHOTS
+    }
+    folds = sorted({fold for _, fold in both["1-shot"]})
+    helped = [str(fold) for fold in folds if estimate(of_folds(both["1-shot"], [fold])).mean > 0]
+    floor = {
+        (seed, fold): value - study.values("prototypes", "1-shot").get((0, fold), math.nan)
+        for (seed, fold), value in study.values("pfenet", "1-shot").items()
+    }
+    parts += [
+        "SCNet minus PFENet, equal seeds and episodes:",
+        differences_by_fold(study, "scnet", "pfenet"),
+        f"FB-IoU, SCNet minus PFENet: {interval(fb['1-shot'])} with one support, {interval(fb['5-shot'])} with five.",
+    ]
+    if not any(math.isnan(value) for value in floor.values()):
+        parts += [f"Trained, PFENet's head gains {interval(floor)} points over the training-free prototypes (1-shot)."]
+    gain = {"1-shot": 2.2, "5-shot": 4.1}
+    agrees, differs = [], []
+    for shots, values in both.items():
+        found = estimate(values)
+        text = f"{shots}: SCNet {verdict(values)}, where the paper has {gain[shots]:+.1f} (Table 1, ResNet-50)"
+        (agrees if found.tells and found.mean > 0 else differs).append(text)
+    parts += ["**What agrees.** " + ("; ".join(agrees) + "." if agrees else "No gain that these runs can show.")]
+    signs = f"With one support the mean difference is positive on {len(helped)} of {len(folds)} folds."
+    parts += [
+        "**What does not.** " + ("; ".join(differs) + ". " if differs else "Nothing in the sign of the mean. ") + signs
+    ]
+    return parts
+
+
+def curve_section(study: Study) -> list[str]:
+    """Whether training was long enough, by what was watched and changed nothing."""
+    rows = [row for row in ("pfenet", "scnet") if any(result.get("watched") for result in study.of(row))]
+    if not rows:
+        return []
+    points = [point["iteration"] for point in study.of(rows[0])[0]["watched"]]
+    lines = [["iteration", *map(str, points)]]
+    lines += [
+        [f"{NAMES[row]}: {what}", *(f"{scale * value:.{digits}f}" for value in watched_means(study, row, key))]
+        for row in rows
+        for what, key, scale, digits in (("mIoU", "miou", 100, 1), ("largest probability", "top", 1, 2))
+    ]
+    last = {row: watched_values(study, row, -1, -2) for row in rows}
+    sentences = [
+        f"From iteration {points[-2]} to {points[-1]} the mIoU of {NAMES[row]} changes by {interval(values)}."
+        for row, values in last.items()
+    ]
+    episodes = "the first test episodes of each fold, with one support"
+    loss_lines = [["last part of the training", *(NAMES[row] for row in rows)]]
+    for name, words in (
+        ("main", "loss of the first branch"),
+        ("self_contrast_main", "loss of the second branch"),
+    ):
+        loss_lines.append([words, *(loss_cell(study, row, name) for row in rows)])
+    return [
+        "## Were they trained long enough?",
+        f"Means over folds and seeds on {episodes}. This decided nothing; it shows whether the curves are flat.",
+        table(lines),
+        "![mIoU, largest probability and losses over the iterations](images/results-curves.png)",
+        " ".join(sentences) + " While the largest probability is below one half, a model answers nothing at all, "
+        "whatever its ranking of the pixels: short runs with λ > 0 measure that, not the branch.",
+        table(loss_lines),
+    ]
+
+
+def watched_means(study: Study, row: str, key: str) -> list[float]:
+    """What was watched, as means over all runs of a row that have the whole curve."""
+    curves = [[point[key] for point in result["watched"]] for result in study.of(row)]
+    return [fmean(values) for values in zip(*curves, strict=True)]
+
+
+def watched_values(study: Study, row: str, last: int, before: int) -> Values:
+    """The change of the watched mIoU between two points, for each run."""
+    return {
+        (result["seed"], result["fold"]): 100 * (result["watched"][last]["miou"] - result["watched"][before]["miou"])
+        for result in study.of(row)
+    }
+
+
+def loss_cell(study: Study, row: str, name: str) -> str:
+    """The mean of a loss over the last of the parts that files keep."""
+    values = [result["losses"][-1][name] for result in study.of(row) if name in result["losses"][-1]]
+    return f"{fmean(values):.3f}" if values else "-"
+
+
+def hidden_section(study: Study) -> list[str]:
+    """Where novel objects hide in the background of training images, and where the same pixels are void."""
+    rows = ("pfenet-void", "pfenet-hidden", "scnet-void", "scnet-hidden")
+    if not all(study.of(row) for row in rows):
+        return []
+    names = {
+        "pfenet-void": "PFENet, novel pixels void",
+        "pfenet-hidden": "PFENet, novel pixels background",
+        "scnet-void": "SCNet, novel pixels void",
+        "scnet-hidden": "SCNet, novel pixels background",
+    }
+    NAMES.update(names)
+    hides = {
+        name: {s: study.against(f"{name}-hidden", f"{name}-void", s) for s in SHOTS} for name in ("pfenet", "scnet")
+    }
+    gains = {how: {s: study.against(f"scnet-{how}", f"pfenet-{how}", s) for s in SHOTS} for how in ("void", "hidden")}
+    cure = {s: paired(gains["hidden"][s], gains["void"][s]) for s in SHOTS}
+    first = study.of("pfenet-hidden")[0]
+    lines = [["", *SHOTS]]
+    lines += [
+        ["hiding them costs PFENet", *(interval(hides["pfenet"][s]) for s in SHOTS)],
+        ["hiding them costs SCNet", *(interval(hides["scnet"][s]) for s in SHOTS)],
+        ["SCNet − PFENet where they are void", *(interval(gains["void"][s]) for s in SHOTS)],
+        ["SCNet − PFENet where they are background", *(interval(gains["hidden"][s]) for s in SHOTS)],
+        ["the branch's gain, background − void", *(interval(cure[s]) for s in SHOTS)],
+    ]
+    tables = [part for shots in SHOTS for part in (f"mIoU in %, {shots}:", rows_by_fold(study, rows, shots))]
+    told = estimate(cure["1-shot"])
+    outcome = (
+        "That agrees with the paper's explanation."
+        if told.tells and told.mean > 0
+        else "That contradicts the paper's explanation."
+        if told.tells
+        else "These runs neither support nor refute the paper's explanation."
+    )
+    return [
+        "## Where novel objects hide",
+        "The paper explains the gain by novel objects that stand in the background of training images. The benchmark "
+        f"above has none. Here {first['training_images']} images are trained on: the same ones, and those of the "
+        "second folder that show a novel class beside a base class. Their novel pixels are background as in the "
+        "paper, or void so that nothing is learned from them; images, episodes and initial weights are the same.",
+        *tables,
+        "Paired differences:",
+        table(lines),
+        f"If the branch cures what hiding does, its gain has to be larger where objects hide. With one support, the "
+        f"gain there {verdict(cure['1-shot'])}. {outcome}",
+    ]
+
+
+def limits(study: Study) -> list[str]:
+    """What the numbers cannot say."""
+    seeds = {len({result["seed"] for result in study.of(row)}) for row in ("pfenet", "scnet")}
+    return [
+        "## What this does not show",
+        "A small frozen backbone, small images, a part of VOC's training images and short training with AdamW are not "
+        f"the paper's setting. With {max(seeds)} seeds an interval is wide: differences inside it may be real and not "
+        "seen. One set of test episodes was used for all, so that rows compare well and their absolute level less so. "
+        "Whether the branch helps at full size is only answered by the commands of "
+        "[Reproduce the paper](reproduce.md), with several seeds and λ = 0 beside.",
+    ]
+
+
+# Pictures ---------------------------------------------------------------------------------------------------------
+
+
+def draw_curves(study: Study, path: Path) -> None:
+    """mIoU, largest probability and the losses of both branches over the iterations, means over folds and seeds."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for row in ("pfenet", "scnet"):
+        runs = [result for result in study.of(row) if result.get("watched")]
+        if not runs:
+            continue
+        points = [point["iteration"] for point in runs[0]["watched"]]
+        for axis, key, scale in ((axes[0], "miou", 100), (axes[1], "top", 1)):
+            for result in runs:
+                axis.plot(
+                    points, [scale * point[key] for point in result["watched"]], color=COLOURS[row], alpha=0.15, lw=0.7
+                )
+            axis.plot(
+                points,
+                [scale * value for value in watched_means(study, row, key)],
+                color=COLOURS[row],
+                label=NAMES[row],
+                lw=1.6,
+            )
+        steps = [point["iteration"] for point in runs[0]["losses"]]
+        for name, style in (("main", "-"), ("self_contrast_main", "--")):
+            curves = [[point[name] for point in result["losses"]] for result in runs if name in result["losses"][0]]
+            if curves:
+                label = f"{NAMES[row].split()[0]}, {'first' if name == 'main' else 'second'} branch"
+                axes[2].plot(
+                    steps,
+                    [fmean(values) for values in zip(*curves, strict=True)],
+                    style,
+                    color=COLOURS[row],
+                    label=label,
+                    lw=1.2,
+                )
+    axes[1].axhline(0.5, color="#8C8C8C", lw=0.6)
+    for axis, title in zip(
+        axes, ("1-shot mIoU (%), part of the test episodes", "largest probability", "training loss"), strict=True
+    ):
+        axis.set(title=title, xlabel="iteration")
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].legend(fontsize=7)
+    axes[2].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Write the page and its picture, or print the page of another folder."""
+    if len(sys.argv) > 1:
+        print(page(Study(Path(sys.argv[1]).glob("*.json"))))
+        return
+    study = Study((DOCS / "results").glob("*.json"))
+    (DOCS / "results.md").write_text(page(study), encoding="utf-8")
+    draw_curves(study, DOCS / "images" / "results-curves.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -275,8 +275,10 @@ class SCNet(nn.Module):
         return main + self.aux_weight * aux, {"main": main, "aux": aux}
 
     def _query(self, maps: Tensor, deepest: Tensor, images: Tensor) -> Query:
-        size = (images.shape[2], images.shape[3])
-        return Query(self.reduce_query(maps), self._high(deepest), size)
+        features = self.reduce_query(maps)
+        if features.requires_grad:
+            features = features.contiguous()  # on a CPU convolutions run backwards slowly where channels are last
+        return Query(features, self._high(deepest), (images.shape[2], images.shape[3]))
 
     def _encode_shot(self, images: Tensor, masks: Tensor) -> Support:
         maps, deepest = self._mid(images)

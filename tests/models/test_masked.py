@@ -1,5 +1,7 @@
 """Supports computed around their masks: the values of the whole map wherever the mask is, for less work."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,17 +18,17 @@ from fewshotseg.models.masked import masked_high
 class Stage(nn.Module):
     """The last step of a backbone: dilated convolutions, and biases by which zeros don't stay zeros."""
 
-    def __init__(self, halo=5):
+    def __init__(self):
         super().__init__()
         torch.manual_seed(1)
-        self.lift = nn.Conv2d(3, 3, 1)
-        self.first = nn.Conv2d(3, 4, 3, padding=3, dilation=3)
-        self.second = nn.Conv2d(4, 5, 3, padding=2, dilation=2)
-        self.halo = halo
+        self.high_blocks = nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 3, padding=3, dilation=3), nn.ReLU()),
+            nn.Conv2d(4, 5, 3, padding=2, dilation=2),
+        )
         self.double().requires_grad_(False).eval()
 
     def high(self, maps):
-        return self.second(self.first(self.lift(maps)).relu())
+        return self.high_blocks(maps)
 
 
 def whole(stage, maps, masks):
@@ -57,10 +59,12 @@ def one_cell(side=40):
     return masks
 
 
-@pytest.mark.parametrize(("halo", "is_right"), [(5, True), (4, False)])
-def test_one_cell_less_of_context_would_not_do(halo, is_right):
-    maps, masks = torch.rand(1, 3, 40, 40, dtype=torch.float64), one_cell()
-    stage = Stage(halo)
+@pytest.mark.parametrize(("missing", "is_right"), [(0, True), (1, False)])
+@pytest.mark.parametrize("block", [0, 1])
+def test_one_cell_less_of_context_would_not_do(missing, is_right, block, monkeypatch):
+    stage, maps, masks = Stage(), torch.rand(1, 3, 40, 40, dtype=torch.float64), one_cell()
+    reach = masked_module._reach
+    monkeypatch.setattr(masked_module, "_reach", lambda b: reach(b) - missing * (b is stage.high_blocks[block]))
     expected = whole(stage, maps, masks)[0, :, 20, 20]
     assert torch.allclose(masked_high(stage, maps, masks)[0, :, 20, 20], expected) == is_right
 
@@ -79,11 +83,12 @@ def test_less_is_computed():
     assert counts[0] < counts[1] / 10  # (1 + 2 * 5)^2 of 40^2 cells
 
 
-@pytest.mark.parametrize("reason", ["no halo", "an accelerator", "batch statistics"])
+@pytest.mark.parametrize("reason", ["no blocks", "an accelerator", "batch statistics"])
 def test_the_whole_map_is_computed_where_a_box_is_no_help(reason, monkeypatch):
     stage, maps, masks = Stage(), torch.rand(1, 3, 40, 40, dtype=torch.float64), one_cell()
-    if reason == "no halo":
-        del stage.halo
+    if reason == "no blocks":
+        blocks = stage.high_blocks
+        stage = SimpleNamespace(high=blocks, training=False)
     elif reason == "an accelerator":
         monkeypatch.setattr(masked_module, "is_at_hand", lambda tensor: False)
     else:
@@ -91,12 +96,10 @@ def test_the_whole_map_is_computed_where_a_box_is_no_help(reason, monkeypatch):
     assert_close(masked_high(stage, maps, masks), whole(stage, maps, masks), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "halo"), [("resnet50", 12), ("resnet101s", 12), ("vgg16_bn", 3), ("mobilenet_v2", 16)]
-)
-def test_backbones_know_how_far_they_look(name, halo):
+@pytest.mark.parametrize(("name", "reach"), [("resnet50", 12), ("vgg16_bn", 3), ("mobilenet_v2", 16)])
+def test_backbones_know_how_far_they_look(name, reach):
     backbone = make_backbone(name).eval().double().requires_grad_(False)
-    assert backbone.halo == halo
+    assert sum(map(masked_module._reach, backbone.high_blocks)) == reach
     deepest = torch.rand(1, backbone.mid(torch.zeros(1, 3, 32, 32).double())[0].shape[1], 37, 41, dtype=torch.float64)
     masks = torch.zeros(1, 37, 41, dtype=torch.float64)
     masks[0, 17:19, 20:22] = 0.5

@@ -14,8 +14,8 @@ class Backbone(Protocol):
 
     SCNet freezes it and calls it without gradient. The two steps are apart because the mask of a support is applied
     between them. A module may also carry ``mean`` and ``std``, three numbers each, for the images it was trained on
-    (ImageNet's are assumed otherwise), and ``halo``, how many cells ``high`` looks beyond a position where it keeps the
-    grid and is a chain of convolutions (supports are then computed around their masks only, on a CPU).
+    (ImageNet's are assumed otherwise), and ``high_blocks``: what ``high`` runs one after the other, where all of it
+    keeps the grid and looks about by convolutions only (on a CPU supports are then computed around their masks alone).
 
     Attributes:
         mid_channels: Channels of all maps that ``mid`` gives, together.
@@ -62,7 +62,6 @@ class ResNetBackbone(nn.Module):
         _dilate(self.layer3, 2)
         _dilate(self.layer4, 4)
         self.mid_channels = sum(stage[-1].conv3.out_channels for stage in (net.layer3, net.layer2))
-        self.halo = _reach(self.layer4)
 
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
         """Layer3 and layer2, both at stride 8."""
@@ -70,9 +69,15 @@ class ResNetBackbone(nn.Module):
         shallow = self.layer2(self.layer1(stem))
         return self.layer3(shallow), shallow
 
+    @property
+    def high_blocks(self) -> nn.Sequential:
+        """The blocks of ``high``."""
+        blocks: nn.Sequential = self.layer4
+        return blocks
+
     def high(self, deepest: Tensor) -> Tensor:
         """Layer4, at stride 8."""
-        features: Tensor = self.layer4(deepest)
+        features: Tensor = self.high_blocks(deepest)
         return features
 
 
@@ -96,16 +101,21 @@ class VGGBackbone(nn.Module):
         for module in self.features:
             if isinstance(module, nn.MaxPool2d):
                 module.ceil_mode = True
-        self.halo = _reach(self.features[34:])
 
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
         """The fourth and the third stage, each after its max-pool."""
         shallow = self.features[:24](images)
         return self.features[24:34](shallow), shallow
 
+    @property
+    def high_blocks(self) -> nn.Sequential:
+        """The blocks of ``high``."""
+        blocks: nn.Sequential = self.features[34:]
+        return blocks
+
     def high(self, deepest: Tensor) -> Tensor:
         """The fifth stage, without its max-pool."""
-        features: Tensor = self.features[34:](deepest)
+        features: Tensor = self.high_blocks(deepest)
         return features
 
 
@@ -128,16 +138,21 @@ class MobileNetV2Backbone(nn.Module):
         self.features = net.features
         _dilate(self.features[7:14], 2)
         _dilate(self.features[14:18], 4)
-        self.halo = _reach(self.features[14:])
 
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of blocks 13 and 6."""
         shallow = self.features[:7](images)
         return self.features[7:14](shallow), shallow
 
+    @property
+    def high_blocks(self) -> nn.Sequential:
+        """The blocks of ``high``."""
+        blocks: nn.Sequential = self.features[14:]
+        return blocks
+
     def high(self, deepest: Tensor) -> Tensor:
         """The last convolution, after ReLU6 and so never negative."""
-        features: Tensor = self.features[14:](deepest)
+        features: Tensor = self.high_blocks(deepest)
         return features
 
 
@@ -263,9 +278,3 @@ def _dilate(stage: nn.Module, dilation: int) -> None:
             if conv.kernel_size != (1, 1):
                 conv.dilation = (dilation, dilation)
                 conv.padding = tuple(dilation * (side // 2) for side in conv.kernel_size)
-
-
-def _reach(stage: nn.Module) -> int:
-    """How many cells a stage of stride 1 looks beyond a position: the sum over its convolutions."""
-    convs = (module for module in stage.modules() if isinstance(module, nn.Conv2d))
-    return sum(conv.dilation[0] * (conv.kernel_size[0] // 2) for conv in convs)

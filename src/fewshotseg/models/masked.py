@@ -1,9 +1,10 @@
 """High-level features of masked supports, computed only where the mask lets anything through."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshotseg.ops._precision import is_at_hand
 
@@ -11,8 +12,9 @@ from fewshotseg.ops._precision import is_at_hand
 def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
     """What a backbone's last step makes of maps times masks, right where the masks are positive.
 
-    On a CPU a backbone that says how far it looks (``halo``) runs on the box around each mask with so many cells more,
-    which gives the values of the whole map inside the mask. Elsewhere finding the box would make the host wait.
+    On a CPU a backbone whose last step is a chain of ``high_blocks`` runs on the box around each mask, with as many
+    cells more as the blocks still to come look beyond a position. That gives the values of the whole map inside the
+    mask. Elsewhere finding the box would make the host wait.
 
     Args:
         backbone: What follows `Backbone`.
@@ -23,27 +25,35 @@ def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
         ``(B, C', h', w')``; values outside a mask mean nothing.
     """
     masked = deepest * foreground[:, None].to(deepest.dtype)
-    halo = getattr(backbone, "halo", None)
-    if halo is None or backbone.training or not is_at_hand(masked):
+    blocks = getattr(backbone, "high_blocks", None)
+    if blocks is None or backbone.training or not is_at_hand(masked):
         high: Tensor = backbone.high(masked)
         return high
-    return torch.cat(
-        [_inside_box(backbone, features[None], mask, halo) for features, mask in zip(masked, foreground, strict=True)]
-    )
+    images = zip(masked.split(1), foreground, strict=True)  # type: ignore[no-untyped-call]
+    return torch.cat([_inside_box(blocks, maps, mask) for maps, mask in images])
 
 
-def _inside_box(backbone: Any, masked: Tensor, mask: Tensor, halo: int) -> Tensor:
-    rows, columns = (_extent(mask.amax(dim=axis), halo) for axis in (1, 0))
-    part: Tensor = backbone.high(masked[..., rows, columns])
-    if part.shape[2:] == mask.shape:
-        return part
+def _inside_box(blocks: Sequence[nn.Module], masked: Tensor, mask: Tensor) -> Tensor:
+    spans = [mask.amax(dim=axis).nonzero().flatten().tolist() or [0] for axis in (1, 0)]
+
+    def box(halo: int) -> tuple[Any, ...]:
+        sides = zip(spans, mask.shape, strict=True)
+        return tuple(slice(max(span[0] - halo, 0), min(span[-1] + 1 + halo, side)) for span, side in sides)
+
+    halo = sum(map(_reach, blocks))
+    outer = box(halo)
+    part = masked[..., *outer]
+    for block in blocks:
+        halo -= _reach(block)
+        inner = box(halo)
+        kept = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+        part, outer = block(part)[..., *kept], inner
     high = part.new_zeros(*part.shape[:2], *mask.shape)
-    high[..., rows, columns] = part
+    high[..., *outer] = part
     return high
 
 
-def _extent(line: Tensor, halo: int) -> slice:
-    """From the first to the last positive entry and ``halo`` more on both sides; the first alone if none is."""
-    positive = line.nonzero()
-    first, last = (int(positive[0]), int(positive[-1])) if len(positive) else (0, 0)
-    return slice(max(first - halo, 0), last + halo + 1)
+def _reach(block: nn.Module) -> int:
+    """How many cells a block of stride 1 looks beyond a position: the sum over its convolutions."""
+    convs = (module for module in block.modules() if isinstance(module, nn.Conv2d))
+    return sum(conv.dilation[0] * (conv.kernel_size[0] // 2) for conv in convs)

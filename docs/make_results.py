@@ -97,6 +97,19 @@ def paired(first: Values, second: Values) -> dict[tuple[int, int], float]:
     return {cell: first[cell] - second[cell] for cell in first if cell in second}
 
 
+def pixel_shares(result: Mapping[str, Any], shots: str) -> dict[str, float]:
+    """Which share of the objects' pixels was ``found``, and which share of the answer is ``right``; means over classes.
+
+    A class without any answer has no wrong one.
+    """
+    sums: dict[int, list[int]] = {}
+    for class_id, *counts in result["results"][shots]["counts"]:
+        sums[class_id] = [total + count for total, count in zip(sums.get(class_id, [0, 0, 0]), counts, strict=True)]
+    found = [both / truth for both, _, truth in sums.values()]
+    right = [both / answer if (answer := both + either - truth) else 1.0 for both, either, truth in sums.values()]
+    return {"found": fmean(found), "right": fmean(right)}
+
+
 class Study:
     """All result files of a folder, which were measured alike."""
 
@@ -121,16 +134,16 @@ class Study:
         return [result for result in self.results if result["row"] == row]
 
     def values(self, row: str, shots: str, key: str = "miou", folds: Sequence[int] | None = None) -> Values:
-        """A row's numbers in percent."""
+        """A row's numbers in percent: of a report, or ``found`` or ``right`` of `pixel_shares`."""
         return {
-            (result["seed"], result["fold"]): 100 * result["results"][shots][key]
+            (result["seed"], result["fold"]): 100 * {**pixel_shares(result, shots), **result["results"][shots]}[key]
             for result in self.of(row)
             if folds is None or result["fold"] in folds
         }
 
-    def against(self, row: str, base: str, shots: str) -> dict[tuple[int, int], float]:
+    def against(self, row: str, base: str, shots: str, key: str = "miou") -> dict[tuple[int, int], float]:
         """A row minus another, over equal seeds and folds."""
-        return paired(self.values(row, shots), self.values(base, shots))
+        return paired(self.values(row, shots, key), self.values(base, shots, key))
 
 
 # Text -------------------------------------------------------------------------------------------------------------
@@ -327,7 +340,7 @@ def page(study: Study) -> str:
 
 def setting(study: Study) -> list[str]:
     """What was trained and tested, from the files."""
-    first = next(iter(study.of("pfenet") or study.results))
+    first = next(result for result in [*study.of("pfenet"), *study.results] if "model" in result["recipe"])
     recipe, data, protocol = first["recipe"], first["data"], first["data"]["protocol"]
     dates = sorted(result["date"][:10] for result in study.results)
     seeds = sorted({result["seed"] for result in study.of("pfenet")})
@@ -379,7 +392,10 @@ def main_section(study: Study) -> list[str]:
     parts += [
         "SCNet minus PFENet, equal seeds and episodes:",
         differences_by_fold(study, "scnet", "pfenet"),
-        f"FB-IoU, SCNet minus PFENet: {interval(fb['1-shot'])} with one support, {interval(fb['5-shot'])} with five.",
+        f"FB-IoU, SCNet minus PFENet: {interval(fb['1-shot'])} with one support, {interval(fb['5-shot'])} with five. "
+        f"SCNet finds {interval(study.against('scnet', 'pfenet', '1-shot', 'found'))} percentage points more of the "
+        f"objects' pixels, and {interval(study.against('scnet', 'pfenet', '1-shot', 'right'))} more of its answer is "
+        "right (1-shot, means over classes).",
     ]
     if not any(math.isnan(value) for value in floor.values()):
         parts += [f"Trained, PFENet's head gains {interval(floor)} points over the training-free prototypes (1-shot)."]
@@ -472,8 +488,15 @@ def hidden_section(study: Study) -> list[str]:
     first = study.of("pfenet-hidden")[0]
     lines = [["", *SHOTS]]
     lines += [
-        ["hiding them costs PFENet", *(interval(hides["pfenet"][s]) for s in SHOTS)],
-        ["hiding them costs SCNet", *(interval(hides["scnet"][s]) for s in SHOTS)],
+        ["PFENet, background − void", *(interval(hides["pfenet"][s]) for s in SHOTS)],
+        ["SCNet, background − void", *(interval(hides["scnet"][s]) for s in SHOTS)],
+        *(
+            [
+                f"{NAMES[name].split()[0]}, background − void: object pixels found",
+                *(interval(study.against(f"{name}-hidden", f"{name}-void", s, "found")) for s in SHOTS),
+            ]
+            for name in ("pfenet", "scnet")
+        ),
         ["SCNet − PFENet where they are void", *(interval(gains["void"][s]) for s in SHOTS)],
         ["SCNet − PFENet where they are background", *(interval(gains["hidden"][s]) for s in SHOTS)],
         ["the branch's gain, background − void", *(interval(cure[s]) for s in SHOTS)],

@@ -115,20 +115,26 @@ def cells(rows: Sequence[str] | None, folds: Sequence[int] | None, seeds: Sequen
 
 
 class Counted(fs.FewShotIoU):
-    """Keeps what it counted of each episode, and how sure the surest pixel was."""
+    """Keeps what it counted of each episode, and how sure the surest pixel was.
+
+    Attributes:
+        episodes: Class, and pixels that are foreground in answer and target, in either, and in the target.
+        top: The largest probability of foreground.
+    """
 
     def reset(self) -> None:
         """Forget all episodes."""
         super().reset()
-        self.episodes: list[tuple[int, int, int]] = []
+        self.episodes: list[tuple[int, ...]] = []
         self.top = 0.0
 
     def update(self, prediction: Tensor, target: Tensor, class_ids: int | Sequence[int] | Tensor) -> None:
-        """Count an episode."""
+        """Count an episode, of a batch of one."""
         super().update(prediction, target, class_ids)
-        foreground, truth, scored = prediction[:, 1] > prediction[:, 0], target == 1, target != self.ignore_index
-        both, either = (foreground & truth & scored).sum(), ((foreground | truth) & scored).sum()
-        self.episodes.append((int(class_ids), int(both), int(either)))  # type: ignore[arg-type]  # batches of one
+        scored = target != self.ignore_index
+        foreground, truth = (prediction[:, 1] > prediction[:, 0]) & scored, target == 1
+        counts = (part.sum() for part in (foreground & truth, foreground | truth, truth))
+        self.episodes.append((int(torch.as_tensor(class_ids)), *map(int, counts)))
         self.top = max(self.top, float(prediction.softmax(dim=1)[:, 1].max()))
 
 
@@ -235,7 +241,7 @@ def run(
 
 
 def measure(model: Any, episodes: EpisodeDataset, benchmark: Benchmark, data: DataSettings) -> dict[str, Any]:
-    """Test on all episodes; what `IoUReport` has, and the intersection and the union of each episode."""
+    """Test on all episodes; what `IoUReport` has, and what `Counted` keeps."""
     names = benchmark.test.class_names
     metric = Counted(
         benchmark.split.novel, class_names={class_id: names[class_id] for class_id in benchmark.split.novel}

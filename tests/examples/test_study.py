@@ -68,8 +68,9 @@ def test_every_cell_has_a_file_with_its_numbers(finished):
         for report in result["results"].values():
             assert report["episodes"] == len(report["counts"]) == 20
             ious = []
-            for class_id in sorted({class_id for class_id, _, _ in report["counts"]}):
-                both, either = np.array([c[1:] for c in report["counts"] if c[0] == class_id]).sum(axis=0)
+            for class_id in sorted({class_id for class_id, *_ in report["counts"]}):
+                both, either, truth = np.array([c[1:] for c in report["counts"] if c[0] == class_id]).sum(axis=0)
+                assert both <= truth <= either
                 ious.append(both / either)
             assert report["miou"] == pytest.approx(np.mean(ious))
     scnet = results["scnet-fold1-seed0.json"]

@@ -1,0 +1,116 @@
+"""`fewshotseg.evaluate`, which encodes every image once, against loops that encode all of every episode.
+
+    python benchmarks/evaluation.py
+    python benchmarks/evaluation.py --data VOC2012/ --size 473 --episodes 1000
+
+All ways segment the same episodes with the same weights and count with the same metric. Their mIoU is the same to 1e-4,
+or the program ends; as weights are random, its value means nothing. Loading, resizing and counting are within the time.
+
+- "cache": `evaluate` as it is by default.
+- "no cache": `evaluate` with ``cache_bytes=0``.
+- "loop": `SCNet.forward`, episode by episode.
+- "plain loop": `plain_pfenet`, episode by episode, as PFENet's official code does it.
+
+What the cache saves depends on how many episodes there are to an image: the results say how many encodings there are to
+make with and without it. Novel, and so tested, is the first quarter of the classes.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fewshotseg as fs
+from cases import make_plain, make_scnet, parse, parser, settings
+from fewshotseg.data import (
+    ConcatSource,
+    EpisodeDataset,
+    FolderSource,
+    SegmentationSource,
+    SyntheticSource,
+    VOCSource,
+    padded_eval,
+)
+from timing import RESULTS, environment, interleaved, save, summary, table
+
+TOLERANCE = 1e-4
+"""Of mIoU, from 0 to 1."""
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print and save."""
+    made = parser(__doc__, RESULTS / "evaluation.json", rounds=1, size=241)
+    made.add_argument("--data", nargs="+", default=[], help="folders with images/ and masks/, or VOC 2012 roots")
+    made.add_argument("--images", type=int, default=200, help="without --data: synthetic images (default: 200)")
+    made.add_argument("--episodes", type=int, default=200, help="how many (default: 200)")
+    made.add_argument("--shots", type=int, default=1, help="supports of an episode (default: 1)")
+    options = parse(made, arguments)
+    if options.quick:
+        options.episodes, options.images = 4, 60
+
+    source = open_source(options.data, options)
+    classes = sorted(source.class_names)[: max(len(source.class_names) // 4, 1)]
+    transform = padded_eval(options.size)
+    episodes = EpisodeDataset(source, classes, shots=options.shots, length=options.episodes, transform=transform)
+    plain = make_plain(options.hidden).eval()
+    model = make_scnet(plain).eval()
+    ways = {
+        "cache": partial(fs.evaluate, model, episodes),
+        "no cache": partial(fs.evaluate, model, episodes, cache_bytes=0),
+        "loop": partial(loop, lambda *images: model(*images).logits, episodes),
+        "plain loop": partial(loop, plain, episodes),
+    }
+    reports: dict[str, fs.IoUReport] = {}
+    drawn = sorted({episodes.spec(number).class_id for number in range(len(episodes))})
+
+    def keep_report(name: str) -> None:
+        reports[name] = ways[name](fs.FewShotIoU(drawn))
+
+    turns = {name: partial(keep_report, name) for name in ways}
+    rows = summary(interleaved(turns, rounds=options.rounds, warmup=0), "plain loop")
+    for name, row in rows.items():
+        row |= {"seconds_an_episode": row["seconds"] / len(episodes), "miou": reports[name].miou}
+        assert abs(row["miou"] - reports["plain loop"].miou) < TOLERANCE, f"{name} counts otherwise: {reports}"
+    encodings = count_encodings(episodes)
+    print(f"{table(rows)}\nencodings to make: {encodings}")
+    content = {"environment": environment(), "settings": settings(options), "ways": rows, "encodings": encodings}
+    save(options.out, content)
+    return content
+
+
+def open_source(folders: Sequence[str], options: Any) -> SegmentationSource:
+    """Real images, or those that the package makes."""
+    if not folders:
+        return SyntheticSource(options.images, size=max(options.size // 8 * 8, 32))
+    sources = [
+        FolderSource.from_root(folder) if (folder / "images").is_dir() else VOCSource(folder, split="val")
+        for folder in map(Path, folders)
+    ]
+    return sources[0] if len(sources) == 1 else ConcatSource(*sources)
+
+
+def loop(answer: Callable[..., Tensor], episodes: EpisodeDataset, metric: fs.FewShotIoU) -> fs.IoUReport:
+    """Segment one episode after the other, from nothing."""
+    with torch.no_grad():
+        for number in range(len(episodes)):
+            episode = episodes[number]
+            logits = answer(episode.support_images[None], episode.support_masks[None], episode.query_image[None])
+            metric.update(logits, episode.query_mask[None], episode.class_id)
+    return metric.compute()
+
+
+def count_encodings(episodes: EpisodeDataset) -> dict[str, int]:
+    """Images to encode, as a query or as a support of a class, with a cache that holds all of them and without."""
+    specs = [episodes.spec(number) for number in range(len(episodes))]
+    supports = [(name, spec.class_id) for spec in specs for name in spec.supports]
+    return {
+        "cache": len({spec.query for spec in specs}) + len(set(supports)),
+        "no cache": len(specs) + len(supports),
+    }
+
+
+if __name__ == "__main__":
+    main()

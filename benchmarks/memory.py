@@ -1,0 +1,71 @@
+"""Peak memory of a whole process: PFENet plainly, and fewshotseg, each in a fresh interpreter.
+
+    python benchmarks/memory.py
+
+Measured is the most that the process ever held, Python and PyTorch included; "model" is a process that only builds the
+model, and "above model" what a case takes beyond that. Every case runs twice, as the first call may keep things for the
+next. The training step is the one of `train_step`: SGD with momentum, the plain one with norms in training mode, as
+PFENet's official code has them, and fewshotseg's with the class-agnostic branch.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from cases import episode, make_plain, make_scnet, parse, parser, settings
+from timing import RESULTS, environment, peak_memory, save, table
+from train_step import step_of
+
+CASES = {
+    "1 shot, batch 1": {},
+    "1 shot, batch 4": {"batch": 4},
+    "5 shots, batch 1": {"shots": 5},
+    "training, batch 4": {"batch": 4},
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print and save."""
+    made = parser(__doc__, RESULTS / "memory.json", rounds=3)
+    made.add_argument("--area", type=float, default=0.15, help="share of an image that is object (default: .15)")
+    options = parse(made, arguments)
+    rows: dict[str, dict[str, float]] = {}
+    for case in ("model", *CASES):
+        row = {}
+        for who in ("plain", "fewshotseg"):
+            run = partial(run_case, who, case, options.size, options.hidden, options.area)
+            row[who] = min(peak_memory(run) for _ in range(options.rounds))
+        rows[case] = {**row, "share": row["fewshotseg"] / row["plain"]}
+        for who, mib in row.items():
+            rows[case][f"{who} above model"] = mib - rows["model"][who]
+    print(f"MiB\n{table(rows)}")
+    content = {"environment": environment(), "settings": settings(options), "peak_mib": rows}
+    save(options.out, content)
+    return content
+
+
+def run_case(who: Literal["plain", "fewshotseg"], case: str, size: int, hidden: int, area: float) -> None:
+    """Do once what is measured, in this process."""
+    model: Any = make_plain(hidden)
+    if who == "fewshotseg":
+        model = make_scnet(model)
+    if case == "model":
+        return
+    tensors = episode(size, area=area, **CASES[case])
+    if case.startswith("training"):
+        model.train()
+        losses = (lambda: sum(model(*tensors)[1:])) if who == "plain" else (lambda: model(*tensors).loss)
+        step = step_of(model, losses)
+        step()
+        step()
+    else:
+        model.eval()
+        with torch.no_grad():
+            model(*tensors[:3])
+            model(*tensors[:3])
+
+
+if __name__ == "__main__":
+    main()

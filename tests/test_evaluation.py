@@ -47,21 +47,42 @@ def test_batches_change_nothing(shots, scoring, cache_bytes):
         assert_close(found.miou, expected.miou, atol=1e-3, rtol=0)
 
 
-def test_every_image_is_encoded_once(monkeypatch):
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_every_image_is_encoded_once(monkeypatch, batch_size):
     model, dataset = tiny(), episodes(shots=2)
-    seen = {"query": 0, "support": 0}
-    for name in seen:
-        method = getattr(model, f"encode_{name}")
-
-        def counted(*args, name=name, method=method):
-            seen[name] += 1
-            return method(*args)
-
-        monkeypatch.setattr(model, f"encode_{name}", counted)
-    fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES))
+    calls = {"query": [], "support": [], "both": []}
+    for role, seen in calls.items():
+        method = getattr(model, f"encode_{role}")
+        monkeypatch.setattr(
+            model, f"encode_{role}", lambda *args, seen=seen, method=method: seen.append(len(args[0])) or method(*args)
+        )
+    decoded, sample = [], dataset.sample
+    monkeypatch.setattr(dataset, "sample", lambda *key: decoded.append(key) or sample(*key))
+    fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES), batch_size=batch_size)
     specs = [dataset.spec(number) for number in range(len(dataset))]
-    assert seen["query"] == len({spec.query for spec in specs})
-    assert seen["support"] == len({(image, spec.class_id) for spec in specs for image in spec.supports})
+    queries = {(spec.query, spec.class_id) for spec in specs}
+    supports = {(image, spec.class_id) for spec in specs for image in spec.supports}
+    assert sum(calls["both"]) == len(queries & supports) > 0
+    assert sum(calls["query"]) == len(queries - supports)
+    assert sum(calls["support"]) == len(supports - queries)
+    assert len(decoded) < len(specs) * 2
+
+
+def test_encodings_in_half_precision_are_near():
+    expected = fs.evaluate(tiny(), episodes(shots=2), fs.FewShotIoU(CLASSES))
+    found = fs.evaluate(tiny(), episodes(shots=2), fs.FewShotIoU(CLASSES), cache_dtype=torch.float16)
+    assert_close(found.miou, expected.miou, atol=5e-3, rtol=0)
+
+
+def test_half_precision_keeps_more(monkeypatch):
+    encodings = []
+    for dtype in (None, torch.float16):
+        model, made = tiny(), []
+        mid = model._mid
+        monkeypatch.setattr(model, "_mid", lambda images, made=made, mid=mid: made.append(1) or mid(images))
+        fs.evaluate(model, episodes(shots=2), fs.FewShotIoU(CLASSES), cache_bytes=30_000, cache_dtype=dtype)
+        encodings.append(len(made))
+    assert encodings[1] < encodings[0]
 
 
 def test_scoring_at_the_original_size():
@@ -113,7 +134,9 @@ def test_progress_wraps_the_numbers():
             yield number
 
     fs.evaluate(tiny(), episodes(), fs.FewShotIoU(CLASSES), progress=progress)
-    assert seen == list(range(12))
+    assert sorted(seen) == list(range(12))
+    specs = [episodes().spec(number) for number in seen]
+    assert [spec.class_id for spec in specs] == sorted(spec.class_id for spec in specs)
 
 
 def test_cache_forgets_the_longest_unused():

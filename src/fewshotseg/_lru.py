@@ -33,10 +33,14 @@ class LeastRecentlyUsed:
             some = missing[start : start + at_once]
             for key, value in zip(some, make(some), strict=True):
                 found[key] = value
-                self._keep(key, value)
+                self.put(key, value)
         return [found[key] for key in keys]
 
-    def _keep(self, key: Hashable, value: Any) -> None:
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep ``value`` under a new key."""
         self._kept[key] = value
         self._size += _bytes(value)
         while self._size > self._limit:

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg._encoding import EncodedImages, joined
 from fewshotseg._inference import example_weight, inference
-from fewshotseg._lru import LeastRecentlyUsed
 from fewshotseg.data.episodes import EpisodeDataset
 from fewshotseg.data.geometry import restore_size
 from fewshotseg.metrics import FewShotIoU, IoUReport
@@ -20,7 +20,8 @@ class StagedModel(Protocol):
     """What `evaluate` asks of a model, an ``nn.Module``: `SCNet` is one.
 
     Encodings are named tuples or tuples; their tensors have the batch as first axis, whatever else they hold is the
-    same for all images of a size.
+    same for all images of a size. A model may also have ``encode_both(images, masks)``, which gives supports of one
+    shot and queries of the same ``(B, 3, H, W)`` images for less than the two apart.
     """
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Any:
@@ -49,11 +50,13 @@ def evaluate(
     batch_size: int = 1,
     device: torch.device | str | None = None,
     cache_bytes: int = 4 * 2**30,
+    cache_dtype: torch.dtype | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
 ) -> IoUReport:
     """Segment the query of every episode and count.
 
-    Under `torch.distributed` every process takes its share of the episodes, none twice, and all get the same report.
+    Episodes are taken class by class and query by query, so that what was encoded is soon used again. Under
+    `torch.distributed` every process takes its share of them, none twice, and all get the same report.
 
     Args:
         model: Is put into evaluation mode meanwhile.
@@ -65,6 +68,8 @@ def evaluate(
             one size. Changes numbers by rounding only; more than 1 pays on an accelerator.
         device: Where to compute; where the model is by default.
         cache_bytes: Memory for encodings that later episodes can use; 0 keeps none. The report is the same.
+        cache_dtype: To keep encodings in, such as ``torch.float16`` for twice as many; as they are by default. Changes
+            numbers by its rounding.
         progress: Wraps the episodes' numbers, such as ``tqdm.tqdm``.
 
     Returns:
@@ -89,42 +94,36 @@ def evaluate(
     if device is not None:
         module.to(device)
     weight = example_weight(module)
-    cache = LeastRecentlyUsed(cache_bytes)
-
-    pixels: dict[str, Tensor] = {}  # of the queries of a batch
-
-    def encode_queries(keys: Sequence[str]) -> Iterator[Any]:
-        return _rows(model.encode_query(torch.stack([pixels[key] for key in keys]).to(weight)), len(keys))
-
-    def encode_supports(keys: Sequence[tuple[str, int]]) -> Iterator[Any]:
-        images, masks = zip(*(episodes.transform(*episodes.sample(*key)) for key in keys), strict=True)
-        shots = torch.stack(images)[:, None].to(weight), torch.stack(masks)[:, None].to(weight.device)
-        return _rows(model.encode_support(*shots), len(keys))
+    specs = [episodes.spec(number) for number in range(len(episodes))]
+    order = sorted(range(len(specs)), key=lambda number: (specs[number].class_id, specs[number].query))
+    share = order[len(order) * _rank() // _processes() : len(order) * (_rank() + 1) // _processes()]
+    queried = {(specs[number].query, specs[number].class_id) for number in share}
+    supporting = {(image, specs[number].class_id) for number in share for image in specs[number].supports}
+    encoded = EncodedImages(
+        model,
+        episodes,
+        both=queried & supporting,
+        like=weight,
+        at_once=batch_size,
+        max_bytes=cache_bytes,
+        dtype=cache_dtype,
+    )
 
     metric.reset()
-    numbers: Iterable[int] = range(_rank(), len(episodes), _processes())
     with inference(module):
-        for batch in _batches(numbers if progress is None else progress(numbers), batch_size):
-            specs = [episodes.spec(number) for number in batch]
-            samples = [episodes.sample(spec.query, spec.class_id) for spec in specs]
-            images, masks = zip(*(episodes.transform(*sample) for sample in samples), strict=True)
-            pixels = {spec.query: image for spec, image in zip(specs, images, strict=True)}
-            queries = cache.get_all([spec.query for spec in specs], encode_queries, at_once=batch_size)
-            shots = cache.get_all(
-                [(name, spec.class_id) for spec in specs for name in spec.supports],
-                encode_supports,
-                at_once=batch_size,
-            )
-            count = len(shots) // len(specs)
-            supports = [model.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(specs))]
-
-            logits = model.segment(_joined(supports), _joined(queries))
-            for i, (spec, sample) in enumerate(zip(specs, samples, strict=True)):
-                answer, mask = logits[i : i + 1], masks[i]
+        for batch in _batches(share if progress is None else progress(share), batch_size):
+            chosen = [specs[number] for number in batch]
+            queries = encoded.queries([(spec.query, spec.class_id) for spec in chosen])
+            shots = encoded.supports([(image, spec.class_id) for spec in chosen for image in spec.supports])
+            count = len(shots) // len(chosen)
+            supports = joined([model.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
+            logits = model.segment(supports, queries)
+            for row, spec in enumerate(chosen):
+                mask = encoded.mask((spec.query, spec.class_id), original=scoring == "original")
+                answer = logits[row : row + 1]
                 if scoring == "original":
-                    mask = sample.mask
-                    answer = restore_size(answer.float(), (mask.shape[0], mask.shape[1]))
-                metric.update(answer, mask[None].as_subclass(Tensor).to(weight.device), spec.class_id)
+                    answer = restore_size(answer.float(), (mask.shape[1], mask.shape[2]))
+                metric.update(answer, mask, spec.class_id)
     metric.sync()
     return metric.compute()
 
@@ -133,31 +132,6 @@ def _batches(numbers: Iterable[int], size: int) -> Iterator[list[int]]:
     iterator = iter(numbers)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _rows(encoding: Any, count: int) -> Iterator[Any]:
-    """The encodings of single images, each with memory of its own."""
-    if count == 1:
-        yield encoding
-        return
-    for row in range(count):
-        yield _like(encoding, [part[row : row + 1].clone() if _is_tensor(part) else part for part in encoding])
-
-
-def _joined(encodings: Sequence[Any]) -> Any:
-    """The encoding of several images at once."""
-    if len(encodings) == 1:
-        return encodings[0]
-    parts = zip(*encodings, strict=True)
-    return _like(encodings[0], [torch.cat(part) if _is_tensor(part[0]) else part[0] for part in parts])
-
-
-def _is_tensor(part: object) -> bool:
-    return isinstance(part, Tensor)
-
-
-def _like(encoding: Any, parts: Sequence[Any]) -> Any:
-    return encoding._make(parts) if hasattr(encoding, "_make") else tuple(parts)
 
 
 def _rank() -> int:

@@ -73,6 +73,15 @@ def test_one_support_serves_many_queries():
         model.segment(model.encode_support(support[:2], support_masks[:2]), model.encode_query(query))
 
 
+def test_both_roles_at_once_are_the_two_apart():
+    model, images, masks = tiny().eval(), torch.rand(2, 3, 40, 48), torch.randint(0, 2, (2, 40, 48))
+    support, query = model.encode_both(images, masks)
+    assert_close(support, model.encode_support(images[:, None], masks[:, None]))
+    assert_close(query, model.encode_query(images))
+    with pytest.raises(ValueError, match=r"masks must have the B of images, 2, got shape"):
+        model.encode_both(images, masks[:1])
+
+
 def test_five_copies_of_a_support_are_one_support():
     model = tiny().eval()
     support, support_masks, query, _ = batch()

@@ -166,7 +166,7 @@ class SCNet(nn.Module):
 
         # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
         shots = zip(images.unbind(1), masks.unbind(1), strict=True)
-        return self.merge_shots([self._encode_shot(*shot) for shot in shots])
+        return self.merge_shots([self._shot(*self._mid(image), mask) for image, mask in shots])
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:
@@ -198,6 +198,27 @@ class SCNet(nn.Module):
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images)
         return self._query(*self._mid(images), images)
+
+    def encode_both(self, images: Tensor, masks: Tensor) -> tuple[Support, Query]:
+        """Encode annotated images as supports of one shot each and as queries, sharing what the two have in common.
+
+        Args:
+            images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
+            masks: ``(B, H, W)`` label masks: 1 foreground, 0 background, 255 void.
+
+        Returns:
+            What `encode_support` and `encode_query` give.
+
+        Raises:
+            ValueError: If a shape does not fit or a side is below 32 pixels.
+            TypeError: If images are not floating point.
+        """
+        check_tensor("images", images, "B 3 H W")
+        check_tensor("masks", masks, "B H W")
+        check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
+        check_images("images", images)
+        maps, deepest = self._mid(images)
+        return self._shot(maps, deepest, masks), self._query(maps, deepest, images)
 
     def segment(self, support: Support, query: Query) -> Tensor:
         """Segment encoded queries by encoded supports; nothing of the class-agnostic branch runs.
@@ -280,8 +301,7 @@ class SCNet(nn.Module):
             features = features.contiguous()  # on a CPU convolutions run backwards slowly where channels are last
         return Query(features, self._high(deepest), (images.shape[2], images.shape[3]))
 
-    def _encode_shot(self, images: Tensor, masks: Tensor) -> Support:
-        maps, deepest = self._mid(images)
+    def _shot(self, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (deepest.shape[2], deepest.shape[3])
         foreground = foreground_weights(masks, size)
         regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)

@@ -1,0 +1,127 @@
+"""Images of a data set as a model encodes them, each no more than once."""
+
+from collections.abc import Iterator, Sequence, Set
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewshotseg._lru import LeastRecentlyUsed
+from fewshotseg.data.episodes import EpisodeDataset
+
+Key = tuple[str, int]
+"""An image and the class that its mask shows."""
+
+
+class EncodedImages:
+    """Supports, queries and masks of a data set's images, kept as long as there is room.
+
+    Args:
+        model: Follows `StagedModel`; an ``encode_both`` is used for images that are supports and queries.
+        episodes: Where images come from.
+        both: Images that will be asked for as supports and as queries.
+        like: A tensor with the device and dtype of the model's images.
+        at_once: How many images go through the model in a call.
+        max_bytes: Room for what is kept.
+        dtype: To keep floating-point numbers in; as they are by default.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        episodes: EpisodeDataset,
+        *,
+        both: Set[Key],
+        like: Tensor,
+        at_once: int,
+        max_bytes: int,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._model = model
+        self._episodes = episodes
+        self._both = both if hasattr(model, "encode_both") and max_bytes > 0 else frozenset()
+        self._like = like
+        self._at_once = at_once
+        self._dtype = dtype
+        self._kept = LeastRecentlyUsed(max_bytes)
+        self._load = lru_cache(maxsize=2 * at_once)(self._decode)
+
+    def queries(self, keys: Sequence[Key]) -> Any:
+        """Images to segment, encoded and joined."""
+        return joined(self._all("query", keys))
+
+    def supports(self, keys: Sequence[Key]) -> list[Any]:
+        """Annotated images, encoded, each a support of one shot."""
+        return self._all("support", keys)
+
+    def mask(self, key: Key, *, original: bool) -> Tensor:
+        """``(1, H, W)`` int64 label mask, of the transformed image or of the original."""
+        (mask,) = self._kept.get(("mask", *key), lambda: (self._load(key)[1 + original].to(torch.uint8),))
+        return mask[None].to(self._like.device, torch.long)  # type: ignore[no-any-return]  # a tensor was kept
+
+    def _all(self, role: str, keys: Sequence[Key]) -> list[Any]:
+        names = [(role, *key) for key in keys]
+        kept = self._kept.get_all(names, lambda missing: self._encode(role, missing), at_once=self._at_once)
+        return [_cast(encoding, self._like.dtype) for encoding in kept]
+
+    def _encode(self, role: str, names: Sequence[tuple[str, str, int]]) -> list[Any]:
+        other = "query" if role == "support" else "support"
+        keys = [name[1:] for name in names]
+        twice = [key for key in keys if key in self._both and (other, *key) not in self._kept]
+        once = [key for key in keys if key not in twice]
+        made: dict[Key, Any] = {}
+        if once:
+            images, masks = self._stacked(once)
+            if role == "query":
+                encoding = self._model.encode_query(images)
+            else:
+                encoding = self._model.encode_support(images[:, None], masks[:, None])
+            made |= zip(once, self._apart(encoding, len(once)), strict=True)
+        if twice:
+            support, query = self._model.encode_both(*self._stacked(twice))
+            asked, unasked = (query, support) if role == "query" else (support, query)
+            made |= zip(twice, self._apart(asked, len(twice)), strict=True)
+            for key, encoding in zip(twice, self._apart(unasked, len(twice)), strict=True):
+                self._kept.put((other, *key), encoding)
+        return [made[key] for key in keys]
+
+    def _stacked(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
+        images, masks, _ = zip(*map(self._load, keys), strict=True)
+        return torch.stack(images).to(self._like), torch.stack(masks).to(self._like.device)
+
+    def _decode(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+        sample = self._episodes.sample(*key)
+        return *self._episodes.transform(*sample), sample.mask.as_subclass(Tensor)
+
+    def _apart(self, encoding: Any, count: int) -> Iterator[Any]:
+        """The encodings of single images as they are kept, each with memory of its own."""
+        for row in range(count):
+            parts = [part[row : row + 1].clone() if count > 1 and _is_tensor(part) else part for part in encoding]
+            yield _cast(_like(encoding, parts), self._dtype)
+
+
+def joined(encodings: Sequence[Any]) -> Any:
+    """The encoding of several images at once."""
+    if len(encodings) == 1:
+        return encodings[0]
+    parts = zip(*encodings, strict=True)
+    return _like(encodings[0], [torch.cat(part) if _is_tensor(part[0]) else part[0] for part in parts])
+
+
+def _cast(encoding: Any, dtype: torch.dtype | None) -> Any:
+    """An encoding with its floating-point tensors in another dtype, if one is given."""
+    if dtype is None:
+        return encoding
+    return _like(
+        encoding,
+        [part.to(dtype) if _is_tensor(part) and part.is_floating_point() else part for part in encoding],
+    )
+
+
+def _is_tensor(part: object) -> bool:
+    return isinstance(part, Tensor)
+
+
+def _like(encoding: Any, parts: Sequence[Any]) -> Any:
+    return encoding._make(parts) if hasattr(encoding, "_make") else tuple(parts)

@@ -1,16 +1,13 @@
 """Every benchmark runs, its results hold what they promise, and what it compares with computes the same."""
 
 import json
-import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import evaluation
 import forward
 import imports

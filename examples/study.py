@@ -118,7 +118,8 @@ class Counted(fs.FewShotIoU):
     """Keeps what it counted of each episode, and how sure the surest pixel was.
 
     Attributes:
-        episodes: Class, and pixels that are foreground in answer and target, in either, and in the target.
+        episodes: Class, and pixels that are foreground in answer and target, in either, and in the target; in the order
+            in which `fewshotseg.evaluate` comes to them.
         top: The largest probability of foreground.
     """
 
@@ -135,7 +136,7 @@ class Counted(fs.FewShotIoU):
         foreground, truth = (prediction[:, 1] > prediction[:, 0]) & scored, target == 1
         counts = (part.sum() for part in (foreground & truth, foreground | truth, truth))
         self.episodes.append((int(torch.as_tensor(class_ids)), *map(int, counts)))
-        self.top = max(self.top, float(prediction.softmax(dim=1)[:, 1].max()))
+        self.top = max(self.top, float((prediction[:, 1] - prediction[:, 0]).max().sigmoid()))
 
 
 class QueryMemory(fs.FeatureMemory):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +86,8 @@ class DataSettings:
         benchmark: One of `BENCHMARKS`.
         data: Folders. ``pascal``: the root of VOC 2012. ``coco``: the folder of train2014, val2014 and annotations.
             ``folders``: one or more with images/ and masks/, or VOC 2012 roots. ``synthetic``: none.
-        fold: 0 to 3. In folders novel is this quarter of the first folder's classes, by ascending id.
+        fold: 0 to 3. In folders novel is this quarter of the first folder's classes, by ascending id; ``"all"``: none
+            is, which makes a model to use, with nothing left to test it on.
         protocol: Lists, sizes, episodes and seeds.
         train_list: For ``pascal``, the split of `VOCSource` to train on; by default the protocol's.
         images: For ``synthetic``, how many to train on; a third as many are tested on.
@@ -97,7 +98,7 @@ class DataSettings:
 
     benchmark: str
     data: tuple[str, ...] = ()
-    fold: int = 0
+    fold: int | Literal["all"] = 0
     protocol: EvaluationProtocol
     train_list: str | None = None
     images: int = 1000
@@ -109,6 +110,8 @@ class DataSettings:
             raise ValueError(f"data must be {wanted[self.benchmark]} for {self.benchmark}, got {len(self.data)}")
         if self.protocol.test_images != BENCHMARKS[self.benchmark].test_images:
             raise ValueError(f"protocol must be one of {self.benchmark}'s, got {self.protocol.name}")
+        if self.fold == "all" and self.benchmark != "folders":
+            raise ValueError(f"fold must be 0 to 3 for {self.benchmark}, got 'all'")
         if self.benchmark == "folders" and self.protocol.novel_in_training != "drop" and len(self.data) == 1:
             raise ValueError(
                 "novel must be 'drop' for one folder, whose images with a novel class are for testing, "
@@ -197,10 +200,10 @@ def open_folder(path: Path, *, progress: bool = False) -> SegmentationSource:
     return VOCSource(path, split="val", progress=progress)
 
 
-def quarter(class_ids: Sequence[int], fold: int) -> ClassSplit:
-    """The split of a fold when all classes are dealt to four folds by ascending id, as in PASCAL-5i."""
+def quarter(class_ids: Sequence[int], fold: int | Literal["all"]) -> ClassSplit:
+    """The split when classes are dealt to four folds by ascending id, as in PASCAL-5i; "all" leaves none novel."""
     classes = sorted(class_ids)
-    novel = classes[fold * len(classes) // 4 : (fold + 1) * len(classes) // 4]
+    novel = [] if fold == "all" else classes[fold * len(classes) // 4 : (fold + 1) * len(classes) // 4]
     return ClassSplit(tuple(c for c in classes if c not in novel), tuple(novel))
 
 
@@ -231,7 +234,13 @@ def hold_out(benchmark: Benchmark) -> tuple[Benchmark, Benchmark]:
 def draw_test(
     benchmark: Benchmark, protocol: EvaluationProtocol, backbone: nn.Module, *, shots: int, seed: int
 ) -> EpisodeDataset:
-    """The test episodes of a fold and a seed, for a model with that backbone."""
+    """The test episodes of a fold and a seed, for a model with that backbone.
+
+    Raises:
+        ValueError: If no class is novel.
+    """
+    if not benchmark.split.novel:
+        raise ValueError("fold must be 0 to 3 to test a model, as 'all' leaves no novel classes, got 'all'")
     test, novel, transform = benchmark.test, benchmark.split.novel, eval_transform(protocol, backbone)
     common = {"shots": shots, "length": protocol.episodes, "seed": seed, "min_area": protocol.min_area}
     if protocol.draw == "number":
@@ -250,7 +259,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Options for the fields of `DataSettings`; those not given are absent from what is parsed."""
     add = parser.add_argument
     add("--data", nargs="+", metavar="FOLDER", help="VOC 2012, COCO, or folders of one's own (see the benchmark)")
-    add("--fold", type=int, choices=range(4), help="which quarter of the classes is novel (default: 0)")
+    add("--fold", type=_fold, choices=(*range(4), "all"), metavar="{0,1,2,3,all}",
+        help="which quarter of the classes is novel (default: 0); folders: or all, to train on all")  # fmt: skip
     add("--protocol", choices=PROTOCOLS, help="a published way to measure (default: SCNet's; others for own images)")
     add("--size", type=int, help="side of training crops and test images in pixels, in place of the protocol's")
     add("--novel", choices=("background", "ignore", "drop"), help="what novel objects in training images become")
@@ -258,6 +268,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", help="of test episodes, one whole evaluation each")
     add("--train-list", help="pascal: the images to train on, as in VOCSource (default: the protocol's)")
     add("--images", type=int, help="synthetic: images to train on (default: 1000)")
+
+
+def _fold(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
 
 
 def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSettings:

@@ -2,6 +2,7 @@
 
     python examples/train.py synthetic                                  # images made by the package, no download
     python examples/train.py folders --data photographs/ --backbone-weights IMAGENET1K_V1
+    python examples/train.py folders --data photographs/ --fold all                 # a model to use: on all classes
     python examples/train.py pascal --data VOC2012/ --fold 0 --backbone-weights IMAGENET1K_V1 --workers 8
     python examples/train.py coco --data COCO2014/ --model self_contrast_weight=0
     torchrun --standalone --nproc-per-node 4 examples/train.py pascal --data VOC2012/
@@ -336,7 +337,7 @@ def summary(
     own = recipe.micro_batches // place.processes
     rows = {
         "protocol": f"{data.protocol.name} ({data.protocol.hash()}), fold {data.fold}",
-        "novel classes": ", ".join(names[class_id] for class_id in benchmark.split.novel),
+        "novel classes": ", ".join(names[class_id] for class_id in benchmark.split.novel) or "none",
         "training": f"{len(benchmark.train.ids)} images, {len(benchmark.split.base)} classes, {total} iterations",
         "batch": f"{recipe.batch} episodes = {place.processes} processes x {own} accumulated x "
         f"{recipe.batch // recipe.micro_batches}, crops of {data.protocol.train_size}, on {place.device}",

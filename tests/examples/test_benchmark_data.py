@@ -112,6 +112,7 @@ def test_changed_protocols_have_names_and_hashes_of_their_own():
         ("coco", ["--data", "a", "--protocol", "pfenet-pascal"], "protocol must be one of coco's, got pfenet-pascal"),
         ("folders", ["--data", "a", "--protocol", "scnet-pascal"], "protocol must be one of folders's"),
         ("folders", ["--data", "a", "--novel", "background"], "novel must be 'drop' for one folder"),
+        ("pascal", ["--data", "a", "--fold", "all"], "fold must be 0 to 3 for pascal, got 'all'"),
     ],
 )
 def test_settings_that_exclude_each_other(benchmark, options, message):

@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
+import evaluate
 import fewshotseg as fs
 import train
+from _folders import make_folder
 from _training import HALF, MODEL, run_together, start, training, wait
 from _training import train as train_in_process
 from benchmark_data import BENCHMARKS, DataSettings
@@ -280,6 +283,27 @@ def test_what_cannot_be_done_is_said_in_one_sentence(options, message, tmp_path,
     assert message in said
     assert len(said.splitlines()) == 1
     assert not list(tmp_path.glob("run/*.pth"))
+
+
+def test_all_classes_for_a_model_to_use(tmp_path, capsys):
+    for name, classes in {"first": (1, 2, 3, 4), "second": (3, 4)}.items():
+        items = {f"{name}{class_id}{number}": [class_id] for class_id in classes for number in range(2)}
+        make_folder(tmp_path / name, items)
+    folders = (str(tmp_path / "first"), str(tmp_path / "second"))
+    protocol = replace(BENCHMARKS["folders"], train_size=33)
+    model = fs.SCNetConfig(hidden_channels=8, bins=(1.0, 0.5))
+    recipe = replace(RECIPES["synthetic"], pretrain=1, iterations=1, batch=2, model=model)
+    data = DataSettings(benchmark="folders", data=folders, fold="all", protocol=protocol)
+    trained = train.run(recipe, data, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "12 images, 4 classes" in said
+    assert "novel classes  none" in said
+    assert read(trained.checkpoint)["data"]["fold"] == "all"
+    with pytest.raises(SystemExit):
+        evaluate.main([str(trained.checkpoint)])
+    assert capsys.readouterr().err == (
+        "evaluate.py: fold must be 0 to 3 to test a model, as 'all' leaves no novel classes, got 'all'\n"
+    )
 
 
 def test_folders_that_are_not_there(tmp_path, capsys):

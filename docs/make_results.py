@@ -270,7 +270,8 @@ def ablation_section(study: Study, ablation: str, title: str, rows: Mapping[str,
         f"On {where}; differences in mIoU of equal seeds and folds, with 95 % intervals. The last column is what the "
         f"paper prints for ResNet-50 on the full benchmark, the same fold{'s' if len(folds) > 1 else ''}.",
         table(lines),
-        sentence + " " + conclusions(study, measured, folds),
+        sentence,
+        *conclusions(study, ablation, measured, folds),
     ]
 
 
@@ -279,19 +280,29 @@ def of_folds(values: Values, folds: Sequence[int]) -> dict[tuple[int, int], floa
     return {cell: value for cell, value in values.items() if cell[1] in folds}
 
 
-def conclusions(study: Study, measured: Mapping[str, str], folds: Sequence[int]) -> str:
-    """Which rows can be told from PFENet and from SCNet, with one support."""
-    parts = []
-    for base, name in (("pfenet", "PFENet"), ("scnet", "SCNet")):
-        told: dict[str, list[str]] = {"above": [], "below": [], "not to be told from": []}
-        for value, row in measured.items():
-            difference = of_folds(study.against(row, base, "1-shot"), folds)
-            if row in {"pfenet", "scnet"} or len(difference) < 2:
-                continue
-            found = estimate(difference)
-            told[("above" if found.mean > 0 else "below") if found.tells else "not to be told from"].append(value)
-        parts += [f"{', '.join(values)}: {how} {name}" for how, values in told.items() if values]
-    return "Here, with one support, " + "; ".join(parts) + "."
+def conclusions(study: Study, ablation: str, measured: Mapping[str, str], folds: Sequence[int]) -> list[str]:
+    """What agrees with the paper and what does not, with one support: by the signs of what can be told from zero."""
+    agrees, differs, open_ = [], [], []
+    for value, row in measured.items():
+        difference = of_folds(study.against(row, "pfenet", "1-shot"), folds)
+        found, printed = estimate(difference), printed_difference(ablation, value, folds)
+        text = f"{value} against PFENet, {found.mean:+.1f} here" + ("" if printed == "-" else f" and {printed} there")
+        if not found.tells or printed == "-":
+            open_.append(text)
+        else:
+            (agrees if (found.mean > 0) == (float(printed) > 0) else differs).append(text)
+    told = [
+        f"{value} is {'above' if found.mean > 0 else 'below'} SCNet's defaults ({interval(difference)})"
+        for value, row in measured.items()
+        if row != "scnet" and (difference := of_folds(study.against(row, "scnet", "1-shot"), folds))
+        if (found := estimate(difference)).tells
+    ]
+    return [
+        f"**What agrees.** {'; '.join(agrees) or 'Nothing that an interval can tell from zero'}.",
+        f"**What does not.** {'; '.join(differs) or 'Nothing that an interval can tell from zero'}. "
+        f"Undecided: {'; '.join(open_) or 'nothing'}. Among the rows: {'; '.join(told) or 'none can be told from'}"
+        + ("." if told else " SCNet's defaults."),
+    ]
 
 
 # The page ---------------------------------------------------------------------------------------------------------
@@ -353,7 +364,7 @@ def setting(study: Study) -> list[str]:
         "which shows a novel class. Numbers compare with each other, not with any paper's.",
         f"* {len(study.results)} result files of {dates[0]}"
         + (f" to {dates[-1]}" if dates[-1] != dates[0] else "")
-        + f", {minutes:.0f} minutes on one CPU core together\n"
+        + f", {minutes:.0f} minutes together on a core of a CPU\n"
         f"* data: `{' '.join(data['data'])}`; images of {protocol['test_size']} pixels; {protocol['episodes']} test "
         f"episodes a fold and number of shots, the same for all rows, counted at the images' own size\n"
         f"* backbone: `{recipe['backbone']}` with its ImageNet weights (`{recipe['backbone_weights']}`), frozen\n"
@@ -468,59 +479,76 @@ def loss_cell(study: Study, row: str, name: str) -> str:
     return f"{fmean(values):.3f}" if values else "-"
 
 
+CONDITIONS = {
+    "dropped": ("pfenet", "scnet"),
+    "void": ("pfenet-void", "scnet-void"),
+    "background": ("pfenet-hidden", "scnet-hidden"),
+}
+"""What became of novel objects in training images: the rows of PFENet and SCNet."""
+
+
 def hidden_section(study: Study) -> list[str]:
-    """Where novel objects hide in the background of training images, and where the same pixels are void."""
-    rows = ("pfenet-void", "pfenet-hidden", "scnet-void", "scnet-hidden")
-    if not all(study.of(row) for row in rows):
+    """Where novel objects hide in the background of training images, and where there are none."""
+    conditions = {name: rows for name, rows in CONDITIONS.items() if all(study.of(row) for row in rows)}
+    if "background" not in conditions:
         return []
-    names = {
-        "pfenet-void": "PFENet, novel pixels void",
-        "pfenet-hidden": "PFENet, novel pixels background",
-        "scnet-void": "SCNet, novel pixels void",
-        "scnet-hidden": "SCNet, novel pixels background",
-    }
-    NAMES.update(names)
-    hides = {
-        name: {s: study.against(f"{name}-hidden", f"{name}-void", s) for s in SHOTS} for name in ("pfenet", "scnet")
-    }
-    gains = {how: {s: study.against(f"scnet-{how}", f"pfenet-{how}", s) for s in SHOTS} for how in ("void", "hidden")}
-    cure = {s: paired(gains["hidden"][s], gains["void"][s]) for s in SHOTS}
-    first = study.of("pfenet-hidden")[0]
-    lines = [["", *SHOTS]]
-    lines += [
-        ["PFENet, background − void", *(interval(hides["pfenet"][s]) for s in SHOTS)],
-        ["SCNet, background − void", *(interval(hides["scnet"][s]) for s in SHOTS)],
-        *(
-            [
-                f"{NAMES[name].split()[0]}, background − void: object pixels found",
-                *(interval(study.against(f"{name}-hidden", f"{name}-void", s, "found")) for s in SHOTS),
-            ]
-            for name in ("pfenet", "scnet")
-        ),
-        ["SCNet − PFENet where they are void", *(interval(gains["void"][s]) for s in SHOTS)],
-        ["SCNet − PFENet where they are background", *(interval(gains["hidden"][s]) for s in SHOTS)],
-        ["the branch's gain, background − void", *(interval(cure[s]) for s in SHOTS)],
+    folds = sorted({result["fold"] for row in conditions["background"] for result in study.of(row)})
+
+    def gain(condition: str, shots: str, key: str = "miou") -> dict[tuple[int, int], float]:
+        first, second = conditions[condition]
+        return of_folds(study.against(second, first, shots, key), folds)
+
+    def change(model: int, condition: str, shots: str, key: str) -> dict[tuple[int, int], float]:
+        return of_folds(study.against(conditions["background"][model], conditions[condition][model], shots, key), folds)
+
+    levels = [["novel objects are", *(f"{name}, {shots}" for shots in SHOTS for name in ("PFENet", "SCNet")), "seeds"]]
+    for condition, rows in conditions.items():
+        values = [over_seeds(study.values(row, shots, folds=folds), folds) for shots in SHOTS for row in rows]
+        levels.append([condition, *map(mean_and_spread, values), str(min(map(len, values)))])
+    gains = [["SCNet − PFENet where they are", "mIoU, 1-shot", "mIoU, 5-shot", "object pixels found, 1-shot"]]
+    gains += [
+        [name, *(interval(gain(name, shots)) for shots in SHOTS), interval(gain(name, "1-shot", "found"))]
+        for name in conditions
     ]
-    tables = [part for shots in SHOTS for part in (f"mIoU in %, {shots}:", rows_by_fold(study, rows, shots))]
-    told = estimate(cure["1-shot"])
-    outcome = (
-        "That agrees with the paper's explanation."
-        if told.tells and told.mean > 0
-        else "That contradicts the paper's explanation."
-        if told.tells
-        else "These runs neither support nor refute the paper's explanation."
-    )
+    harm = [["background minus", "mIoU, 1-shot", "mIoU, 5-shot", "object pixels found, 1-shot"]]
+    for name in conditions:
+        for model, word in enumerate(("PFENet", "SCNet") if name != "background" else ()):
+            cells = [
+                change(model, name, *what) for what in (("1-shot", "miou"), ("5-shot", "miou"), ("1-shot", "found"))
+            ]
+            harm.append([f"{name}: {word}", *map(interval, cells)])
+    more = {
+        name: paired(gain("background", "1-shot"), gain(name, "1-shot")) for name in conditions if name != "background"
+    }
+    sentences = [
+        f"The branch's gain where they are background minus its gain where they are {name}: {interval(values)}. "
+        + (
+            "That agrees with the paper's explanation."
+            if (found := estimate(values)).tells and found.mean > 0
+            else "That speaks against the paper's explanation."
+            if found.tells
+            else "That neither supports nor refutes the paper's explanation."
+        )
+        for name, values in more.items()
+    ]
+    counts = {name: study.of(rows[0]) for name, rows in conditions.items()}
+    images = {
+        name: next(result["training_images"] for result in results if result["fold"] in folds)
+        for name, results in counts.items()
+    }
     return [
         "## Where novel objects hide",
-        "The paper explains the gain by novel objects that stand in the background of training images. The benchmark "
-        f"above has none. Here {first['training_images']} images are trained on: the same ones, and those of the "
-        "second folder that show a novel class beside a base class. Their novel pixels are background as in the "
-        "paper, or void so that nothing is learned from them; images, episodes and initial weights are the same.",
-        *tables,
-        "Paired differences:",
-        table(lines),
-        f"If the branch cures what hiding does, its gain has to be larger where objects hide. With one support, the "
-        f"gain there {verdict(cure['1-shot'])}. {outcome}",
+        "The paper explains the gain by novel objects that stand in the background of training images. Above there are "
+        f"none: images with a novel class are dropped ({images['dropped']} remain on this fold). Here those of the "
+        f"second folder are trained on as well, {images['background']} in all, with their novel objects as background, "
+        "as in the paper"
+        + (", or as void, of which nothing is learned" if "void" in conditions else "")
+        + f". Fold {' and '.join(map(str, folds))}, equal seeds and test episodes; the dropped rows are those above.",
+        table(levels),
+        table(gains),
+        "What hiding changes in each model (dropped differs in its images too):",
+        table(harm),
+        " ".join(["With one support:", *sentences]),
     ]
 
 

@@ -135,7 +135,7 @@ FOLDERS = replace(
     weight_decay=1e-2,
     iterations=500,
     loss_stride=4,
-    memory_gb=3.0,
+    memory_gb=2.2,
 )
 SYNTHETIC = replace(
     FOLDERS,

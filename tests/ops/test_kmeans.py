@@ -23,9 +23,20 @@ def assert_equals_reference(points, init, valid=None, num_iters=10, **tolerance)
     return result
 
 
+@pytest.fixture(params=["at hand", "accelerator"])
+def way(request, monkeypatch):
+    """Values at hand, as on a CPU, and Eq. 4 as it is written, as on an accelerator: both must hold to the letter."""
+    if request.param == "accelerator":
+        monkeypatch.setattr("fewshotseg.ops.kmeans.is_at_hand", lambda tensor: False)
+
+
+both_ways = pytest.mark.usefixtures("way")
+
+
 # cosine_kmeans
 
 
+@both_ways
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_iters", [0, 1, 2, 10])
 @pytest.mark.parametrize("masked", [False, True])
@@ -42,6 +53,7 @@ def test_equals_the_rounds_written_out(batch, num_points, num_clusters, channels
     assert result.labels.dtype == result.counts.dtype == torch.int64
 
 
+@both_ways
 def test_by_hand():
     points = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [1.0, 1.0], [-5.0, 0.0], [0.5, 0.1]]])
     result = cosine_kmeans(points, torch.tensor([[[9.0, 0.0], [0.0, 0.1]]]), num_iters=1)
@@ -53,6 +65,7 @@ def test_by_hand():
     assert_close(result.centroids[0, 1], torch.tensor([-1.0, 1.0]) / 2**0.5)
 
 
+@both_ways
 def test_labels_are_taken_once_more_after_the_last_move():
     # Two points near (0, 1) pull the second centroid there, which then loses the third to the first centroid.
     points = torch.tensor([[[0.0, 1.0], [-0.1, 1.0], [1.0, 1.1], [1.0, 0.0]]])
@@ -64,6 +77,7 @@ def test_labels_are_taken_once_more_after_the_last_move():
     assert_equals_reference(points, init, num_iters=2)
 
 
+@both_ways
 def test_without_rounds_the_start_is_only_scaled():
     points, init = normal(2, 9, 4), 7 * normal(2, 3, 4, seed=1)
     result = cosine_kmeans(points, init, num_iters=0)
@@ -76,6 +90,7 @@ def test_ten_rounds_unless_told():
         assert_close(default, ten, rtol=0, atol=0)
 
 
+@both_ways
 def test_a_tie_goes_to_the_lowest():
     points = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [-1.0, -1.0]]])
     same = torch.tensor([[[1.0, 1.0], [2.0, 2.0], [1.0, 1.0]]])
@@ -84,6 +99,7 @@ def test_a_tie_goes_to_the_lowest():
     assert cosine_kmeans(points, axes, num_iters=0).labels.tolist() == [[1, 0, 0, 0, 0]]
 
 
+@both_ways
 def test_an_empty_cluster_keeps_its_centroid():
     points = torch.tensor([[[1.0, 0.1], [1.0, -0.1]]])
     init = torch.tensor([[[1.0, 0.0], [-3.0, 0.0], [0.0, 0.0]]])
@@ -92,6 +108,7 @@ def test_an_empty_cluster_keeps_its_centroid():
     assert_close(result.centroids, torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]]))
 
 
+@both_ways
 def test_invalid_points_get_labels_but_move_nothing():
     points, init = normal(2, 20, 4), normal(2, 3, 4, seed=1)
     valid = subset(2, 20)
@@ -105,6 +122,7 @@ def test_invalid_points_get_labels_but_move_nothing():
     assert_close(noisy.labels, nearest)
 
 
+@both_ways
 def test_without_a_valid_point_nothing_moves():
     points, init = normal(2, 20, 4), normal(2, 3, 4, seed=1)
     valid = torch.zeros(2, 20, dtype=torch.bool)
@@ -122,6 +140,7 @@ def test_all_valid_is_the_default():
         assert_close(given_, default, rtol=0, atol=0)
 
 
+@both_ways
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "points",
@@ -148,6 +167,7 @@ def test_degenerate_points(points, num_clusters, dtype):
         assert (result.counts.sum(dim=1) == points.shape[1]).all()
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("dtype", "magnitude"),
     [
@@ -172,6 +192,7 @@ def test_extreme_magnitudes(dtype, magnitude):
         assert_equals_reference(points, points[:, [0, 5, 15]], rtol=1e-4, atol=1e-5)
 
 
+@both_ways
 @pytest.mark.parametrize("magnitude", [1e-45, 1e-42, 1e-39, 3e38])
 def test_the_edges_of_float32_stay_finite(magnitude):
     points = normal(2, 20, 4).sign() * magnitude
@@ -180,6 +201,7 @@ def test_the_edges_of_float32_stay_finite(magnitude):
     assert (result.counts.sum(dim=1) == 20).all()
 
 
+@both_ways
 def test_components_of_very_different_magnitude():
     points = torch.tensor([[[1e30, 1.0], [1e-30, 1e-30], [0.0, 1e-38], [3.0, 1e30], [0.0, 0.0]]])
     result = assert_equals_reference(points, points[:, [0, 2]], rtol=1e-5, atol=1e-6)
@@ -213,9 +235,60 @@ def test_kmeans_draws_nothing():
     assert_close(torch.get_rng_state(), before)
 
 
+@both_ways
 def test_no_image_at_all():
     result = cosine_kmeans(torch.zeros(0, 5, 3), torch.zeros(0, 2, 3))
     assert (result.centroids.shape, result.labels.shape, result.counts.shape) == ((0, 2, 3), (0, 5), (0, 2))
+
+
+@both_ways
+def test_a_centroid_that_only_zero_vectors_are_left_to_is_zero():
+    # All others leave the first cluster, one by one: no rounding of their sum may stay behind.
+    points = torch.tensor([[[0.0, 0.0], [-4, 4], [-2, 3], [-4, 1], [-3, -4], [0, -3], [-4, 2]]])
+    init = torch.tensor([[[-3.0, -2.0], [1.0, 4.0], [-3.0, -2.0]]])
+    result = assert_equals_reference(points, init, rtol=1e-5, atol=1e-6)
+    assert result.centroids[0, 0].tolist() == [0, 0]
+    assert result.counts.tolist() == [[1, 4, 2]]
+
+
+@given(
+    seed=seeds,
+    num_clusters=st.integers(1, 9),
+    num_points=st.integers(1, 80),
+    channels=st.integers(2, 5),
+    num_iters=st.integers(0, 12),
+    masked=st.booleans(),
+    zeros=st.booleans(),
+    channels_first=st.booleans(),
+)
+def test_both_ways_are_equal(seed, num_clusters, num_points, channels, num_iters, masked, zeros, channels_first):
+    points = normal(2, num_points, channels, seed=seed, dtype=torch.float64)
+    init = normal(2, num_clusters, channels, seed=seed + 1, dtype=torch.float64)
+    valid = subset(2, num_points, seed=seed) if masked else None
+    if zeros:
+        points = points * subset(2, num_points, 1, seed=seed + 1)
+    if channels_first:
+        points = points.mT.contiguous().mT
+    result = cosine_kmeans(points, init, valid=valid, num_iters=num_iters)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fewshotseg.ops.kmeans.is_at_hand", lambda tensor: False)
+        written = cosine_kmeans(points, init, valid=valid, num_iters=num_iters)
+    assert_close(result.labels, written.labels)
+    assert_close(result.counts, written.counts)
+    assert_close(result.centroids, written.centroids, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_clusters", [3, 5, 16])
+def test_labels_of_a_map_equal_double_precision(num_clusters):
+    # Blends of 16 directions, so that points move in every round.
+    blend = (2 * normal(2, 900, 16)).softmax(dim=2) @ normal(2, 16, 64, seed=1)
+    points = (blend + 0.5 * normal(2, 900, 64, seed=2)).relu()
+    init = points[:, :num_clusters]
+    before = cosine_kmeans(points, init, num_iters=9).labels
+    result, double = cosine_kmeans(points, init), cosine_kmeans(points.double(), init.double())
+    assert (result.labels != before).any()
+    assert_close(result.labels, double.labels)
+    assert_close(result.centroids, double.centroids.float(), rtol=1e-5, atol=1e-6)
 
 
 @given(seed=seeds, num_clusters=st.integers(1, 4), dtype=st.sampled_from([torch.float32, torch.float64]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
+from fewshotseg.ops._kmeans_cpu import rounds_at_hand
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
 from fewshotseg.ops._random import uniform
 
@@ -108,19 +109,22 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
 
     with without_autocast(points):
         points = at_least_float32(points)
-        centroids = _unit(init.to(points.dtype))
-        # A point's length does not change its nearest centroid, so the points themselves are never normalised.
-        moves = inverse_norm(points).mT
-        if valid is not None:
-            moves = moves * valid[:, None]
+        rounds = rounds_at_hand if is_at_hand(points) else _rounds
+        return KMeansResult(*rounds(points, _unit(init.to(points.dtype)), valid, num_iters))
+
+
+def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. 4 as it is written, all rounds in shapes known beforehand: an accelerator never waits for a value."""
+    # A point's length does not change its nearest centroid, so the points themselves are never normalised.
+    weights = inverse_norm(points).mT
+    if valid is not None:
+        weights = weights * valid[:, None]
+    for _ in range(num_iters):
         members = _members(points, centroids)
-        for _ in range(num_iters):
-            sums = (members * moves) @ points
-            centroids = torch.where(_count(members, valid)[..., None] > 0, _unit(sums), centroids)
-            before, members = members, _members(points, centroids)
-            if is_at_hand(points) and torch.equal(before, members):
-                break  # nothing moves any more
-    return KMeansResult(centroids, members.int().argmax(dim=1), _count(members, valid))
+        sums = (members * weights) @ points
+        centroids = torch.where(_count(members, valid)[..., None] > 0, _unit(sums), centroids)
+    members = _members(points, centroids)
+    return centroids, members.int().argmax(dim=1), _count(members, valid)
 
 
 def _members(points: Tensor, centroids: Tensor) -> Tensor:

@@ -38,28 +38,32 @@ def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters:
     scores = points.new_zeros(len(points), num_clusters)
 
     labels = _nearest(points, centroids, scores)
-    counts = (labels if valid is None else labels[valid]).bincount(minlength=num_clusters)
     sums = _sum(points, weights, labels, num_clusters)
     largest = lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
     for number in range(1, num_iters + 1):
-        tiny = torch.finfo(sums.dtype).tiny
-        centroids = torch.where(counts[:, None] > 0, sums / lengths.clamp_min(tiny), centroids)
+        moved_to = sums / lengths.clamp_min(torch.finfo(sums.dtype).tiny)
+        if not lengths.all():  # an empty cluster stays; one of zero vectors does not
+            moved_to = torch.where(_count(labels, valid, num_clusters)[:, None] > 0, moved_to, centroids)
+        centroids = moved_to
         before, labels = labels, _nearest(points, centroids, scores)
         differ = before != labels if valid is None else (before != labels) & valid
         moved = differ.nonzero()[:, 0]
         if len(moved) == 0:
             break
-        old, new = before[moved], labels[moved]
-        counts = counts + new.bincount(minlength=num_clusters) - old.bincount(minlength=num_clusters)
         if number < num_iters:
-            rows = points[moved] * weights[moved]
-            sums.index_add_(0, new, rows).index_add_(0, old, rows, alpha=-1)
+            rows = points.index_select(0, moved).mul_(weights.index_select(0, moved))
+            sums.index_add_(0, labels.index_select(0, moved), rows)
+            sums.index_add_(0, before.index_select(0, moved), rows, alpha=-1)
             lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
             largest = torch.maximum(largest, lengths)
             if (8 * lengths < largest).any():  # little is left of a sum but the rounding of all that went: afresh
                 sums = _sum(points, weights, labels, num_clusters)
                 largest = lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
-    return centroids, labels, counts
+    return centroids, labels, _count(labels, valid, num_clusters)
+
+
+def _count(labels: Tensor, valid: Tensor | None, num_clusters: int) -> Tensor:
+    return (labels if valid is None else labels[valid]).bincount(minlength=num_clusters)
 
 
 def _nearest(points: Tensor, centroids: Tensor, scores: Tensor) -> Tensor:

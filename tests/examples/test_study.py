@@ -226,7 +226,9 @@ def test_training_free_prototypes_against_plain_loops(shots):
             super().update(prediction, target, class_ids)
 
     fs.evaluate(model, episodes, Recorder([1, 2]))
-    for episode, logits in zip(episodes, asked, strict=True):
+    order = sorted(range(len(episodes)), key=lambda n: (episodes.spec(n).class_id, episodes.spec(n).query))
+    for number, logits in zip(order, asked, strict=True):
+        episode = episodes[number]
         with torch.no_grad():
             maps = backbone.mid(episode.support_images)[0]
             query = backbone.mid(episode.query_image[None])[0][0]

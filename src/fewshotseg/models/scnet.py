@@ -334,7 +334,7 @@ class SCNet(nn.Module):
             return stage(*inputs)  # an image's features depend on the others
         if self.memory is not None:
             return self.memory(name, stage, *inputs)
-        if len(inputs[0]) == 1 or not is_at_hand(inputs[0]):
+        if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
             return stage(*inputs)
         parts = [stage(*(each[None] for each in image)) for image in zip(*inputs, strict=True)]
         return tuple(torch.cat(maps) for maps in zip(*parts, strict=True))

@@ -1,0 +1,167 @@
+"""Puts the results of benchmarks/ into performance.md; no number of that page is typed.
+
+python docs/make_performance.py
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks/results"
+START, END = "<!-- measured -->\n", "<!-- /measured -->"
+Columns = Mapping[str, Callable[[Any], str]]
+
+
+def main() -> None:
+    """Write the page anew."""
+    page = DOCS / "performance.md"
+    page.write_text(with_results(page.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+
+
+def with_results(page: str, folder: Path) -> str:
+    """The page with the tables of all result files in a folder between its marks."""
+    before, _, rest = page.partition(START)
+    _, _, after = rest.partition(END)
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    sections = [make(found[name]) for name, make in SECTIONS.items() if name in found]
+    return before + START + "\n" + "\n".join(sections) + "\n" + END + after
+
+
+def origin(content: Mapping[str, Any]) -> str:
+    """What made a file, where and when."""
+    made = content["environment"]
+    bfloat16 = "with" if made["native_bfloat16"] else "without"
+    return (
+        f"`{made['command']}`, {made['date']}, {made['cores']} cores ({made['cpu']}; {', '.join(made['flags'])}; "
+        f"{bfloat16} bfloat16), {made['threads']} threads, torch {made['torch']}.\n"
+    )
+
+
+def table(rows: Mapping[str, Any], columns: Columns, name: str = "") -> str:
+    """A table with a row for each entry."""
+    lines = [f"| {name} | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    lines += [
+        f"| {row} | " + " | ".join(text(values) for text in columns.values()) + " |" for row, values in rows.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def seconds(row: Mapping[str, Any]) -> str:
+    """The median, and the quartiles where there are several rounds."""
+    low, high = row["quartiles"]
+    return f"{row['seconds']:.3g}" + (f" ({low:.3g}-{high:.3g})" if row["rounds"] > 1 else "")
+
+
+def number(name: str, form: str = ".2f", suffix: str = "") -> Callable[[Any], str]:
+    """How to write one entry of a row."""
+    return lambda row: f"{row[name]:{form}}{suffix}"
+
+
+def forward(content: Mapping[str, Any]) -> str:
+    """Inference."""
+    columns = {
+        "seconds (quartiles)": seconds,
+        "times as fast": number("times_as_fast"),
+        "GFLOP": number("gflop", ".0f"),
+        "of the peak": number("share_of_peak", ".0%"),
+        "difference": number("difference", ".0e"),
+    }
+    peak = content["peak_gflops"]["float32"]["convolution"]
+    rows = {f"{case}: {way}": row for case, ways in content["cases"].items() for way, row in ways.items()}
+    return (
+        f"### Inference\n\n{origin(content)}\nThe peak is that of one large 3x3 convolution, {peak:.0f} GFLOP/s; "
+        "differences are shares of the largest logit; an area is the share of a support that its object covers.\n\n"
+        + table(rows, columns)
+    )
+
+
+def scaling(content: Mapping[str, Any]) -> str:
+    """Cost against sizes."""
+    columns = {name: number(name, ".3g") for name in ("plain", "fewshotseg")} | {"times": number("times_as_fast")}
+    parts = []
+    for name, measured in content["scaling"].items():
+        powers = ", ".join(f"{way} {power:.2f}" for way, power in measured["power"].items())
+        parts.append(table(measured["seconds"], columns, name) + f"\nGrows with the power: {powers}.\n")
+    return f"### Cost against size, shots and batch\n\n{origin(content)}\nSeconds of inference.\n\n" + "\n".join(parts)
+
+
+def train_step(content: Mapping[str, Any]) -> str:
+    """A step of training."""
+    columns = {
+        "seconds (quartiles)": seconds,
+        "as fast as the official step": number("times_as_fast_as_official"),
+        "as fast as it with frozen norms": number("times_as_fast"),
+    }
+    return (
+        f"### Training\n\n{origin(content)}\n"
+        + table(content["steps"], columns)
+        + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long.\n"
+    )
+
+
+def evaluation(content: Mapping[str, Any]) -> str:
+    """Evaluation."""
+    columns = {
+        "seconds": seconds,
+        "times as fast": number("times_as_fast"),
+        "mIoU": number("miou", ".6f"),
+    }
+    return f"### Evaluation\n\n{origin(content)}\n" + table(content["ways"], columns)
+
+
+def kmeans(content: Mapping[str, Any]) -> str:
+    """k-means beside its peers."""
+    ours = "fewshotseg"
+    rows = {}
+    for shape in content["shapes"]:
+        peers = {name: row for name, row in shape["rows"].items() if not name.startswith(ours)}
+        best = min(peers, key=lambda name: peers[name]["seconds"])
+        rows[f"B = {shape['batch']}, C = {shape['channels']}, n = {shape['clusters']}"] = {
+            "milliseconds": 1000 * shape["rows"][ours]["seconds"],
+            "best": best,
+            "times": 1 / peers[best]["times_as_fast"],
+            "channels_first": shape["rows"][f"{ours}, channels first"]["times_as_fast"] / peers[best]["times_as_fast"],
+            "wrong": shape["wrong_labels"],
+        }
+    columns = {
+        "milliseconds": number("milliseconds", ".3g"),
+        "quickest peer": number("best", ""),
+        "times as fast as it": number("times"),
+        "the same, channels first": number("channels_first"),
+        "labels unlike float64": number("wrong", ""),
+    }
+    return f"### k-means\n\n{origin(content)}\n3600 points, 10 rounds.\n\n" + table(rows, columns)
+
+
+def memory(content: Mapping[str, Any]) -> str:
+    """Peak memory."""
+    columns = {
+        "plain, MiB": number("plain", ".0f"),
+        "fewshotseg, MiB": number("fewshotseg", ".0f"),
+        "share": number("share"),
+    }
+    return f"### Peak memory\n\n{origin(content)}\n" + table(content["peak_mib"], columns)
+
+
+def imports(content: Mapping[str, Any]) -> str:
+    """Import time."""
+    return (
+        f"### Importing\n\n{origin(content)}\n`import fewshotseg` takes {content['ratio']:.2f} times as long as "
+        f"`import torchvision`, {content['extra_milliseconds']:.0f} ms more.\n"
+    )
+
+
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "forward": forward,
+    "forward-scaling": scaling,
+    "train_step": train_step,
+    "evaluation": evaluation,
+    "kmeans": kmeans,
+    "memory": memory,
+    "imports": imports,
+}
+
+if __name__ == "__main__":
+    main()

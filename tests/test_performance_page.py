@@ -1,14 +1,12 @@
 """The page on performance holds what the result files of the benchmarks hold."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
 from make_performance import END, RESULTS, START, with_results
 
-PAGE = (ROOT / "docs/performance.md").read_text(encoding="utf-8")
+PAGE = (RESULTS.parents[1] / "docs/performance.md").read_text(encoding="utf-8")
 
 
 def test_the_page_is_what_the_results_make_of_it():

@@ -109,7 +109,7 @@ def measure(batch: int, channels: int, clusters: int, peers: Mapping[str, Any], 
         OURS_FIRST: lambda: fs.cosine_kmeans(first, init, num_iters=NUM_ITERS),
     }
     trials = {peer: trial(make, unit[:1], unit_init[:1]) for peer, make in peers.items()}
-    quickest = min(seconds for seconds, _ in trials.values() if seconds is not None)
+    quickest = min((seconds for seconds, _ in trials.values() if seconds is not None), default=0.0)
     for peer, (seconds, outcome) in trials.items():
         if seconds is None:
             states[peer] = outcome
@@ -121,7 +121,8 @@ def measure(batch: int, channels: int, clusters: int, peers: Mapping[str, Any], 
             states[peer] = f"slow: {seconds:.2g} s an image, {seconds / quickest:.0f} times the quickest peer"
 
     seconds = interleaved(runs, rounds=options.rounds, device=options.device)
-    best = min((name for name in runs if name in peers), key=lambda name: statistics.median(seconds[name]))
+    timed = [name for name in runs if name in peers]
+    best = min(timed, key=lambda name: statistics.median(seconds[name]), default=OURS)
     return {
         "batch": batch,
         "channels": channels,

@@ -38,27 +38,26 @@ def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters:
     scores = points.new_zeros(len(points), num_clusters)
 
     labels = _nearest(points, centroids, scores)
-    sums = _sum(points, weights, labels, num_clusters)
-    largest = lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+    sums, lengths, some_zero = _sum(points, weights, labels, num_clusters)
+    largest = lengths
     for number in range(1, num_iters + 1):
-        moved_to = sums / lengths.clamp_min(torch.finfo(sums.dtype).tiny)
-        if not lengths.all():  # an empty cluster stays; one of zero vectors does not
-            moved_to = torch.where(_count(labels, valid, num_clusters)[:, None] > 0, moved_to, centroids)
-        centroids = moved_to
+        means = sums / lengths
+        if some_zero:  # an empty cluster keeps its centroid, one of zero vectors does not
+            means = torch.where(_count(labels, valid, num_clusters)[:, None] > 0, means, centroids)
+        centroids = means
         before, labels = labels, _nearest(points, centroids, scores)
-        differ = before != labels if valid is None else (before != labels) & valid
-        moved = differ.nonzero()[:, 0]
+        moved = (before != labels).nonzero()[:, 0]
         if len(moved) == 0:
             break
         if number < num_iters:
             rows = points.index_select(0, moved).mul_(weights.index_select(0, moved))
             sums.index_add_(0, labels.index_select(0, moved), rows)
             sums.index_add_(0, before.index_select(0, moved), rows, alpha=-1)
-            lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+            lengths = _lengths(sums)
             largest = torch.maximum(largest, lengths)
-            if (8 * lengths < largest).any():  # little is left of a sum but the rounding of all that went: afresh
-                sums = _sum(points, weights, labels, num_clusters)
-                largest = lengths = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+            if float((largest / lengths).max()) > 8:  # little is left but the rounding of all that went
+                sums, lengths, some_zero = _sum(points, weights, labels, num_clusters)
+                largest = lengths
     return centroids, labels, _count(labels, valid, num_clusters)
 
 
@@ -77,9 +76,19 @@ def _nearest(points: Tensor, centroids: Tensor, scores: Tensor) -> Tensor:
     return scores.max(dim=1).indices
 
 
-def _sum(points: Tensor, weights: Tensor, labels: Tensor, num_clusters: int) -> Tensor:
-    """``(K, C)``, the weighted sum of each cluster's points, which are read once and not copied."""
+def _sum(points: Tensor, weights: Tensor, labels: Tensor, num_clusters: int) -> tuple[Tensor, Tensor, bool]:
+    """The weighted sum of each cluster's points, ``(K, C)``, their lengths, and whether some sum is zero.
+
+    Points are read once and not copied.
+    """
     order = labels.int().argsort(stable=True).int()  # 32-bit indices are faster here
     sizes = labels.bincount(minlength=num_clusters)
     starts = (sizes.cumsum(0) - sizes).int()
-    return embedding_bag(order, points, starts, mode="sum", per_sample_weights=weights[order, 0])
+    sums = embedding_bag(order, points, starts, mode="sum", per_sample_weights=weights[order, 0])
+    return sums, _lengths(sums), not sums.any(dim=1).all()
+
+
+def _lengths(sums: Tensor) -> Tensor:
+    """``(K, 1)``, above zero even for a zero vector, to divide by."""
+    lengths: Tensor = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+    return lengths.clamp_min_(torch.finfo(sums.dtype).tiny)

@@ -45,7 +45,6 @@ class EfficientNetLiteBackbone(nn.Module):
 
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
-    halo = 2  # one 3x3 convolution of dilation 2 in the seventh stage
 
     def __init__(self, net: Any) -> None:
         super().__init__()

@@ -70,16 +70,6 @@ def test_the_backbone_is_the_network_up_to_the_dilation():
     assert backbone.mid_channels == 192 + 112
 
 
-def test_the_halo_is_how_far_the_last_step_looks():
-    backbone = fs.build_scnet("efficientnet_lite0", backbone_weights=package_state(), hidden_channels=4).backbone
-    deepest = torch.rand(1, 192, 9, 9)
-    changed = deepest.clone()
-    changed[..., 4, 4] += 1
-    with torch.no_grad():
-        rows, columns = (backbone.high(changed) != backbone.high(deepest)).any(dim=1)[0].nonzero().T
-    assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (4 - backbone.halo, 4 + backbone.halo)
-
-
 def test_its_images_are_those_of_its_training():
     pixels = torch.tensor([0.0, 127.0, 255.0])
     found = image_statistics(make_backbone("efficientnet_lite0"))

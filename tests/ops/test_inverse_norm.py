@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from _inputs import normal
+from fewshotseg.ops._kmeans_cpu import inverse_lengths
 from fewshotseg.ops._precision import inverse_norm
 
 MAGNITUDES = {torch.float32: [1e-36, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e36], torch.float64: [1e-300, 1e-160, 1.0, 1e300]}
@@ -57,3 +58,9 @@ class Inverse(torch.nn.Module):
 
 def test_no_vector_at_all():
     assert inverse_norm(torch.zeros(0, 3)).shape == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_look_gives_the_same(dtype):
+    for rows in (mixed(dtype).flatten(0, 1), normal(7, 33).to(dtype)):
+        assert_close(inverse_lengths(rows), inverse_norm(rows), rtol=1e-6 if dtype == torch.float32 else 1e-14, atol=0)

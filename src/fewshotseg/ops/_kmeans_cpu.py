@@ -32,7 +32,7 @@ def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters:
     """
     points = points.contiguous()  # rows in one piece: each is read in every round
     num_clusters = len(centroids)
-    weights = inverse_norm(points)
+    weights = inverse_lengths(points)
     if valid is not None:
         weights = weights * valid[:, None]
     scores = points.new_zeros(len(points), num_clusters)
@@ -92,3 +92,13 @@ def _lengths(sums: Tensor) -> Tensor:
     """``(K, 1)``, above zero even for a zero vector, to divide by."""
     lengths: Tensor = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
     return lengths.clamp_min_(torch.finfo(sums.dtype).tiny)
+
+
+def inverse_lengths(rows: Tensor) -> Tensor:
+    """``(N, C)`` to ``(N, 1)``, what `inverse_norm` gives, from one look at rows of ordinary length."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    limits = torch.finfo(rows.dtype)
+    ordinary = (lengths > limits.tiny**0.5 / limits.eps) & (lengths < limits.max)  # no square overflowed or vanished
+    if ordinary.all():
+        return 1 / lengths
+    return torch.where(ordinary, 1 / lengths, inverse_norm(rows))

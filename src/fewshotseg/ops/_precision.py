@@ -20,23 +20,10 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
-    """1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector. Extreme lengths are safe."""
-    if not is_at_hand(vectors):
-        return _scaled_inverse_norm(vectors, dim)
-    lengths: Tensor
-    if vectors.stride(dim) == 1:
-        lengths = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
-    else:  # several times faster than a norm where a vector does not lie in one piece of memory
-        lengths = vectors.square().sum(dim, keepdim=True).sqrt()
-    limits = torch.finfo(vectors.dtype)
-    ordinary = (lengths > limits.tiny**0.5 / limits.eps) & (lengths < limits.max)  # no square overflowed or vanished
-    if ordinary.all():
-        return 1 / lengths
-    return torch.where(ordinary, 1 / lengths, _scaled_inverse_norm(vectors, dim))
+    """1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector.
 
-
-def _scaled_inverse_norm(vectors: Tensor, dim: int) -> Tensor:
-    """Lengths relative to the largest component, so that squares neither overflow nor vanish."""
+    Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
+    """
     largest = torch.maximum(vectors.amax(dim, keepdim=True), -vectors.amin(dim, keepdim=True))
     safe = torch.where(largest > 0, largest, 1)
     # Squares and a sum: several times faster than a norm where vectors do not lie in one piece of memory.

@@ -1,7 +1,7 @@
 """Images of a data set as a model encodes them, each no more than once."""
 
 from collections.abc import Iterator, Sequence, Set
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -39,13 +39,13 @@ class EncodedImages:
         dtype: torch.dtype | None,
     ) -> None:
         self._model = model
-        self._episodes = episodes
         self._both = both if hasattr(model, "encode_both") and max_bytes > 0 else frozenset()
         self._like = like
         self._at_once = at_once
         self._dtype = dtype
         self._kept = LeastRecentlyUsed(max_bytes)
-        self._load = lru_cache(maxsize=2 * at_once)(self._decode)
+        # Of a function: a cache of a method would keep self, and with it gigabytes, until the garbage collector comes.
+        self._load = lru_cache(maxsize=2 * at_once)(partial(_decode, episodes))
 
     def queries(self, keys: Sequence[Key]) -> Any:
         """Images to segment, encoded and joined."""
@@ -90,15 +90,17 @@ class EncodedImages:
         images, masks, _ = zip(*map(self._load, keys), strict=True)
         return torch.stack(images).to(self._like), torch.stack(masks).to(self._like.device)
 
-    def _decode(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
-        sample = self._episodes.sample(*key)
-        return *self._episodes.transform(*sample), sample.mask.as_subclass(Tensor)
-
     def _apart(self, encoding: Any, count: int) -> Iterator[Any]:
         """The encodings of single images as they are kept, each with memory of its own."""
         for row in range(count):
             parts = [part[row : row + 1].clone() if count > 1 and _is_tensor(part) else part for part in encoding]
             yield _cast(_like(encoding, parts), self._dtype)
+
+
+def _decode(episodes: EpisodeDataset, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+    """Image and mask after the transform, and the mask before."""
+    sample = episodes.sample(*key)
+    return *episodes.transform(*sample), sample.mask.as_subclass(Tensor)
 
 
 def joined(encodings: Sequence[Any]) -> Any:

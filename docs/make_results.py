@@ -625,9 +625,7 @@ def draw_curves(study: Study, path: Path) -> None:
                     lw=1.2,
                 )
     axes[1].axhline(0.5, color="#8C8C8C", lw=0.6)
-    for axis, title in zip(
-        axes, ("1-shot mIoU (%), part of the test episodes", "largest probability", "training loss"), strict=True
-    ):
+    for axis, title in zip(axes, ("1-shot mIoU (%)", "largest probability", "training loss"), strict=True):
         axis.set(title=title, xlabel="iteration")
         axis.grid(axis="y", alpha=0.3)
     axes[0].legend(fontsize=7)

@@ -1,7 +1,7 @@
-"""Makes images/one-shot.png: what the model of the package answers from one example, on images that anyone has.
+"""Makes images/one-shot.png: what a model answers from one example, on images that anyone has.
 
     pip install "fewshotseg[lite,examples]" scikit-image
-    python docs/make_one_shot_picture.py
+    python docs/make_one_shot_picture.py head.pth
 
 All images come with scikit-image, which says of them: astronaut, "released into the public domain" (NASA); rocket,
 "released in the public domain" (SpaceX); camera, "CC0 by the photographer (Lav Varshney)". The outlines of the examples
@@ -85,7 +85,7 @@ def show(axes: Axes, image: np.ndarray, title: str) -> None:
 
 
 if __name__ == "__main__":
-    model = sys.argv[1] if len(sys.argv) > 1 else "scnet-lite0"
+    model = sys.argv[1]
     drawn = BytesIO()
     picture(fs.FewShotPredictor.from_pretrained(model)).savefig(drawn, dpi=100)
     Image.open(drawn).convert("RGB").quantize(128).save(Path(__file__).parent / "images/one-shot.png", optimize=True)

@@ -400,9 +400,9 @@ def main_section(study: Study) -> list[str]:
         "SCNet minus PFENet, equal seeds and episodes:",
         differences_by_fold(study, "scnet", "pfenet"),
         f"FB-IoU, SCNet minus PFENet: {interval(fb['1-shot'])} with one support, {interval(fb['5-shot'])} with five. "
-        f"SCNet finds {interval(study.against('scnet', 'pfenet', '1-shot', 'found'))} percentage points more of the "
-        f"objects' pixels, and {interval(study.against('scnet', 'pfenet', '1-shot', 'right'))} more of its answer is "
-        "right (1-shot, means over classes).",
+        "With one support, the share of the objects' pixels that is found differs by "
+        f"{interval(study.against('scnet', 'pfenet', '1-shot', 'found'))} percentage points, the share of the answer "
+        f"that is right by {interval(study.against('scnet', 'pfenet', '1-shot', 'right'))} (means over classes).",
     ]
     parts += floor_sentences(study)
     gain = {"1-shot": 2.2, "5-shot": 4.1}
@@ -579,6 +579,7 @@ def limits(study: Study) -> list[str]:
     seeds = {len({result["seed"] for result in study.of(row)}) for row in ("pfenet", "scnet")}
     return [
         "## What this does not show",
+        "Ablations without a section have no result here. "
         "A small frozen backbone, small images, a part of VOC's training images and short training with AdamW are not "
         f"the paper's setting. With {max(seeds)} seeds an interval is wide: differences inside it may be real and not "
         "seen. One set of test episodes was used for all, so that rows compare well and their absolute level less so. "

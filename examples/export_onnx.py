@@ -1,6 +1,6 @@
 """Export a trained model as ONNX and torch.export programs that need neither this package nor its Python code.
 
-    python examples/export_onnx.py scnet-lite0 --size 241 --out exported/
+    python examples/export_onnx.py run/last.pth --size 241 --out exported/
     python examples/export_onnx.py run/last.pth --shots 5 --out exported/
 
 Leaves support.onnx, query.onnx, support.pt2 and query.pt2 in --out, each with all weights it needs. "support" encodes
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="export_onnx.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("model", help="of the package, such as scnet-lite0, or a .pth of train.py")
+    add("model", help="a .pth of train.py or export_head.py")
     add("--size", type=int, help="height and width of all images (default: as the model was trained)")
     add("--shots", type=int, default=1, help="annotated examples (default: 1)")
     add("--out", type=Path, required=True, help="folder for the four files")

@@ -1,7 +1,7 @@
 """Does an answer follow its example, or does it find whatever stands out? Asked on photographs that show two classes.
 
-    python examples/follow_support.py voc12_val                                  # the model that comes with the package
-    python examples/follow_support.py voc12_val --model run/last.pth             # one of train.py
+    python examples/follow_support.py voc12_val --model run/last.pth             # of train.py
+    python examples/follow_support.py voc12_val --model head.pth                 # of export_head.py
     python examples/follow_support.py voc12_val --model prototypes               # nothing trained, for comparison
 
 mIoU on images of a class cannot tell: who finds the main object without a look at the example scores well there. Here
@@ -21,7 +21,6 @@ from torch import Tensor
 import fewshotseg as fs
 from benchmark_data import open_folder
 from fewshotseg.data import SegmentationSource
-from fewshotseg.models import load_pretrained
 from prototypes import NearestPrototype
 from train import load_model
 
@@ -101,10 +100,10 @@ def iou(answer: Tensor, target: Tensor) -> float:
 
 
 def open_predictor(name: str, size: int | None) -> fs.FewShotPredictor:
-    """Of a name as in `load_pretrained`, of ``"prototypes"`` with that model's backbone, or of a checkpoint."""
+    """Of a checkpoint, of a head, or of ``"prototypes"`` on EfficientNet-Lite0."""
     if name == "prototypes":
-        model, trained_size, _ = load_pretrained("scnet-lite0")
-        return fs.FewShotPredictor(NearestPrototype(model.backbone).eval(), size=size or trained_size)
+        backbone = fs.build_scnet("efficientnet_lite0", backbone_weights="package").backbone
+        return fs.FewShotPredictor(NearestPrototype(backbone).eval(), size=size or 241)
     if Path(name).name in {"last.pth", "best.pth"}:
         model, saved = load_model(name)
         return fs.FewShotPredictor(model, size=size or saved["data"]["protocol"]["train_size"])
@@ -117,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="follow_support.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="a folder with images/ and masks/, or VOC 2012")
-    parser.add_argument("--model", default="scnet-lite0", help="of the package, a file, or prototypes")
+    parser.add_argument("--model", required=True, help="a file, or prototypes")
     parser.add_argument("--images", type=int, default=100, help="with two classes (default: 100)")
     parser.add_argument("--size", type=int, help="side in pixels (default: what the model was trained with)")
     options = parser.parse_args(arguments)

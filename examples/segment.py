@@ -1,12 +1,11 @@
-"""Segment your own photographs by one or a few examples, with the model that comes with the package.
+"""Segment your own photographs by one or a few examples, with a model that you trained.
 
-    python examples/segment.py --support photo.jpg --mask mask.png --query holiday/*.jpg --out found/
-    python examples/segment.py --support a.jpg b.jpg --mask a.png b.png --query holiday/ --out found/
-    python examples/segment.py --support photo.jpg --box 120 40 380 300 --query 'holiday/*.jpg' --out found/
+    python examples/segment.py --model last.pth --support photo.jpg --mask mask.png --query *.jpg --out found/
+    python examples/segment.py --model last.pth --support a.jpg b.jpg --mask a.png b.png --query photos/ --out found
+    python examples/segment.py --model head.pth --support photo.jpg --box 120 40 380 300 --query '*.jpg' --out found
 
 Leaves NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is certain) and NAME-overlay.jpg in --out for
-every NAME of a query, all of the query's size. The default model needs pip install "fewshotseg[lite]" and downloads
-nothing.
+every NAME of a query, all of the query's size.
 
 In a mask file every pixel that is neither 0 (black) nor transparent is the object: 255 or 1, or palette indices. Where
 a value marks pixels that are neither object nor background, as 255 does in masks of PASCAL VOC, name it with --void. A
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--void", type=int, metavar="VALUE", help="pixels of masks with this value are neither object nor background")
     add("--query", nargs="+", required=True, help="photographs to segment, folders of them, or patterns like '*.jpg'")
     add("--out", type=Path, required=True, help="folder of the results")
-    add("--model", default="scnet-lite0", help="of the package, or a .pth of train.py (default: scnet-lite0)")
+    add("--model", required=True, help="a .pth of train.py or export_head.py")
     add("--size", type=int, help="pixels of the longer side as the model sees it (default: as it was trained)")
     add("--device", help="such as cpu or cuda:1 (default: CUDA where there is any)")
     options = parser.parse_args(arguments)

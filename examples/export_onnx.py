@@ -26,7 +26,7 @@ from typing_extensions import override
 import fewshotseg as fs
 from fewshotseg.models import Support
 from fewshotseg.models.backbones import image_statistics
-from fewshotseg.models.pretrained import load_pretrained
+from open_model import open_model
 
 TOLERANCE = 1e-4
 """Of the largest logit."""
@@ -203,17 +203,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             path = options.out / f"{half}.{kind}"
             print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
         print(f"{kind}: logits differ from the model's by {difference:.1e} of the largest")
-
-
-def open_model(name: str) -> tuple[fs.SCNet, int]:
-    """A model of the package or a checkpoint of train.py, and its size."""
-    if not name.endswith(".pth"):
-        pretrained = load_pretrained(name)
-        return pretrained.model, pretrained.size
-    from train import load_model
-
-    model, saved = load_model(name)
-    return model, saved["data"]["protocol"]["test_size"]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from torch import Tensor
 import fewshotseg as fs
 from benchmark_data import open_folder
 from fewshotseg.data import SegmentationSource
+from open_model import open_model
 from prototypes import NearestPrototype
-from train import load_model
 
 
 class Followed(NamedTuple):
@@ -100,14 +100,12 @@ def iou(answer: Tensor, target: Tensor) -> float:
 
 
 def open_predictor(name: str, size: int | None) -> fs.FewShotPredictor:
-    """Of a checkpoint, of a head, or of ``"prototypes"`` on EfficientNet-Lite0."""
+    """With a trained model, see `open_model`, or ``"prototypes"`` on EfficientNet-Lite0."""
     if name == "prototypes":
         backbone = fs.build_scnet("efficientnet_lite0", backbone_weights="package").backbone
         return fs.FewShotPredictor(NearestPrototype(backbone).eval(), size=size or 241)
-    if Path(name).name in {"last.pth", "best.pth"}:
-        model, saved = load_model(name)
-        return fs.FewShotPredictor(model, size=size or saved["data"]["protocol"]["train_size"])
-    return fs.FewShotPredictor.from_pretrained(name, size=size)
+    model, trained_size = open_model(name)
+    return fs.FewShotPredictor(model, size=size or trained_size)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -25,6 +25,7 @@ import torch
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 import fewshotseg as fs
+from open_model import open_model
 
 RED = (228, 0, 43)
 
@@ -208,15 +209,10 @@ def box_mask(photo: Image.Image, box: Sequence[int]) -> np.ndarray:
 
 
 def open_predictor(model: str, size: int | None, device: str | None) -> fs.FewShotPredictor:
-    """A predictor with a model of the package or a checkpoint of train.py."""
+    """A predictor with a trained model, see `open_model`."""
+    network, trained_size = open_model(model)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if not model.endswith(".pth"):
-        return fs.FewShotPredictor.from_pretrained(model, size=size, device=device)
-    from train import load_model
-
-    network, saved = load_model(model)
-    size = saved["data"]["protocol"]["test_size"] if size is None else size
-    return fs.FewShotPredictor(network, size=size, device=device)
+    return fs.FewShotPredictor(network, size=trained_size if size is None else size, device=device)
 
 
 if __name__ == "__main__":

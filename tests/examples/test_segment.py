@@ -196,6 +196,10 @@ def test_the_models_of_the_package_have_names(files, capsys, tmp_path, monkeypat
     save_pretrained(model, path, backbone="efficientnet_lite0", config=config, size=65, origin={})
     run(files, "scnet-lite0")
     assert (files / "out" / "second-mask.png").exists()
+    named = (files / "out" / "second-probability.png").read_bytes()
+    (files / "out" / "second-probability.png").unlink()
+    run(files, str(path))  # the file itself, as export_head.py leaves it
+    assert (files / "out" / "second-probability.png").read_bytes() == named
 
 
 @pytest.mark.parametrize(

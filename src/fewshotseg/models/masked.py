@@ -29,8 +29,8 @@ def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
     if blocks is None or backbone.training or not is_at_hand(masked):
         high: Tensor = backbone.high(masked)
         return high
-    images = zip(masked.split(1), foreground, strict=True)  # type: ignore[no-untyped-call]
-    return torch.cat([_inside_box(blocks, maps, mask) for maps, mask in images])
+    images = zip(masked, foreground, strict=True)
+    return torch.cat([_inside_box(blocks, maps[None], mask) for maps, mask in images])
 
 
 def _inside_box(blocks: Sequence[nn.Module], masked: Tensor, mask: Tensor) -> Tensor:

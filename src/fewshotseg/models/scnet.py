@@ -313,28 +313,28 @@ class SCNet(nn.Module):
     @torch.no_grad()
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        deepest, *others = self._stage("mid", folded(self.backbone).mid, images)
+        deepest, *others = self._stage("mid", lambda backbone, inputs: backbone.mid(inputs), images)
         size = (deepest.shape[2], deepest.shape[3])
         return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest
 
     @torch.no_grad()
     def _high(self, deepest: Tensor) -> Tensor:
-        (high,) = self._stage("high", lambda maps: (folded(self.backbone).high(maps),), deepest)
+        (high,) = self._stage("high", lambda backbone, maps: (backbone.high(maps),), deepest)
         return high
 
     @torch.no_grad()
     def _high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        backbone = folded(self.backbone)
-        (high,) = self._stage("masked", lambda *masked: (masked_high(backbone, *masked),), deepest, foreground)
+        (high,) = self._stage("masked", lambda *masked: (masked_high(*masked),), deepest, foreground)
         return high
 
-    def _stage(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    def _stage(self, name: str, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run a step of the backbone, from memory where it can; on a CPU image by image, which is faster there."""
         if self.training and self.norm_stats == "batch":
-            return stage(*inputs)  # an image's features depend on the others
+            return step(self.backbone, *inputs)  # an image's features depend on the others
         if self.memory is not None:
-            return self.memory(name, stage, *inputs)
+            return self.memory(name, lambda *image: step(folded(self.backbone), *image), *inputs)
+        backbone = folded(self.backbone)
         if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
-            return stage(*inputs)
-        parts = [stage(*(each[None] for each in image)) for image in zip(*inputs, strict=True)]
+            return step(backbone, *inputs)
+        parts = [step(backbone, *(each[None] for each in image)) for image in zip(*inputs, strict=True)]
         return tuple(torch.cat(maps) for maps in zip(*parts, strict=True))

@@ -47,6 +47,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fewshotseg as fs
+from cases import settings
 from timing import RESULTS, environment, interleaved, ratio, save, summary, table
 
 NUM_POINTS, NUM_ITERS = 3600, 10
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             print_shape(shapes[-1])
         content = {
             "environment": environment() | {"peers": {peer: version(peer) for peer in peers}, "missing": missing},
-            "settings": vars(options) | {"out": str(options.out)},
+            "settings": settings(options),
             "shapes": shapes,
         }
     print(table({name_of(shape): shape["ratios"] for shape in shapes}))

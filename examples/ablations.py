@@ -2,7 +2,7 @@
 
     python examples/ablations.py table3 synthetic --seeds 0 1 2        # n, the number of background prototypes
     python examples/ablations.py table4 synthetic --folds 0 1          # prototypes from the support or the query
-    python examples/ablations.py table5 folders --data photographs/ --backbone-weights IMAGENET1K_V1    # lambda
+    python examples/ablations.py table5 folders --data photographs/    # lambda
     python examples/ablations.py table6 pascal --data VOC2012/ --backbone-weights IMAGENET1K_V1 --paper # regions
     python examples/ablations.py silent synthetic --values baseline zeros/query shared/query   # what is left open
     python examples/ablations.py fig2 pascal --data VOC2012/           # novel objects hidden in training images

@@ -1,7 +1,7 @@
 """Train SCNet, or PFENet (lambda = 0), as their papers do, on one fold of a benchmark.
 
     python examples/train.py synthetic                                  # images made by the package, no download
-    python examples/train.py folders --data photographs/ --backbone-weights IMAGENET1K_V1
+    python examples/train.py folders --data photographs/
     python examples/train.py folders --data photographs/ --fold all                 # a model to use: on all classes
     python examples/train.py pascal --data VOC2012/ --fold 0 --backbone-weights IMAGENET1K_V1 --workers 8
     python examples/train.py coco --data COCO2014/ --model self_contrast_weight=0

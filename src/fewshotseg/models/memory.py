@@ -38,14 +38,21 @@ class FeatureMemory:
 
     def __call__(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """What ``stage`` makes of a batch, image by image, from memory where it can."""
-        parts = []
-        for images in zip(*inputs, strict=True):
-            key = (name, *map(_digest, images))
-            parts.append(self._kept.get(key, partial(self._run, stage, [image[None] for image in images])))
-        return tuple(torch.cat(maps).to(inputs[0].dtype) for maps in zip(*parts, strict=True))
 
-    def _run(self, stage: Callable[..., tuple[Tensor, ...]], images: list[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(features.to(self._dtype or features.dtype) for features in stage(*images))
+        def recall(*image: Tensor) -> tuple[Tensor, ...]:
+            maps: tuple[Tensor, ...] = self._kept.get((name, *map(_digest, image)), partial(self._run, stage, image))
+            return maps
+
+        return tuple(maps.to(inputs[0].dtype) for maps in image_by_image(recall, *inputs))
+
+    def _run(self, stage: Callable[..., tuple[Tensor, ...]], image: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(features.to(self._dtype or features.dtype) for features in stage(*image))
+
+
+def image_by_image(stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    """What ``stage`` makes of a batch, called with one image of each of ``inputs`` at a time."""
+    parts = [stage(*(each[None] for each in image)) for image in zip(*inputs, strict=True)]
+    return tuple(torch.cat(maps) for maps in zip(*parts, strict=True))
 
 
 def _digest(image: Tensor) -> bytes:

@@ -1,6 +1,7 @@
 """SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, Self
 
 import torch
@@ -13,7 +14,7 @@ from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.folding import folded
 from fewshotseg.models.masked import masked_high
-from fewshotseg.models.memory import FeatureMemory
+from fewshotseg.models.memory import FeatureMemory, image_by_image
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
 from fewshotseg.ops import (
     expand_prototypes,
@@ -336,5 +337,4 @@ class SCNet(nn.Module):
         backbone = folded(self.backbone)
         if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
             return step(backbone, *inputs)
-        parts = [step(backbone, *(each[None] for each in image)) for image in zip(*inputs, strict=True)]
-        return tuple(torch.cat(maps) for maps in zip(*parts, strict=True))
+        return image_by_image(partial(step, backbone), *inputs)

@@ -13,6 +13,7 @@ backbone. docs/make_results.py turns the files into tables and pictures. Other o
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -47,6 +48,8 @@ from prototypes import NearestPrototype
 from recipes import RECIPES, Recipe, add_recipe_arguments, recipe_from
 
 SHOTS = (1, 5)
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+"""Probabilities from which on a pixel could count as foreground; results are of one half, as everybody's."""
 WATCHED_EPISODES = 100
 FORMAT = "fewshotseg study 1"
 
@@ -116,12 +119,13 @@ def cells(rows: Sequence[str] | None, folds: Sequence[int] | None, seeds: Sequen
 
 
 class Counted(fs.FewShotIoU):
-    """Keeps what it counted of each episode, and how sure the surest pixel was.
+    """Keeps what it counted of each episode, how sure the surest pixel was, and what other thresholds would give.
 
     Attributes:
         episodes: Class, and pixels that are foreground in answer and target, in either, and in the target; in the order
             in which `fewshotseg.evaluate` comes to them.
         top: The largest probability of foreground.
+        at: A metric for each of `THRESHOLDS`.
     """
 
     def reset(self) -> None:
@@ -129,6 +133,7 @@ class Counted(fs.FewShotIoU):
         super().reset()
         self.episodes: list[tuple[int, ...]] = []
         self.top = 0.0
+        self.at = {threshold: fs.FewShotIoU(self.class_ids) for threshold in THRESHOLDS}
 
     def update(self, prediction: Tensor, target: Tensor, class_ids: int | Sequence[int] | Tensor) -> None:
         """Count an episode, of a batch of one."""
@@ -137,7 +142,10 @@ class Counted(fs.FewShotIoU):
         foreground, truth = (prediction[:, 1] > prediction[:, 0]) & scored, target == 1
         counts = (part.sum() for part in (foreground & truth, foreground | truth, truth))
         self.episodes.append((int(torch.as_tensor(class_ids)), *map(int, counts)))
-        self.top = max(self.top, float((prediction[:, 1] - prediction[:, 0]).max().sigmoid()))
+        margin = prediction[:, 1] - prediction[:, 0]
+        self.top = max(self.top, float(margin.max().sigmoid()))
+        for threshold, metric in self.at.items():
+            metric.update(margin > math.log(threshold / (1 - threshold)), target, class_ids)
 
 
 class QueryMemory(fs.FeatureMemory):
@@ -252,6 +260,7 @@ def measure(model: Any, episodes: EpisodeDataset, benchmark: Benchmark, data: Da
     return {
         **report.to_dict(),
         "top": round(metric.top, 4),
+        "at": {str(threshold): metric.compute().miou for threshold, metric in metric.at.items()},
         "episodes_hash": episodes_hash(episodes.specs),
         "counts": metric.episodes,
     }

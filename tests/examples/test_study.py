@@ -73,12 +73,22 @@ def test_every_cell_has_a_file_with_its_numbers(finished):
                 assert both <= truth <= either
                 ious.append(both / either)
             assert report["miou"] == pytest.approx(np.mean(ious))
+            assert report["at"]["0.5"] == report["miou"]
+            assert len(set(report["at"].values())) > 1 or report["top"] < 0.2
     scnet = results["scnet-fold1-seed0.json"]
     assert [point["iteration"] for point in scnet["watched"]] == [2, 4]
     assert {"main", "aux", "self_contrast_main", "self_contrast_aux"} < scnet["losses"][-1].keys()
     assert "self_contrast_main" not in results["pfenet-fold1-seed0.json"]["losses"][-1]
     assert scnet["recipe"]["model"]["self_contrast_weight"] == 0.5
     assert "watched" not in results["prototypes-fold1-seed0.json"]
+
+
+def test_other_thresholds_count_other_pixels():
+    metric = study.Counted([3])
+    probability, target = torch.tensor([[[0.1, 0.35, 0.55, 0.9]]]), torch.tensor([[[0, 1, 1, 1]]])
+    metric.update(torch.stack([1 - probability, probability], dim=1).log(), target, 3)
+    found = {threshold: at.compute().miou for threshold, at in metric.at.items()}
+    assert found == pytest.approx({0.2: 1, 0.3: 1, 0.4: 2 / 3, 0.5: 2 / 3, 0.6: 1 / 3, 0.7: 1 / 3})
 
 
 def test_rows_share_test_episodes_and_differ_in_their_setting_alone(finished):

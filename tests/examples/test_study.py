@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -329,6 +330,17 @@ def test_a_page_of_any_prefix_of_the_study(make_results, finished):
         assert ("Table 3" in text) == (number == 4)
     value = 100 * json.loads(files[1].read_text())["results"]["1-shot"]["miou"]
     assert f"| PFENet (λ = 0)         | {value:6.1f} |" in text
+
+
+def test_thresholds_against_literals(make_results, tmp_path):
+    at = {"pfenet": {"0.4": 0.5, "0.5": 0.3}, "scnet": {"0.4": 0.45, "0.5": 0.4}}
+    for row, mious in at.items():
+        results = {shots: {"at": mious, "episodes_hash": shots} for shots in ("1-shot", "5-shot")}
+        content = {"row": row, "fold": 0, "seed": 0, "results": results}
+        (tmp_path / f"{row}.json").write_text(json.dumps(content))
+    section = "\n".join(make_results.threshold_section(make_results.Study(tmp_path.glob("*.json"))))
+    assert re.search(r"SCNet − PFENet, 1-shot +\| +-5.0 \| +\+10.0 \|", section)
+    assert "PFENet is best at 0.4, SCNet at 0.4, and there the difference is -5.0 instead of +10.0" in section
 
 
 @pytest.mark.skipif(not (DOCS / "results").exists(), reason="no result files")

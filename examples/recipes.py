@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from benchmark_data import eval_transform
-from fewshotseg import SCNetConfig
+from fewshotseg import SCNet, SCNetConfig
 from fewshotseg.data import EvaluationProtocol, pfenet_train, scnet_train
 from fewshotseg.models.backbones import image_statistics
 
@@ -33,6 +33,10 @@ class Recipe:
             ``"none"``: that resize alone, so that ``memory_gb`` has every image after an epoch.
         scale: Of PFENet's augmentation.
         shots: Supports of a training episode. The papers train with one and test that model with five, too.
+        hard_share: Of training episodes that cannot be answered without a look at the support, see `HardSpecs`.
+        start: From ``"random"`` weights; or ``"comparing"``: both reducers begin as one, and the head with weights of
+            the prototype opposite to those of the query, so that it begins with their difference.
+        reducer_dropout: In training, of channels of queries and of supports, each on its own.
         optimizer: ``"sgd"`` or, to learn something in a thousand iterations, ``"adamw"``.
         lr: The learning rate at the start, as the optimizer uses it: ten times what the papers quote, as PFENet's code
             multiplies that by 10.
@@ -66,6 +70,9 @@ class Recipe:
     augmentation: Literal["pfenet", "scnet", "mirror", "none"] = "pfenet"
     scale: tuple[float, float] = (0.9, 1.1)
     shots: int = 1
+    hard_share: float = 0.0
+    start: Literal["random", "comparing"] = "random"
+    reducer_dropout: float = 0.5
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.025
     momentum: float = 0.9
@@ -93,6 +100,9 @@ class Recipe:
         for name in ("pretrain", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("hard_share", "reducer_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive, got {self.lr}")
         if self.batch % self.micro_batches:
@@ -114,12 +124,30 @@ class Recipe:
             return scnet_train(protocol.train_size, **image_statistics(backbone))
         return pfenet_train(protocol.train_size, scale=self.scale, **image_statistics(backbone))
 
+    def prepare(self, model: SCNet, *, new: bool) -> None:
+        """Give a model the dropout of this recipe, and a new one its first weights."""
+        if new and self.start == "comparing":
+            start_comparing(model)
+        for reducer in (model.reduce_query, model.reduce_support):
+            for module in reducer.modules():
+                if isinstance(module, nn.Dropout2d):
+                    module.p = self.reducer_dropout
+
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """An optimizer of what is to be trained."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@torch.no_grad()
+def start_comparing(model: SCNet) -> None:
+    """Weights with which the head begins with differences of query and prototype, and both in the same terms."""
+    model.reduce_support.load_state_dict(model.reduce_query.state_dict())
+    for conv, _ in model.head.merge:
+        channels = conv.out_channels
+        conv.weight[:, channels : 2 * channels] = -conv.weight[:, :channels]
 
 
 PASCAL = Recipe()
@@ -162,6 +190,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--augmentation", choices=("pfenet", "scnet", "mirror", "none"),
         help="PFENet's, SCNet's text's, mirroring alone, or none")  # fmt: skip
     add("--shots", type=int, metavar="S", help="supports of a training episode (default: 1)")
+    add("--hard-share", type=float, help="of training episodes that need a look at the support (default: 0)")
+    add("--start", choices=("random", "comparing"), help="weights to begin with (default: random)")
+    add("--reducer-dropout", type=float, help="of channels of queries and of supports (default: 0.5, as PFENet)")
     add("--optimizer", choices=("sgd", "adamw"), help="(PASCAL and COCO: sgd)")
     add(
         "--lr", type=float, help="the true rate at the start (PASCAL 0.025, COCO 0.05: ten times what the papers quote)"

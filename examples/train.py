@@ -44,6 +44,7 @@ from benchmark_data import (
 )
 from fewshotseg.data import EpisodeDataset, EvaluationProtocol, padded_eval
 from fewshotseg.results import versions
+from hard_episodes import HardSpecs
 from processes import Place, joined_processes
 from recipes import RECIPES, Recipe, add_recipe_arguments, recipe_from
 from run_folder import RunFolder, read_checkpoint
@@ -261,6 +262,7 @@ def initial_state(
     if saved is not None:
         weights = {name: value for name, value in saved["model"].items() if name.startswith("backbone.")}
     model = fs.build_scnet(backbone, backbone_weights=weights, **asdict(recipe.model)).to(device)
+    recipe.prepare(model, new=saved is None)
     if recipe.memory_gb:
         model.memory = fs.FeatureMemory(int(recipe.memory_gb * 2**30))
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "float16")
@@ -282,16 +284,20 @@ def training_episodes(
     recipe: Recipe, data: DataSettings, benchmark: Benchmark, backbone: nn.Module, total: int
 ) -> EpisodeDataset:
     """All episodes of a run, those of iteration t from number ``t * batch`` on."""
-    return EpisodeDataset(
-        benchmark.train,
-        benchmark.split.base,
+    train, base, seed = benchmark.train, benchmark.split.base, recipe.seed
+    episodes = EpisodeDataset(
+        train,
+        base,
         shots=recipe.shots,
         length=total * recipe.batch,
-        seed=recipe.seed,
+        seed=seed,
         transform=recipe.augment(data.protocol, backbone),
         min_area=data.protocol.min_area,
         ignore_classes=benchmark.split.novel if data.protocol.novel_in_training == "ignore" else (),
     )
+    if recipe.hard_share:
+        episodes.specs = HardSpecs(episodes.specs, train, base, share=recipe.hard_share, seed=seed)
+    return episodes
 
 
 def validation_episodes(

@@ -4,18 +4,24 @@
     python examples/export_head.py run/last.pth my-head.pth --data "what was trained on" --command "how"
 
 The backbone must be one whose weights an installed package holds, such as efficientnet_lite0.
+
+Objects of new classes get lower probabilities than those trained on. With --threshold, the head is given another bias,
+so that what had that probability has one half.
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from fewshotseg import SCNetConfig
 from fewshotseg.models import save_pretrained
 from train import load_model
 
 
-def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str) -> None:
+def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str, threshold: float = 0.5) -> None:
     """Write the head of a checkpoint.
 
     Args:
@@ -23,11 +29,17 @@ def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str) 
         out: Where to.
         data: What it was trained on, in words.
         command: How it was trained.
+        threshold: The probability of foreground that becomes one half.
 
     Raises:
-        ValueError: If the checkpoint is none, or its backbone's weights are not those of an installed package.
+        ValueError: If ``threshold`` is no probability, the checkpoint is none, or its backbone's weights are
+            not those of an installed package.
     """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
     model, saved = load_model(checkpoint)
+    with torch.no_grad():
+        model.head.classifier[-1].bias[1] -= math.log(threshold / (1 - threshold))
     recipe = {name: value for name, value in saved["recipe"].items() if name not in {"model", "backbone_weights"}}
     save_pretrained(
         model,
@@ -38,6 +50,7 @@ def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str) 
         origin={
             "data": data,
             "command": command,
+            "threshold": threshold,
             "recipe": recipe,
             "protocol": f"{saved['protocol']} ({saved['protocol_hash']}), fold {saved['data']['fold']}",
             "iteration": saved["iteration"],
@@ -55,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="the file to write, ending in .pth")
     parser.add_argument("--data", required=True, help="what it was trained on, to be kept with it")
     parser.add_argument("--command", required=True, help="how it was trained, to be kept with it")
+    parser.add_argument("--threshold", type=float, default=0.5, help="what becomes one half (default: 0.5)")
     options = parser.parse_args(arguments)
     try:
         export(**vars(options))

@@ -1,5 +1,6 @@
 """From a training run to a predictor: the exported head answers as the checkpoint does."""
 
+import math
 import re
 
 import numpy as np
@@ -43,6 +44,22 @@ def test_the_head_of_a_run_answers_as_its_checkpoint(checkpoint, tmp_path, capsy
     assert (origin["data"], origin["command"], origin["iteration"]) == (NOTES[1], NOTES[3], 1)
     assert origin["recipe"]["optimizer"] == "adamw"
     assert str(tmp_path) not in str(origin)
+
+
+def test_a_threshold_becomes_one_half(checkpoint, tmp_path):
+    predictors = []
+    for threshold in ("0.5", "0.2"):
+        out = tmp_path / f"{threshold}.pth"
+        export_head.main([checkpoint, str(out), *NOTES, "--threshold", threshold])
+        predictors.append(fs.FewShotPredictor.from_pretrained(out))
+    photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    answers = []
+    for predictor in predictors:
+        predictor.set_support(photo, np.ones((60, 90), bool))
+        answers.append(predictor.predict(photo).probability.logit())
+    assert_close(answers[1], answers[0] + math.log(4), atol=5e-3, rtol=0)
+    with pytest.raises(SystemExit):
+        export_head.main([checkpoint, str(tmp_path / "head.pth"), *NOTES, "--threshold", "1"])
 
 
 def test_other_checkpoints_are_refused(tmp_path, capsys, checkpoint):

@@ -6,7 +6,7 @@
 The backbone must be one whose weights an installed package holds, such as efficientnet_lite0.
 
 Objects of new classes get lower probabilities than those trained on. With --threshold, the head is given another bias,
-so that what had that probability has one half.
+so that what had that probability has one half. With --size, photographs are brought to another size than in training.
 """
 
 import argparse
@@ -21,7 +21,15 @@ from fewshotseg.models import save_pretrained
 from train import load_model
 
 
-def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str, threshold: float = 0.5) -> None:
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    data: str,
+    command: str,
+    threshold: float = 0.5,
+    size: int | None = None,
+) -> None:
     """Write the head of a checkpoint.
 
     Args:
@@ -30,6 +38,7 @@ def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str, 
         data: What it was trained on, in words.
         command: How it was trained.
         threshold: The probability of foreground that becomes one half.
+        size: The side in pixels to be used at; by default that of training.
 
     Raises:
         ValueError: If ``threshold`` is no probability, the checkpoint is none, or its backbone's weights are
@@ -46,7 +55,7 @@ def export(checkpoint: str | Path, out: str | Path, *, data: str, command: str, 
         out,
         backbone=recipe["backbone"],
         config=SCNetConfig(**saved["recipe"]["model"]),
-        size=saved["data"]["protocol"]["train_size"],
+        size=size or saved["data"]["protocol"]["train_size"],
         origin={
             "data": data,
             "command": command,
@@ -69,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="what it was trained on, to be kept with it")
     parser.add_argument("--command", required=True, help="how it was trained, to be kept with it")
     parser.add_argument("--threshold", type=float, default=0.5, help="what becomes one half (default: 0.5)")
+    parser.add_argument("--size", type=int, help="side in pixels to be used at (default: that of training)")
     options = parser.parse_args(arguments)
     try:
         export(**vars(options))

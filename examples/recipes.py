@@ -51,7 +51,8 @@ class Recipe:
         compile: Whether `torch.compile` compiles the training pass.
         loss_stride: The loss looks at every so many rows and columns of the query's mask, which makes it cheaper; the
             head's grid is far coarser. The papers look at all.
-        memory_gb: Gigabytes for features of the frozen backbone, see `FeatureMemory`; pays for ``"mirror"`` on a CPU.
+        memory_gb: Gigabytes for features of the frozen backbone, kept in half precision, see `FeatureMemory`; pays for
+            ``"none"`` and ``"mirror"`` on a CPU.
         select: Which weights count in the end: the ``"last"``; the best on ``"held-out"`` base classes, which are then
             not trained on; or the best on the ``"novel"`` classes of the test fold, which is the field's habit and
             optimistic.

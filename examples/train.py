@@ -264,7 +264,7 @@ def initial_state(
     model = fs.build_scnet(backbone, backbone_weights=weights, **asdict(recipe.model)).to(device)
     recipe.prepare(model, new=saved is None)
     if recipe.memory_gb:
-        model.memory = fs.FeatureMemory(int(recipe.memory_gb * 2**30))
+        model.memory = fs.FeatureMemory(int(recipe.memory_gb * 2**30), dtype=torch.float16)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.amp == "float16")
     state = State(model, recipe.make_optimizer(model), scaler)
     if saved is not None:

@@ -75,15 +75,15 @@ class FewShotPredictor:
         Args:
             name: The path of a ``.pth`` file that `fewshotseg.models.save_pretrained` wrote, or the name of a head in
                 the package (this version has none). A head on EfficientNet-Lite0 needs the extra ``lite``.
-            size: As above; by default what the model was trained with.
+            size: As above; by default what the file says.
             device: As above; the CPU by default.
 
         Raises:
             ValueError: If there is no model of that name, or ``size`` is below 32.
             ImportError: If a package that the model needs is not installed.
         """
-        model, trained_size, _ = load_pretrained(name)
-        return cls(model, size=trained_size if size is None else size, device=device)
+        model, own_size, _ = load_pretrained(name)
+        return cls(model, size=own_size if size is None else size, device=device)
 
     def set_support(self, images: Shots | Mapping[Any, Shots], masks: Shots | Mapping[Any, Shots]) -> None:
         """Say by examples what to segment; earlier examples are forgotten.

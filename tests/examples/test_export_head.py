@@ -50,8 +50,9 @@ def test_a_threshold_becomes_one_half(checkpoint, tmp_path):
     predictors = []
     for threshold in ("0.5", "0.2"):
         out = tmp_path / f"{threshold}.pth"
-        export_head.main([checkpoint, str(out), *NOTES, "--threshold", threshold])
+        export_head.main([checkpoint, str(out), *NOTES, "--threshold", threshold, "--size", "65"])
         predictors.append(fs.FewShotPredictor.from_pretrained(out))
+        assert predictors[-1].size == 65
     photo = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     answers = []
     for predictor in predictors:

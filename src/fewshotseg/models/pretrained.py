@@ -26,7 +26,7 @@ class Pretrained(NamedTuple):
 
     Attributes:
         model: In evaluation mode, on the CPU.
-        size: Side in pixels of the squares that it was trained on.
+        size: Side in pixels of the squares that it is to be used on.
         origin: How it came about: data, command, versions.
     """
 
@@ -79,7 +79,7 @@ def save_pretrained(
         path: Where to; an existing file is replaced in one step.
         backbone: The name of its backbone, with the weights ``"package"``.
         config: Its settings.
-        size: Side in pixels of the squares that it was trained on.
+        size: Side in pixels of the squares that it is to be used on.
         origin: How it came about, in numbers, strings, lists and mappings.
         dtype: To store the head in; it computes in float32 again.
 

@@ -21,6 +21,7 @@ import fewshotseg as fs
 from benchmark_data import BENCHMARKS, DataSettings, add_data_arguments, data_settings, draw_test, open_benchmark
 from fewshotseg.data import EvaluationProtocol, episodes_hash
 from fewshotseg.results import EvaluationResult, results_table
+from open_model import count_from
 from processes import joined_processes
 from recipes import RECIPES, add_model_argument, change_model
 from train import load_model, score
@@ -125,12 +126,13 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
     add_model_argument(parser)
     add("--shots", type=int, nargs="+", default=[1], help="numbers of supports (default: 1)")
     add("--batch", type=int, default=1, help="episodes at once, for an accelerator; changes rounding (default: 1)")
+    add("--threshold", type=float, default=0.5, help="foreground is from this probability on (default: 0.5)")
     add("--method", help="the row of the table (default: SCNet, or PFENet where lambda or n is 0)")
     add("--out", help="folder of the results (default: that of the checkpoint)")
     add("--device", default=None, help="such as cpu or cuda:1 (default: CUDA where there is any)")
     add("--table", nargs="+", default=None, metavar="JSON", help="measure nothing, put results together in a table")
     options = vars(parser.parse_args(arguments))
-    path, table = options.pop("checkpoint"), options.pop("table")
+    path, table, threshold = (options.pop(name) for name in ("checkpoint", "table", "threshold"))
     how = {name: options.pop(name) for name in ("shots", "batch", "device")}
     if (path is None) == (table is None):
         parser.error("either a checkpoint or --table must be given")
@@ -145,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
             model, data, origin = trained_elsewhere(path, options)
         else:
             model, data, origin = trained_here(path, options)
+        count_from(model, threshold)
+        origin["threshold"] = threshold
         if method is None:
             method = "SCNet" if model.partition is not None and model.self_contrast_weight else "PFENet"
         with joined_processes(how["device"]) as place:
@@ -152,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
             if place.rank == 0:
                 print(results_table(results))
                 for result in results:
-                    name = f"{Path(path).stem}-{result.protocol_hash}-fold{result.fold}-{result.shots}shot.json"
+                    name = f"{Path(path).stem}-{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
+                    name += ".json" if threshold == 0.5 else f"-from{threshold:g}.json"
                     result.save(folder / name)
                     print(f"saved {folder / name}")
         return results

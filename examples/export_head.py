@@ -10,14 +10,12 @@ so that what had that probability has one half. With --size, photographs are bro
 """
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from fewshotseg import SCNetConfig
 from fewshotseg.models import save_pretrained
+from open_model import count_from
 from train import load_model
 
 
@@ -44,11 +42,8 @@ def export(
         ValueError: If ``threshold`` is no probability, the checkpoint is none, or its backbone's weights are
             not those of an installed package.
     """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
     model, saved = load_model(checkpoint)
-    with torch.no_grad():
-        model.head.classifier[-1].bias[1] -= math.log(threshold / (1 - threshold))
+    count_from(model, threshold)
     recipe = {name: value for name, value in saved["recipe"].items() if name not in {"model", "backbone_weights"}}
     save_pretrained(
         model,

@@ -1,7 +1,10 @@
 """Trained models for use, wherever they come from."""
 
+import math
 from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 import fewshotseg as fs
 from fewshotseg.models import load_pretrained
@@ -25,3 +28,15 @@ def is_head(path: Path) -> bool:
         content = read_safely(path)
         return isinstance(content, dict) and "head" in content
     return False
+
+
+@torch.no_grad()
+def count_from(model: fs.SCNet, threshold: float) -> None:
+    """Give the head another bias, so that what had this probability of foreground has one half.
+
+    Raises:
+        ValueError: If ``threshold`` is no probability between 0 and 1.
+    """
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
+    model.head.classifier[-1].bias[1] -= math.log(threshold / (1 - threshold))

@@ -44,6 +44,22 @@ def test_numbers_are_those_of_the_library(checkpoint, results):
         assert digest == episodes_hash(episodes.specs)
 
 
+def test_another_threshold(checkpoint, tmp_path):
+    (result,) = evaluate.main([str(checkpoint), *SHORT, "--threshold", "0.2", "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == [f"last-{result.protocol_hash}-fold0-1shot-from0.2.json"]
+    assert result.model["threshold"] == 0.2
+    model, _ = train.load_model(checkpoint)
+    episodes = EpisodeDataset(SyntheticSource(30, num_classes=20, size=48, seed=1), NOVEL, length=25,
+                              transform=pfenet_eval(49))  # fmt: skip
+
+    class FromAFifth(fs.FewShotIoU):
+        def update(self, prediction, target, class_ids):
+            super().update(prediction.softmax(dim=1)[:, 1] > 0.2, target, class_ids)
+
+    expected = fs.evaluate(model, episodes, FromAFifth(NOVEL), scoring="original")
+    assert result.reports[0]["miou"] == pytest.approx(expected.miou, abs=1e-4)
+
+
 def test_a_result_says_what_it_is(checkpoint, results):
     result = EvaluationResult.load(results)
     assert (result.method, result.fold, result.shots, result.seeds) == ("SCNet", 0, 1, (0, 1))
@@ -110,6 +126,7 @@ def test_an_own_protocol_is_told_from_others():
         (["--backbone", "resnet50s"], "benchmark must be given"),
         (["--backbone", "mobilenet_v2", "--benchmark", "synthetic"], "must fit the model"),
         (["--shots", "30"], "class_ids must be classes with at least 31 images"),
+        (["--threshold", "0"], "threshold must be between 0 and 1, got 0.0"),
         (["--batch", "0"], "batch_size must be at least 1, got 0"),
         (["--benchmark", "coco"], "data must be one folder for coco, got 0"),
     ],

@@ -10,7 +10,7 @@ each of two classes in an image is asked for by an example of it, then a class t
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -45,7 +45,12 @@ class Followed(NamedTuple):
 
 
 def measure(
-    predictor: fs.FewShotPredictor, source: SegmentationSource, *, images: int = 100, min_share: float = 0.05
+    predictor: fs.FewShotPredictor,
+    source: SegmentationSource,
+    *,
+    images: int = 100,
+    min_share: float = 0.05,
+    classes: Collection[int] | None = None,
 ) -> Followed:
     """Ask for each of two classes in an image, and for one that is not in it.
 
@@ -54,17 +59,20 @@ def measure(
         source: Photographs with masks.
         images: How many of those with exactly two classes, always the same ones.
         min_share: What each of them must at least cover of the classes' pixels in a mask.
+        classes: Those to ask for, such as the novel ones of a fold; all by default.
 
     Raises:
         ValueError: If no image shows two classes, or some class is nowhere alone.
     """
     draw = random.Random(0)
+    asked = set(source.class_names if classes is None else classes)
     alone = {c: [i for i, areas in enumerate(source.class_areas) if set(areas) == {c}] for c in source.class_names}
     alone = {class_id: found for class_id, found in alone.items() if found}
     two = [
         i
         for i, areas in enumerate(source.class_areas)
-        if len(areas) == 2 and alone.keys() > set(areas) and min(areas.values()) > min_share * sum(areas.values())
+        if len(areas) == 2 and min(areas.values()) > min_share * sum(areas.values())
+        if asked & set(areas) and alone.keys() > set(areas)
     ]
     if not two:
         raise ValueError("source must have images of two classes, and images of each of these and of a third alone")
@@ -78,10 +86,12 @@ def measure(
     for i in draw.sample(two, min(images, len(two))):
         image, mask = source.load(i)
         first, second = sorted(source.class_areas[i])
-        absent = draw.choice(sorted(alone.keys() - {first, second}))
+        absent = draw.choice(sorted((alone.keys() & asked) - {first, second} or alone.keys() - {first, second}))
         found = {class_id: ask(class_id, image) for class_id in (first, second, absent)}
         known = mask != 255
         for own, other in ((first, second), (second, first)):
+            if own not in asked:
+                continue
             answer = (found[own] > 0.5) & known
             rows.append(
                 (
@@ -116,11 +126,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="a folder with images/ and masks/, or VOC 2012")
     parser.add_argument("--model", required=True, help="a file, or prototypes")
     parser.add_argument("--images", type=int, default=100, help="with two classes (default: 100)")
+    parser.add_argument("--classes", type=int, nargs="+", help="ids of those to ask for (default: all)")
     parser.add_argument("--size", type=int, help="side in pixels (default: what the model was trained with)")
     options = parser.parse_args(arguments)
     try:
         predictor = open_predictor(options.model, options.size)
-        found = measure(predictor, open_folder(options.data), images=options.images)
+        found = measure(predictor, open_folder(options.data), images=options.images, classes=options.classes)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {str(error).splitlines()[0]}\n")
     for name, value in found._asdict().items():

@@ -59,6 +59,11 @@ def test_answers_that_do_not():
     assert measure(lambda asked, image: image < 0) == (0, 0, 0, 0, 8)
 
 
+def test_only_some_classes_are_asked_for():
+    found = measure(lambda asked, image: torch.full_like(image, asked == 3), classes=[3])
+    assert found == pytest.approx((3 / 11, 3 / 11, 1, 0, 2))  # a stripe of three columns; one of twelve is void
+
+
 def test_as_many_images_as_asked_for_always_the_same():
     seen = []
 

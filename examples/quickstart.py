@@ -91,6 +91,7 @@ def main() -> None:
         print(f"{name:<22}" + "".join(f"{100 * report.miou:8.1f}" for report in by_shots.values()))
     draw_episodes(settings.out / "episodes.png", models, tests[1], size=settings.size)
     print(f"\n{settings.out}: episodes.png, results.json; {(time.monotonic() - started) / 60:.1f} minutes")
+    print("A trained model on real photographs: pip install -e '.[lite]' scikit-image && python examples/one_shot.py")
 
 
 def parse_settings() -> argparse.Namespace:

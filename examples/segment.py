@@ -1,6 +1,6 @@
-"""Segment your own photographs by one or a few examples, with a model that you trained.
+"""Segment your own photographs by one or a few examples, with the model of the package or one that you trained.
 
-    python examples/segment.py --model last.pth --support photo.jpg --mask mask.png --query *.jpg --out found/
+    python examples/segment.py --support photo.jpg --mask mask.png --query *.jpg --out found/
     python examples/segment.py --model last.pth --support a.jpg b.jpg --mask a.png b.png --query photos/ --out found
     python examples/segment.py --model head.pth --support photo.jpg --box 120 40 380 300 --query '*.jpg' --out found
 
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--void", type=int, metavar="VALUE", help="pixels of masks with this value are neither object nor background")
     add("--query", nargs="+", required=True, help="photographs to segment, folders of them, or patterns like '*.jpg'")
     add("--out", type=Path, required=True, help="folder of the results")
-    add("--model", required=True, help="a .pth of train.py or export_head.py")
+    add("--model", default="scnet-lite0", help="a .pth of train.py or export_head.py, or a name (default: %(default)s)")
     add("--size", type=int, help="pixels of the longer side as the model sees it (default: as it was trained)")
     add("--device", help="such as cpu or cuda:1 (default: CUDA where there is any)")
     options = parser.parse_args(arguments)

@@ -17,6 +17,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import fewshotseg as fs
 from benchmark_data import BENCHMARKS, DataSettings, add_data_arguments, data_settings, draw_test, open_benchmark
 from fewshotseg.data import EvaluationProtocol, episodes_hash
@@ -24,7 +26,7 @@ from fewshotseg.results import EvaluationResult, results_table
 from open_model import count_from
 from processes import joined_processes
 from recipes import RECIPES, add_model_argument, change_model
-from train import load_model, score
+from train import AMP, load_model, score
 
 
 def run(
@@ -35,6 +37,7 @@ def run(
     origin: dict[str, Any],
     shots: Sequence[int] = (1,),
     batch: int = 1,
+    amp: str = "none",
     device: str | None = None,
 ) -> list[EvaluationResult]:
     """Measure a model under a protocol, with all of its seeds, together with all other processes.
@@ -46,6 +49,7 @@ def run(
         origin: What the results should say about the model.
         shots: Numbers of supports, one result for each.
         batch: Episodes at once, see `fewshotseg.evaluate`.
+        amp: Precision of the model's matrix products, a key of `AMP`.
         device: By default CUDA where there is any, else the CPU.
     """
     protocol = data.protocol
@@ -57,7 +61,8 @@ def run(
             reports, hashes = [], []
             for seed in protocol.seeds:
                 episodes = draw_test(benchmark, protocol, model.backbone, shots=each, seed=seed)
-                report = score(model, episodes, benchmark.split.novel, protocol, place, batch=batch)
+                with torch.autocast(place.device.type, AMP[amp], enabled=amp != "none"):
+                    report = score(model, episodes, benchmark.split.novel, protocol, place, batch=batch)
                 if place.rank == 0:
                     print(f"{each}-shot, seed {seed}\n{report}\n")
                 reports.append(report.to_dict())
@@ -126,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
     add_model_argument(parser)
     add("--shots", type=int, nargs="+", default=[1], help="numbers of supports (default: 1)")
     add("--batch", type=int, default=1, help="episodes at once, for an accelerator; changes rounding (default: 1)")
+    add("--amp", choices=AMP, default="none", help="mixed precision (default: none)")
     add("--threshold", type=float, default=0.5, help="foreground is from this probability on (default: 0.5)")
     add("--method", help="the row of the table (default: SCNet, or PFENet where lambda or n is 0)")
     add("--out", help="folder of the results (default: that of the checkpoint)")
@@ -133,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
     add("--table", nargs="+", default=None, metavar="JSON", help="measure nothing, put results together in a table")
     options = vars(parser.parse_args(arguments))
     path, table, threshold = (options.pop(name) for name in ("checkpoint", "table", "threshold"))
-    how = {name: options.pop(name) for name in ("shots", "batch", "device")}
+    how = {name: options.pop(name) for name in ("shots", "batch", "amp", "device")}
     if (path is None) == (table is None):
         parser.error("either a checkpoint or --table must be given")
     try:
@@ -148,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
         else:
             model, data, origin = trained_here(path, options)
         count_from(model, threshold)
-        origin["threshold"] = threshold
+        origin |= {"threshold": threshold, "amp": how["amp"]}
         if method is None:
             method = "SCNet" if model.partition is not None and model.self_contrast_weight else "PFENet"
         with joined_processes(how["device"]) as place:
@@ -157,9 +163,10 @@ def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
                 print(results_table(results))
                 for result in results:
                     name = f"{Path(path).stem}-{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
-                    name += ".json" if threshold == 0.5 else f"-from{threshold:g}.json"
-                    result.save(folder / name)
-                    print(f"saved {folder / name}")
+                    name += "" if threshold == 0.5 else f"-from{threshold:g}"
+                    name += "" if how["amp"] == "none" else f"-{how['amp']}"
+                    result.save(folder / f"{name}.json")
+                    print(f"saved {folder / name}.json")
         return results
     except (OSError, ValueError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

@@ -60,6 +60,14 @@ def test_another_threshold(checkpoint, tmp_path):
     assert result.reports[0]["miou"] == pytest.approx(expected.miou, abs=1e-4)
 
 
+def test_mixed_precision(checkpoint, results, tmp_path):
+    (result,) = evaluate.main([str(checkpoint), *SHORT, "--amp", "bfloat16", "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == [f"last-{result.protocol_hash}-fold0-1shot-bfloat16.json"]
+    exact = EvaluationResult.load(results)
+    assert result.mious != exact.mious
+    assert result.mious == pytest.approx(exact.mious, abs=0.1)
+
+
 def test_a_result_says_what_it_is(checkpoint, results):
     result = EvaluationResult.load(results)
     assert (result.method, result.fold, result.shots, result.seeds) == ("SCNet", 0, 1, (0, 1))

@@ -1,6 +1,7 @@
 """The scores in the model card are those of its files."""
 
 import json
+from statistics import fmean
 
 import pytest
 
@@ -27,6 +28,13 @@ def test_the_page_is_what_the_files_make():
     page = (DOCS / "model-card.md").read_text(encoding="utf-8")
     assert make_model_card.with_scores(page, RESULTS.glob("*.json")) == page
     assert len(list(RESULTS.glob("*.json"))) >= 6
+
+
+def test_the_readme_quotes_these_files():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    for its in make_model_card.scores(RESULTS.glob("*.json")).values():
+        for shots in (1, 5):
+            assert f"{fmean(value for (each, _), value in its.items() if each == shots):.1f}" in readme
 
 
 def test_a_table_against_literals(tmp_path):

@@ -108,7 +108,14 @@ def evaluation(content: Mapping[str, Any]) -> str:
         "times as fast": number("times_as_fast"),
         "mIoU": number("miou", ".6f"),
     }
-    return f"### Evaluation\n\n{origin(content)}\n" + table(content["ways"], columns)
+    encodings = content["encodings"]
+    return (
+        f"### Evaluation\n\n{origin(content)}\n"
+        + table(content["ways"], columns)
+        + f"\nOf {encodings['no cache']} encodings the cache leaves {encodings['cache']} at most. The more episodes "
+        "and supports there are to an image, the more it leaves out. Weights are random: mIoU says only that all "
+        "ways agree.\n"
+    )
 
 
 def kmeans(content: Mapping[str, Any]) -> str:

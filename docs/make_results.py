@@ -455,6 +455,16 @@ def floor_sentences(study: Study) -> list[str]:
     return [" ".join(sentences)] if sentences else []
 
 
+def at_best(study: Study, row: str, shots: str, folds: Sequence[int] | None = None) -> tuple[str, Values]:
+    """The threshold with the highest mean mIoU on these folds, and the values there; empty if no file says them."""
+    files = [result["results"][shots].get("at", {}) for result in study.of(row)]
+    thresholds = next((list(at) for at in files if at), [])
+    values = {t: study.at(row, shots, t) for t in thresholds}
+    values = {t: its if folds is None else of_folds(its, folds) for t, its in values.items()}
+    best = max(values, key=lambda t: estimate(values[t]).mean, default="")
+    return best, values.get(best, {})
+
+
 def threshold_section(study: Study) -> list[str]:
     """Whether the rows rank pixels differently, or are only differently sure."""
     thresholds = [*study.of("scnet")[0]["results"]["1-shot"].get("at", ())] if study.of("scnet") else []
@@ -468,11 +478,10 @@ def threshold_section(study: Study) -> list[str]:
         lines += [[f"{NAMES[row]}, {shots}", *(f"{mean:.1f}" for mean in its.values())] for row, its in means.items()]
         differences = {t: paired(found["scnet"][t], found["pfenet"][t]) for t in thresholds}
         lines.append([f"SCNet − PFENet, {shots}", *map(interval, differences.values())])
-        best = {row: max(its, key=lambda t: its[t]) for row, its in means.items()}
-        own = paired(found["scnet"][best["scnet"]], found["pfenet"][best["pfenet"]])
+        (first, pfenet), (second, scnet) = (at_best(study, row, shots) for row in ("pfenet", "scnet"))
         sentences.append(
-            f"{shots}: PFENet is best at {best['pfenet']}, SCNet at {best['scnet']}, and there the difference is "
-            f"{interval(own)} instead of {interval(differences['0.5'])} at one half."
+            f"{shots}: PFENet is best at {first}, SCNet at {second}, and there the difference is "
+            f"{interval(paired(scnet, pfenet))} instead of {interval(differences['0.5'])} at one half."
         )
     return [
         "## At other thresholds",
@@ -591,6 +600,12 @@ def hidden_section(study: Study) -> list[str]:
         )
         for name, values in more.items()
     ]
+    at_own = []
+    for name, rows in conditions.items():
+        (first, pfenet), (second, scnet) = (at_best(study, row, "1-shot", folds) for row in rows)
+        if pfenet and scnet:
+            difference = interval(paired(scnet, pfenet))
+            at_own.append(f"{difference} where they are {name} (PFENet from {first}, SCNet from {second})")
     counts = {name: study.of(rows[0]) for name, rows in conditions.items()}
     images = {
         name: next(result["training_images"] for result in results if result["fold"] in folds)
@@ -609,6 +624,11 @@ def hidden_section(study: Study) -> list[str]:
         "What hiding changes in each model (dropped differs in its images too):",
         table(harm),
         " ".join(["With one support:", *sentences]),
+        *(
+            [f"With each model's foreground from the probability that suits it best, 1-shot: {'; '.join(at_own)}."]
+            if at_own
+            else []
+        ),
     ]
 
 

@@ -467,13 +467,19 @@ def at_best(study: Study, row: str, shots: str, folds: Sequence[int] | None = No
 
 def threshold_section(study: Study) -> list[str]:
     """Whether the rows rank pixels differently, or are only differently sure."""
-    thresholds = [*study.of("scnet")[0]["results"]["1-shot"].get("at", ())] if study.of("scnet") else []
-    if not thresholds or not study.at("pfenet", "1-shot", thresholds[0]):
+    known = [result["results"]["1-shot"]["at"] for result in study.of("scnet") if "at" in result["results"]["1-shot"]]
+    thresholds = [*known[0]] if known else []
+    cells = [study.at(row, "1-shot", threshold).keys() for row in ("pfenet", "scnet") for threshold in thresholds[:1]]
+    both = set.intersection(*map(set, cells)) if cells else set()
+    if not both:
         return []
     lines = [["foreground from a probability of", *thresholds]]
     sentences = []
     for shots in SHOTS:
         found = {row: {t: study.at(row, shots, t) for t in thresholds} for row in ("pfenet", "scnet")}
+        found = {
+            row: {t: {c: v for c, v in at.items() if c in both} for t, at in its.items()} for row, its in found.items()
+        }
         means = {row: {t: estimate(values).mean for t, values in its.items()} for row, its in found.items()}
         lines += [[f"{NAMES[row]}, {shots}", *(f"{mean:.1f}" for mean in its.values())] for row, its in means.items()]
         differences = {t: paired(found["scnet"][t], found["pfenet"][t]) for t in thresholds}
@@ -486,7 +492,7 @@ def threshold_section(study: Study) -> list[str]:
     return [
         "## At other thresholds",
         "A pixel counts as foreground from a probability of one half, here as everywhere. Had it been another, mIoU in "
-        "% over all folds would be:",
+        f"% over all folds would be, in {len(both)} runs of each:",
         table(lines),
         " ".join(sentences) + " (Best on the test episodes themselves: for looking, not for choosing.) What is left "
         "at each model's own best threshold is a difference in ranking pixels; the rest is one in how sure it is.",

@@ -468,17 +468,18 @@ def at_best(study: Study, row: str, shots: str, folds: Sequence[int] | None = No
 def threshold_section(study: Study) -> list[str]:
     """Whether the rows rank pixels differently, or are only differently sure."""
     known = [result["results"]["1-shot"]["at"] for result in study.of("scnet") if "at" in result["results"]["1-shot"]]
-    thresholds = [*known[0]] if known else []
-    cells = [study.at(row, "1-shot", threshold).keys() for row in ("pfenet", "scnet") for threshold in thresholds[:1]]
-    both = set.intersection(*map(set, cells)) if cells else set()
+    if not known:
+        return []
+    thresholds = list(known[0])
+    both = study.at("pfenet", "1-shot", thresholds[0]).keys() & study.at("scnet", "1-shot", thresholds[0]).keys()
     if not both:
         return []
     lines = [["foreground from a probability of", *thresholds]]
     sentences = []
     for shots in SHOTS:
-        found = {row: {t: study.at(row, shots, t) for t in thresholds} for row in ("pfenet", "scnet")}
         found = {
-            row: {t: {c: v for c, v in at.items() if c in both} for t, at in its.items()} for row, its in found.items()
+            row: {t: {c: v for c, v in study.at(row, shots, t).items() if c in both} for t in thresholds}
+            for row in ("pfenet", "scnet")
         }
         means = {row: {t: estimate(values).mean for t, values in its.items()} for row, its in found.items()}
         lines += [[f"{NAMES[row]}, {shots}", *(f"{mean:.1f}" for mean in its.values())] for row, its in means.items()]

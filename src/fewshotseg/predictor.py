@@ -74,7 +74,7 @@ class FewShotPredictor:
 
         Args:
             name: The path of a ``.pth`` file that `fewshotseg.models.save_pretrained` wrote, or the name of a head in
-                the package (this version has none). A head on EfficientNet-Lite0 needs the extra ``lite``.
+                the package: ``"scnet-lite0"``. A head on EfficientNet-Lite0 needs the extra ``lite``.
             size: As above; by default what the file says.
             device: As above; the CPU by default.
 

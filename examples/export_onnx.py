@@ -38,7 +38,7 @@ Program = Callable[..., Sequence[Tensor]]
 
 
 class SupportProgram(nn.Module):
-    """The half of a model that encodes supports; `Support.background` only matters in training."""
+    """The half of a model that encodes supports."""
 
     def __init__(self, model: fs.SCNet) -> None:
         super().__init__()
@@ -59,8 +59,7 @@ class QueryProgram(nn.Module):
 
     @override
     def forward(self, images: Tensor, prototype: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor]:
-        support = Support(prototype, background=prototype, high=high, weights=weights)
-        return (self.model.segment(support, self.model.encode_query(images)),)
+        return (self.model.segment(Support(prototype, high, weights), self.model.encode_query(images)),)
 
 
 @torch.no_grad()

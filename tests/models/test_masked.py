@@ -12,20 +12,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshotseg.models import masked as masked_module
 from fewshotseg.models.backbones import make_backbone
-from fewshotseg.models.masked import masked_high
+from fewshotseg.models.masked import masked_high, masked_mid
+from fewshotseg.ops import foreground_weights
 
 
 class Stage(nn.Module):
-    """The last step of a backbone: dilated convolutions, and biases by which zeros don't stay zeros."""
+    """A backbone whose steps are dilated convolutions, with biases by which zeros don't stay zeros."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(1)
-        self.high_blocks = nn.Sequential(
+        self.high_blocks = self.mid_blocks = nn.Sequential(
             nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 3, padding=3, dilation=3), nn.ReLU()),
             nn.Conv2d(4, 5, 3, padding=2, dilation=2),
         )
         self.double().requires_grad_(False).eval()
+
+    def shallow(self, images):
+        return nn.functional.avg_pool2d(images, 3, stride=2, padding=1)
+
+    def mid(self, images):
+        shallow = self.shallow(images)
+        return self.mid_blocks(shallow), shallow
 
     def high(self, maps):
         return self.high_blocks(maps)
@@ -33,6 +41,10 @@ class Stage(nn.Module):
 
 def whole(stage, maps, masks):
     return stage.high(maps * masks[:, None])
+
+
+def random_maps(batch, height, width, seed):
+    return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def random_masks(batch, height, width, seed):
@@ -46,11 +58,23 @@ def random_masks(batch, height, width, seed):
 @given(height=st.integers(1, 24), width=st.integers(1, 24), batch=st.integers(1, 3), seed=st.integers(0, 999))
 def test_values_inside_a_mask_are_those_of_the_whole_map(height, width, batch, seed):
     stage, masks = Stage(), random_masks(batch, height, width, seed)
-    maps = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    maps = random_maps(batch, height, width, seed)
     found, expected = masked_high(stage, maps, masks), whole(stage, maps, masks)
     assert found.shape == expected.shape
     inside = (masks > 0)[:, None].expand_as(expected)
     assert_close(found[inside], expected[inside], rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(height=st.integers(1, 47), width=st.integers(1, 47), batch=st.integers(1, 3), seed=st.integers(0, 999))
+def test_mid_level_values_inside_a_mask_are_those_of_the_whole_map(height, width, batch, seed):
+    stage, images = Stage(), random_maps(batch, height, width, seed)
+    masks = (random_masks(batch, height, width, seed) > 0).long()
+    (deepest, shallow), (expected, expected_shallow) = masked_mid(stage, images, masks), stage.mid(images)
+    assert deepest.shape == expected.shape
+    inside = (foreground_weights(masks, expected.shape[2:]) > 0)[:, None].expand_as(expected)
+    assert_close(deepest[inside], expected[inside], rtol=1e-12, atol=1e-12)
+    assert_close(shallow, expected_shallow, rtol=0, atol=0)
 
 
 def one_cell(side=40):
@@ -70,30 +94,33 @@ def test_one_cell_less_of_context_would_not_do(missing, is_right, block, monkeyp
 
 
 def test_an_empty_mask_gives_a_map_of_the_right_shape():
+    images, masks = torch.rand(2, 3, 17, 13).double(), torch.zeros(2, 17, 13, dtype=torch.long)
+    assert masked_mid(Stage(), images, masks)[0].shape == (2, 5, 9, 7)
     assert masked_high(Stage(), torch.rand(2, 3, 9, 7).double(), torch.zeros(2, 9, 7)).shape == (2, 5, 9, 7)
 
 
-def test_less_is_computed():
-    stage, maps = Stage(), torch.rand(1, 3, 40, 40, dtype=torch.float64)
+@pytest.mark.parametrize("step", [masked_high, masked_mid])
+def test_less_is_computed(step):
+    stage, maps = Stage(), torch.rand(1, 3, 80, 80, dtype=torch.float64)
     counts = []
-    for masks in (one_cell(), torch.ones(1, 40, 40, dtype=torch.float64)):
+    for masks in (one_cell(80), torch.ones(1, 80, 80, dtype=torch.float64)):
         with FlopCounterMode(display=False) as counter:
-            masked_high(stage, maps, masks)
+            step(stage, maps, masks)
         counts.append(counter.get_total_flops())
-    assert counts[0] < counts[1] / 10  # (1 + 2 * 5)^2 of 40^2 cells
+    assert counts[0] < counts[1] / 10  # (1 + 2 * 5)^2 of at least 40^2 cells
 
 
 @pytest.mark.parametrize("reason", ["no blocks", "an accelerator", "batch statistics"])
 def test_the_whole_map_is_computed_where_a_box_is_no_help(reason, monkeypatch):
     stage, maps, masks = Stage(), torch.rand(1, 3, 40, 40, dtype=torch.float64), one_cell()
     if reason == "no blocks":
-        blocks = stage.high_blocks
-        stage = SimpleNamespace(high=blocks, training=False)
+        stage = SimpleNamespace(high=stage.high, mid=stage.mid, training=False)
     elif reason == "an accelerator":
         monkeypatch.setattr(masked_module, "is_at_hand", lambda tensor: False)
     else:
         stage.train()
     assert_close(masked_high(stage, maps, masks), whole(stage, maps, masks), rtol=0, atol=0)
+    assert_close(masked_mid(stage, maps, masks), stage.mid(maps), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("name", "reach"), [("resnet50", 12), ("vgg16_bn", 3), ("mobilenet_v2", 16)])
@@ -105,3 +132,16 @@ def test_backbones_know_how_far_they_look(name, reach):
     masks[0, 17:19, 20:22] = 0.5
     expected = whole(backbone, deepest, masks)[..., 17:19, 20:22]
     assert_close(masked_high(backbone, deepest, masks)[..., 17:19, 20:22], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_resnet_runs_its_third_stage_around_the_mask():
+    backbone = make_backbone("resnet50").eval().double().requires_grad_(False)
+    images, masks = random_maps(1, 257, 273, seed=0), torch.zeros(1, 257, 273, dtype=torch.long)
+    masks[0, 100:120, 40:60] = 1
+    inside = foreground_weights(masks, (33, 35))[0] > 0
+    with FlopCounterMode(display=False) as counter:
+        (deepest, _), less = masked_mid(backbone, images, masks), counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        (expected, _), all_of_it = backbone.mid(images), counter.get_total_flops()
+    assert_close(deepest[..., inside], expected[..., inside], rtol=1e-9, atol=1e-12)
+    assert less < 0.9 * all_of_it

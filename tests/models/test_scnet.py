@@ -221,6 +221,11 @@ def test_every_choice_of_the_second_branch_changes_its_loss_only(settings):
     assert abs(found["self_contrast_main"] - expected["self_contrast_main"]) > 1e-7
 
 
+def test_background_of_supports_is_only_encoded_for_table_4():
+    support, support_masks, _, _ = batch()
+    assert tiny().encode_support(support, support_masks).background is None
+
+
 def test_support_background_is_pooled_from_the_support():
     model = without_dropout(tiny(num_prototypes=1, background_source="support"))
     support, support_masks, _, _ = batch()

@@ -16,6 +16,7 @@ class Backbone(Protocol):
     between them. A module may also carry ``mean`` and ``std``, three numbers each, for the images it was trained on
     (ImageNet's are assumed otherwise), and ``high_blocks``: what ``high`` runs one after the other, where all of it
     keeps the grid and looks about by convolutions only (on a CPU supports are then computed around their masks alone).
+    The same for ``mid``: with ``mid_blocks`` and ``shallow(images)``, ``mid`` is those blocks of it, and it.
 
     Attributes:
         mid_channels: Channels of all maps that ``mid`` gives, together.
@@ -63,11 +64,22 @@ class ResNetBackbone(nn.Module):
         _dilate(self.layer4, 4)
         self.mid_channels = sum(stage[-1].conv3.out_channels for stage in (net.layer3, net.layer2))
 
+    def shallow(self, images: Tensor) -> Tensor:
+        """Layer2, at stride 8."""
+        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        features: Tensor = self.layer2(self.layer1(stem))
+        return features
+
+    @property
+    def mid_blocks(self) -> nn.Sequential:
+        """The blocks of ``mid`` after ``shallow``."""
+        blocks: nn.Sequential = self.layer3
+        return blocks
+
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
         """Layer3 and layer2, both at stride 8."""
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        shallow = self.layer2(self.layer1(stem))
-        return self.layer3(shallow), shallow
+        shallow = self.shallow(images)
+        return self.mid_blocks(shallow), shallow
 
     @property
     def high_blocks(self) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""High-level features of masked supports, computed only where the mask lets anything through."""
+"""Features of supports, computed only around what their masks show."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,15 +6,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewshotseg.ops import foreground_weights
 from fewshotseg.ops._precision import is_at_hand
+
+
+def masked_mid(backbone: Any, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+    """Mid-level maps of supports, the deepest right where there is foreground.
+
+    On a CPU a backbone with ``mid_blocks`` runs them on the box around each mask, with as many cells more as the blocks
+    still to come look beyond a position. That gives the values of the whole map inside the mask. Elsewhere finding the
+    box would make the host wait.
+
+    Args:
+        backbone: What follows `Backbone`.
+        images: ``(B, 3, H, W)``.
+        masks: ``(B, H, W)`` label masks.
+
+    Returns:
+        What ``backbone.mid`` gives; values of the deepest map outside a mask mean nothing.
+    """
+    blocks = _blocks(backbone, "mid_blocks", images)
+    if blocks is None:
+        maps: tuple[Tensor, ...] = backbone.mid(images)
+        return maps
+    shallow: Tensor = backbone.shallow(images)
+    return _around(blocks, shallow, foreground_weights(masks, (shallow.shape[2], shallow.shape[3]))), shallow
 
 
 def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
     """What a backbone's last step makes of maps times masks, right where the masks are positive.
 
-    On a CPU a backbone whose last step is a chain of ``high_blocks`` runs on the box around each mask, with as many
-    cells more as the blocks still to come look beyond a position. That gives the values of the whole map inside the
-    mask. Elsewhere finding the box would make the host wait.
+    On a CPU a backbone with ``high_blocks`` runs them around each mask, as `masked_mid` does.
 
     Args:
         backbone: What follows `Backbone`.
@@ -25,15 +47,24 @@ def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
         ``(B, C', h', w')``; values outside a mask mean nothing.
     """
     masked = deepest * foreground[:, None].to(deepest.dtype)
-    blocks = getattr(backbone, "high_blocks", None)
-    if blocks is None or backbone.training or not is_at_hand(masked):
+    blocks = _blocks(backbone, "high_blocks", masked)
+    if blocks is None:
         high: Tensor = backbone.high(masked)
         return high
-    images = zip(masked, foreground, strict=True)
-    return torch.cat([_inside_box(blocks, maps[None], mask) for maps, mask in images])
+    return _around(blocks, masked, foreground)
 
 
-def _inside_box(blocks: Sequence[nn.Module], masked: Tensor, mask: Tensor) -> Tensor:
+def _blocks(backbone: Any, name: str, maps: Tensor) -> Sequence[nn.Module] | None:
+    """A backbone's blocks where running them around masks is possible and pays."""
+    return None if backbone.training or not is_at_hand(maps) else getattr(backbone, name, None)
+
+
+def _around(blocks: Sequence[nn.Module], maps: Tensor, masks: Tensor) -> Tensor:
+    """What blocks make of maps, right inside the masks."""
+    return torch.cat([_inside_box(blocks, image[None], mask) for image, mask in zip(maps, masks, strict=True)])
+
+
+def _inside_box(blocks: Sequence[nn.Module], maps: Tensor, mask: Tensor) -> Tensor:
     spans = [mask.amax(dim=axis).nonzero().flatten().tolist() or [0] for axis in (1, 0)]
 
     def box(halo: int) -> tuple[Any, ...]:
@@ -42,15 +73,15 @@ def _inside_box(blocks: Sequence[nn.Module], masked: Tensor, mask: Tensor) -> Te
 
     halo = sum(map(_reach, blocks))
     outer = box(halo)
-    part = masked[..., *outer]
+    part = maps[..., *outer]
     for block in blocks:
         halo -= _reach(block)
         inner = box(halo)
         kept = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
         part, outer = block(part)[..., *kept], inner
-    high = part.new_zeros(*part.shape[:2], *mask.shape)
-    high[..., *outer] = part
-    return high
+    whole = part.new_zeros(*part.shape[:2], *mask.shape)
+    whole[..., *outer] = part
+    return whole
 
 
 def _reach(block: nn.Module) -> int:

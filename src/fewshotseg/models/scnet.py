@@ -13,7 +13,7 @@ from fewshotseg.losses import Partition, background_target, segmentation_loss, s
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.folding import folded
-from fewshotseg.models.masked import masked_high
+from fewshotseg.models.masked import masked_high, masked_mid
 from fewshotseg.models.memory import FeatureMemory, image_by_image
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
 from fewshotseg.ops import (
@@ -167,7 +167,7 @@ class SCNet(nn.Module):
 
         # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
         shots = zip(images.unbind(1), masks.unbind(1), strict=True)
-        return self.merge_shots([self._shot(*self._mid(image), mask) for image, mask in shots])
+        return self.merge_shots([self._shot(*self._support_mid(image, mask), mask) for image, mask in shots])
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:
@@ -179,11 +179,12 @@ class SCNet(nn.Module):
         Returns:
             What `encode_support` gives for all of them together.
         """
+        prototypes, highs, weights, backgrounds = zip(*shots, strict=True)
         return Support(
-            torch.stack([shot.prototype for shot in shots]).mean(dim=0),
-            torch.stack([shot.background for shot in shots]).mean(dim=0),
-            torch.cat([shot.high for shot in shots], dim=1),
-            torch.cat([shot.weights for shot in shots], dim=1),
+            torch.stack(prototypes).mean(dim=0),
+            torch.cat(highs, dim=1),
+            torch.cat(weights, dim=1),
+            None if backgrounds[0] is None else torch.stack(backgrounds).mean(dim=0),
         )
 
     def encode_query(self, images: Tensor) -> Query:
@@ -237,7 +238,7 @@ class SCNet(nn.Module):
         batch = query.features.shape[0]
         if support.prototype.shape[0] not in (1, batch):
             raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.prototype.shape[0]}")
-        support = Support(*(part.expand(batch, *part.shape[1:]) for part in support))
+        support = Support(*(part if part is None else part.expand(batch, *part.shape[1:]) for part in support))
         prototypes, prior = self._class_specific(support, query)
         return resize_bilinear(self.head(query.features, prototypes, prior).logits, query.size)
 
@@ -261,7 +262,7 @@ class SCNet(nn.Module):
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """What the second branch compares the query with, E^q of background prototypes (Eq. 7), and its target."""
-        if self.background_source == "support":
+        if support.background is not None:
             return expand_prototypes(support.background, (1, 1)), background_target(query_masks)
         pairs = self_contrastive_pairs(pooled_from, query.high, query_masks, partition=partition, generator=generator)
         return pairs.prototype_map, pairs.target
@@ -305,29 +306,37 @@ class SCNet(nn.Module):
     def _shot(self, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (deepest.shape[2], deepest.shape[3])
         foreground = foreground_weights(masks, size)
-        regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)
-        pooled = masked_average_pool(self.reduce_support(maps), regions, eps=PROTOTYPE_EPS)
+        features = self.reduce_support(maps)
+        background = None
+        if self.background_source == "support":
+            background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
         high = self._high_of_masked(deepest, foreground)
-        weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
-        return Support(pooled[:, 0], pooled[:, 1], high[:, None], weights[:, None])
+        return Support(
+            masked_average_pool(features, foreground, eps=PROTOTYPE_EPS),
+            high[:, None],
+            foreground_weights(masks, (high.shape[2], high.shape[3]))[:, None],
+            background,
+        )
 
-    @torch.no_grad()
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        deepest, *others = self._stage("mid", lambda backbone, inputs: backbone.mid(inputs), images)
-        size = (deepest.shape[2], deepest.shape[3])
-        return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest
+        return _concatenated(self._stage("mid", lambda backbone, inputs: backbone.mid(inputs), images))
 
-    @torch.no_grad()
+    def _support_mid(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, right where there is foreground if nobody asks for more."""
+        if self.background_source == "support" or self.memory is not None:
+            return self._mid(images)
+        return _concatenated(self._stage("masked mid", masked_mid, images, masks))
+
     def _high(self, deepest: Tensor) -> Tensor:
         (high,) = self._stage("high", lambda backbone, maps: (backbone.high(maps),), deepest)
         return high
 
-    @torch.no_grad()
     def _high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        (high,) = self._stage("masked", lambda *masked: (masked_high(*masked),), deepest, foreground)
+        (high,) = self._stage("masked high", lambda *masked: (masked_high(*masked),), deepest, foreground)
         return high
 
+    @torch.no_grad()
     def _stage(self, name: str, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run a step of the backbone, from memory where it can; on a CPU image by image, which is faster there."""
         if self.training and self.norm_stats == "batch":
@@ -338,3 +347,9 @@ class SCNet(nn.Module):
         if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
             return step(backbone, *inputs)
         return image_by_image(partial(step, backbone), *inputs)
+
+
+def _concatenated(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    deepest, *others = maps
+    size = (deepest.shape[2], deepest.shape[3])
+    return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest

@@ -15,15 +15,16 @@ class Support(NamedTuple):
 
     Attributes:
         prototype: ``(B, C)``, the mean of the shots' foreground prototypes.
-        background: ``(B, C)``, the same of their backgrounds (the alternative of Table 4).
         high: ``(B, S, C', h, w)`` high-level features of the masked supports.
         weights: ``(B, S, h, w)``, the masks on that grid.
+        background: ``(B, C)``, the mean of the shots' background prototypes; None unless the model's
+            ``background_source`` is the support (Table 4).
     """
 
     prototype: Tensor
-    background: Tensor
     high: Tensor
     weights: Tensor
+    background: Tensor | None = None
 
 
 class Query(NamedTuple):

@@ -45,12 +45,16 @@ def make_plain(hidden: int = 256, *, seed: int = 0) -> PlainPFENet:
 
 def make_scnet(plain: PlainPFENet, **settings: Any) -> fs.SCNet:
     """SCNet with the weights of ``plain``; with ``self_contrast_weight=0`` it computes the same."""
-    hidden = plain.reduce_query[0].out_channels
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="the frozen backbone has random weights")
-        model = fs.build_scnet("resnet50s", hidden_channels=hidden, bins=plain.bins, **settings)
+    model = build_scnet(plain.reduce_query[0].out_channels, bins=plain.bins, **settings)
     model.load_state_dict(plain.state_dict())
     return model
+
+
+def build_scnet(hidden: int, **settings: Any) -> fs.SCNet:
+    """SCNet on PFENet's ResNet-50, with random weights."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the frozen backbone has random weights")
+        return fs.build_scnet("resnet50s", hidden_channels=hidden, **settings)
 
 
 def episode(

@@ -3,9 +3,9 @@
     python benchmarks/memory.py
 
 Measured is the most that the process ever held, Python and PyTorch included; "model" is a process that only builds the
-model, and "above model" what a case takes beyond that. Every case runs twice, as the first call may keep things for the
-next. The training step is the one of `train_step`: SGD with momentum, the plain one with norms in training mode, as
-PFENet's official code has them, and fewshotseg's with the class-agnostic branch.
+model, with random weights, and "above model" what a case takes beyond that. Every case runs twice, as the first call
+may keep things for the next. The training step is the one of `train_step`: SGD with momentum, the plain one with norms
+in training mode, as PFENet's official code has them, and fewshotseg's with the class-agnostic branch.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import torch
 
-from cases import episode, make_plain, make_scnet, parse, parser, settings
+from cases import build_scnet, episode, parse, parser, settings
+from plain_pfenet import PlainPFENet
 from timing import RESULTS, environment, peak_memory, save, table
 from train_step import step_of
 
@@ -48,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def run_case(who: Literal["plain", "fewshotseg"], case: str, size: int, hidden: int, area: float) -> None:
     """Do once what is measured, in this process."""
-    model: Any = make_plain(hidden)
-    if who == "fewshotseg":
-        model = make_scnet(model)
+    model: Any = PlainPFENet(hidden) if who == "plain" else build_scnet(hidden)
     if case == "model":
         return
     tensors = episode(size, area=area, **CASES[case])

@@ -95,6 +95,16 @@ def test_what_is_not_a_norm_of_one_convolution_alone_stays():
     assert_same_features(backbone, folded(backbone))
 
 
+def test_weights_that_stay_as_they_are_are_shared_not_moved():
+    backbone = with_random_norms(Intricate())
+    before = [(weight, weight.data_ptr(), weight.stride()) for weight in backbone.parameters()]
+    copied = folded(backbone)
+    after = [(weight, weight.data_ptr(), weight.stride()) for weight in backbone.parameters()]
+    assert all(a is b and (*x,) == (*y,) for (a, *x), (b, *y) in zip(before, after, strict=True))
+    assert copied.run_twice_norm.weight is backbone.run_twice_norm.weight
+    assert copied.standardised.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_norm_without_learned_scale_folds():
     backbone = TinyBackbone()
     backbone.deep[1] = nn.BatchNorm2d(12, affine=False)

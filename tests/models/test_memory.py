@@ -48,6 +48,14 @@ def test_an_image_is_encoded_once(monkeypatch):
     assert seen == [1] * 6  # three queries that are also supports, and three other supports
 
 
+def test_stages_have_names_to_tell_them_apart():
+    """A memory of one's own may treat them differently."""
+    model, seen = tiny(), []
+    model.memory = lambda name, stage, *inputs: seen.append((name, len(inputs))) or stage(*inputs)
+    losses(model)
+    assert set(seen) == {("mid", 1), ("high", 1), ("masked", 2)}
+
+
 def test_one_differing_pixel_is_another_image():
     model = tiny().eval()
     model.memory = fs.FeatureMemory(2**30)

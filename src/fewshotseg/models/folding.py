@@ -51,7 +51,9 @@ def folded(backbone: Any) -> Any:
 
 @torch.no_grad()
 def _fold(backbone: Any, weight: Tensor) -> Any:
-    made = copy.deepcopy(backbone)
+    # The copy has modules of its own, and weights of its own only where they differ: no third set at any moment.
+    shared = [*backbone.parameters(), *backbone.buffers()]
+    made = copy.deepcopy(backbone, {id(tensor): tensor for tensor in shared})
     with _Order() as order:
         order.outputs = made.mid(weight.new_zeros(1, 3, PROBE_SIDE, PROBE_SIDE))
         order.outputs += (made.high(order.outputs[0]),)
@@ -63,7 +65,11 @@ def _fold(backbone: Any, weight: Tensor) -> Any:
         if norm is not None:
             made.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
             made.set_submodule(names[norm], nn.Sequential(*norm.children()))
-    return made.to(memory_format=torch.channels_last) if weight.device.type == "cpu" else made
+    for conv in made.modules():
+        if isinstance(conv, nn.Conv2d) and weight.device.type == "cpu":
+            channels_last = conv.weight.to(memory_format=torch.channels_last)
+            conv.weight = nn.Parameter(channels_last, requires_grad=False)
+    return made
 
 
 def _is_foldable(module: nn.Module) -> bool:

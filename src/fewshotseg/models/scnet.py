@@ -238,7 +238,8 @@ class SCNet(nn.Module):
         batch = query.features.shape[0]
         if support.prototype.shape[0] not in (1, batch):
             raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.prototype.shape[0]}")
-        support = Support(*(part if part is None else part.expand(batch, *part.shape[1:]) for part in support))
+        parts = (support.prototype, support.high, support.weights)
+        support = Support(*(part.expand(batch, *part.shape[1:]) for part in parts))
         prototypes, prior = self._class_specific(support, query)
         return resize_bilinear(self.head(query.features, prototypes, prior).logits, query.size)
 
@@ -306,17 +307,12 @@ class SCNet(nn.Module):
     def _shot(self, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (deepest.shape[2], deepest.shape[3])
         foreground = foreground_weights(masks, size)
-        features = self.reduce_support(maps)
-        background = None
-        if self.background_source == "support":
-            background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
+        regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)
+        pooled = masked_average_pool(self.reduce_support(maps), regions, eps=PROTOTYPE_EPS)
         high = self._high_of_masked(deepest, foreground)
-        return Support(
-            masked_average_pool(features, foreground, eps=PROTOTYPE_EPS),
-            high[:, None],
-            foreground_weights(masks, (high.shape[2], high.shape[3]))[:, None],
-            background,
-        )
+        weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
+        background = pooled[:, 1] if self.background_source == "support" else None
+        return Support(pooled[:, 0], high[:, None], weights[:, None], background)
 
     def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
@@ -333,7 +329,7 @@ class SCNet(nn.Module):
         return high
 
     def _high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        (high,) = self._stage("masked high", lambda *masked: (masked_high(*masked),), deepest, foreground)
+        (high,) = self._stage("masked", lambda *masked: (masked_high(*masked),), deepest, foreground)
         return high
 
     @torch.no_grad()

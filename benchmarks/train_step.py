@@ -10,6 +10,9 @@ All train the head on the same batch of one-shot episodes, with dropout, deep su
   ends). It is the fair baseline: frozen norms alone make a step cheaper, and are another choice, not an achievement.
 - "PFENet" and "SCNet" are fewshotseg's, without and with the class-agnostic branch; their ratio is what it costs.
 
+GFLOP are those of a step's convolutions and matrix products, forward and backward; their share of the peak is beside
+the speed of one large 3x3 convolution on the same machine, measured first.
+
 --compile adds `torch.compile` of SCNet's step and of its inference, with the seconds that compiling took and the number
 of breaks in its graph. --bfloat16 adds steps under autocast, which pay where the CPU multiplies in bfloat16.
 """
@@ -20,10 +23,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import fewshotseg as fs
 from cases import episode, make_plain, make_scnet, parse, parser, settings
-from timing import RESULTS, environment, interleaved, ratio, save, summary, table
+from timing import RESULTS, convolution_peak, environment, interleaved, ratio, save, summary, table
 
 TOLERANCE = 1e-5
 """Of a loss."""
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     tensors = episode(options.size, batch=options.batch, area=options.area)
     steps = make_steps(options.hidden, tensors)
     losses = check_losses(options.hidden, tensors)
+    peak = convolution_peak(channels=64 if options.quick else 512)["convolution"]
+    gflop = {name: count_gflop(step) for name, step in steps.items()}
     extra: dict[str, Any] = {}
     if options.bfloat16:
         names = [name for name in steps if name != "plain, batch norms"]
@@ -54,11 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     rows = summary(seconds, "plain, frozen norms")
     for name, row in rows.items():
         row["times_as_fast_as_official"] = ratio(seconds, "plain, batch norms", name)
+        if name in gflop:
+            row |= {"gflop": gflop[name], "share_of_peak": gflop[name] / row["seconds"] / peak}
     overhead = ratio(seconds, "SCNet", "PFENet")
     print(f"{table(rows)}\nSCNet takes {overhead:.3f} times as long as PFENet")
     content = {
         "environment": environment(),
         "settings": settings(options),
+        "peak_gflops": peak,
         "steps": rows,
         "branch_overhead": overhead,
         "losses": losses,
@@ -97,6 +106,13 @@ def step_of(model: nn.Module, loss_of: Callable[[], Any], *, amp: bool = False) 
         return float(loss.detach())
 
     return step
+
+
+def count_gflop(step: Callable[[], object]) -> float:
+    """Of the convolutions and matrix products of a step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / 1e9
 
 
 def check_losses(hidden: int, tensors: Sequence[Tensor]) -> dict[str, float]:

@@ -6,14 +6,14 @@ Reads results/held-out: those of examples/evaluate.py for heads of each fold, an
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results/held-out"
 START, END = "<!-- held-out -->\n", "<!-- /held-out -->"
-HEAD, FLOOR = "heads of this recipe", "prototypes, nothing trained"
+HEAD, PFENET, FLOOR = "heads of this recipe", "the same without the second branch", "prototypes, nothing trained"
 
 
 def main() -> None:
@@ -30,12 +30,12 @@ def with_scores(page: str, files: Iterable[Path]) -> str:
 
 
 def scores(files: Iterable[Path]) -> dict[str, dict[tuple[int, int], float]]:
-    """For heads and prototypes, mIoU in percent by shots and fold, all on the same episodes.
+    """For each kind of model, mIoU in percent by shots and fold, all on the same episodes.
 
     Raises:
-        ValueError: If episodes differ, or one of the two has something that the other lacks.
+        ValueError: If episodes differ, or one has something that another lacks.
     """
-    found: dict[str, dict[tuple[int, int], float]] = {HEAD: {}, FLOOR: {}}
+    found: dict[str, dict[tuple[int, int], float]] = {HEAD: {}, PFENET: {}, FLOOR: {}}
     episodes: dict[tuple[int, int], set[str]] = {}
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -44,28 +44,34 @@ def scores(files: Iterable[Path]) -> dict[str, dict[tuple[int, int], float]]:
             name, hashes = FLOOR, {cell: its["episodes_hash"] for cell, its in parts.items()}
         else:
             parts = {(content["shots"], content["fold"]): content["reports"][0]}
-            name, hashes = HEAD, dict.fromkeys(parts, content["episodes_hashes"][0])
+            name = HEAD if content["model"]["recipe"]["model"]["self_contrast_weight"] else PFENET
+            hashes = dict.fromkeys(parts, content["episodes_hashes"][0])
         for cell, its in parts.items():
             found[name][cell] = 100 * its["miou"]
             episodes.setdefault(cell, set()).add(hashes[cell])
-    if found[HEAD].keys() != found[FLOOR].keys() or any(len(hashes) > 1 for hashes in episodes.values()):
-        raise ValueError("heads and prototypes must be measured on the same folds, shots and episodes")
+    if any(its.keys() != episodes.keys() for its in found.values()) or any(len(its) > 1 for its in episodes.values()):
+        raise ValueError("all must be measured on the same folds, shots and episodes")
     return found
 
 
 def table(found: dict[str, dict[tuple[int, int], float]]) -> str:
     """Markdown, with means over the folds and what training gains."""
-    cells = sorted(next(iter(found.values())))
+    cells = sorted(found[HEAD])
     folds = sorted({fold for _, fold in cells})
     lines = [f"| mIoU in % | {' | '.join(f'Fold-{fold}' for fold in folds)} | mean |", "|---" * (len(folds) + 2) + "|"]
     for shots in sorted({shots for shots, _ in cells}):
         rows = {name: [its[shots, fold] for fold in folds] for name, its in found.items()}
         for name, values in rows.items():
-            numbers = " | ".join(f"{value:.1f}" for value in (*values, fmean(values)))
-            lines.append(f"| {shots}-shot: {name} | {numbers} |")
-        gains = [head - floor for head, floor in zip(rows[HEAD], rows[FLOOR], strict=True)]
-        lines.append(f"| difference | {' | '.join(f'{gain:+.1f}' for gain in (*gains, fmean(gains)))} |")
+            lines.append(line(f"{shots}-shot: {name}", values, ".1f"))
+        for name, other in (("prototypes", FLOOR), ("no second branch", PFENET)):
+            gains = [head - base for head, base in zip(rows[HEAD], rows[other], strict=True)]
+            lines.append(line(f"gain over {name}", gains, "+.1f"))
     return "\n".join(lines) + "\n"
+
+
+def line(name: str, values: Sequence[float], form: str) -> str:
+    """A row of the table, with its mean."""
+    return f"| {name} | {' | '.join(f'{value:{form}}' for value in (*values, fmean(values)))} |"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -12,9 +11,8 @@ from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
-from fewshotseg.models.folding import folded
-from fewshotseg.models.masked import masked_high, masked_mid
-from fewshotseg.models.memory import FeatureMemory, image_by_image
+from fewshotseg.models.frozen import FrozenBackbone
+from fewshotseg.models.memory import FeatureMemory
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
 from fewshotseg.ops import (
     expand_prototypes,
@@ -23,7 +21,6 @@ from fewshotseg.ops import (
     prior_mask,
     resize_bilinear,
 )
-from fewshotseg.ops._precision import is_at_hand
 
 PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
@@ -81,6 +78,10 @@ class SCNet(nn.Module):
         self.backbone.requires_grad_(False)
         self.train(self.training)
 
+    @property
+    def _frozen(self) -> FrozenBackbone:
+        return FrozenBackbone(self.backbone, self.memory, self.training and self.norm_stats == "batch")
+
     @override
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -123,7 +124,7 @@ class SCNet(nn.Module):
             check_sizes("support images", support_images, "B", query_images, "query_images")
 
         # The query first: PFENet's order of norm updates in its training mode.
-        maps, deepest = self._mid(query_images)
+        maps, deepest = self._frozen.mid(query_images)
         query = self._query(maps, deepest, query_images)
         support = self.encode_support(support_images, support_masks)
         if query_masks is None:
@@ -167,7 +168,7 @@ class SCNet(nn.Module):
 
         # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
         shots = zip(images.unbind(1), masks.unbind(1), strict=True)
-        return self.merge_shots([self._shot(*self._support_mid(image, mask), mask) for image, mask in shots])
+        return self.merge_shots([self._shot(*self._mid_of_support(image, mask), mask) for image, mask in shots])
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:
@@ -199,7 +200,7 @@ class SCNet(nn.Module):
         """
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images)
-        return self._query(*self._mid(images), images)
+        return self._query(*self._frozen.mid(images), images)
 
     def encode_both(self, images: Tensor, masks: Tensor) -> tuple[Support, Query]:
         """Encode annotated images as supports of one shot each and as queries, sharing what the two have in common.
@@ -219,7 +220,7 @@ class SCNet(nn.Module):
         check_tensor("masks", masks, "B H W")
         check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
         check_images("images", images)
-        maps, deepest = self._mid(images)
+        maps, deepest = self._frozen.mid(images)
         return self._shot(maps, deepest, masks), self._query(maps, deepest, images)
 
     def segment(self, support: Support, query: Query) -> Tensor:
@@ -302,50 +303,19 @@ class SCNet(nn.Module):
         features = self.reduce_query(maps)
         if features.requires_grad:
             features = features.contiguous()  # on a CPU convolutions run backwards slowly where channels are last
-        return Query(features, self._high(deepest), (images.shape[2], images.shape[3]))
+        return Query(features, self._frozen.high(deepest), (images.shape[2], images.shape[3]))
+
+    def _mid_of_support(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        if self.background_source == "support":
+            return self._frozen.mid(images)
+        return self._frozen.mid_around(images, masks)
 
     def _shot(self, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (deepest.shape[2], deepest.shape[3])
         foreground = foreground_weights(masks, size)
         regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)
         pooled = masked_average_pool(self.reduce_support(maps), regions, eps=PROTOTYPE_EPS)
-        high = self._high_of_masked(deepest, foreground)
+        high = self._frozen.high_of_masked(deepest, foreground)
         weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
         background = pooled[:, 1] if self.background_source == "support" else None
         return Support(pooled[:, 0], high[:, None], weights[:, None], background)
-
-    def _mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        return _concatenated(self._stage("mid", lambda backbone, inputs: backbone.mid(inputs), images))
-
-    def _support_mid(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, right where there is foreground if nobody asks for more."""
-        if self.background_source == "support" or self.memory is not None:
-            return self._mid(images)
-        return _concatenated(self._stage("masked mid", masked_mid, images, masks))
-
-    def _high(self, deepest: Tensor) -> Tensor:
-        (high,) = self._stage("high", lambda backbone, maps: (backbone.high(maps),), deepest)
-        return high
-
-    def _high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        (high,) = self._stage("masked", lambda *masked: (masked_high(*masked),), deepest, foreground)
-        return high
-
-    @torch.no_grad()
-    def _stage(self, name: str, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run a step of the backbone, from memory where it can; on a CPU image by image, which is faster there."""
-        if self.training and self.norm_stats == "batch":
-            return step(self.backbone, *inputs)  # an image's features depend on the others
-        if self.memory is not None:
-            return self.memory(name, lambda *image: step(folded(self.backbone), *image), *inputs)
-        backbone = folded(self.backbone)
-        if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
-            return step(backbone, *inputs)
-        return image_by_image(partial(step, backbone), *inputs)
-
-
-def _concatenated(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    deepest, *others = maps
-    size = (deepest.shape[2], deepest.shape[3])
-    return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest

@@ -127,7 +127,7 @@ def evaluation(content: Mapping[str, Any]) -> str:
     }
     encodings = content["encodings"]
     return (
-        f"### Evaluation\n\n{origin(content)}\n"
+        f"### Evaluation, {content['settings']['shots']}-shot\n\n{origin(content)}\n"
         + table(content["ways"], columns)
         + f"\nOf {encodings['no cache']} encodings the cache leaves {encodings['cache']} at most. The more episodes "
         "and supports there are to an image, the more it leaves out. Weights are random: mIoU says only that all "
@@ -178,6 +178,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "forward-scaling": scaling,
     "train_step": train_step,
     "evaluation": evaluation,
+    "evaluation-5-shots": evaluation,
     "kmeans": kmeans,
     "memory": memory,
     "imports": imports,

@@ -332,13 +332,30 @@ def test_a_page_of_any_prefix_of_the_study(make_results, finished):
     assert f"| PFENet (λ = 0)         | {value:6.1f} |" in text
 
 
+def study_of(make_results, folder, at):
+    """A study of one fold and seed that knows nothing but mIoU at thresholds."""
+    for row, mious in at.items():
+        results = {shots: {"miou": mious["0.5"], "at": mious, "episodes_hash": shots} for shots in ("1-shot", "5-shot")}
+        content = {"row": row, "fold": 0, "seed": 0, "results": results}
+        (folder / f"{row}.json").write_text(json.dumps(content))
+    return make_results.Study(folder.glob("*.json"))
+
+
+def test_ablations_against_literals(make_results, tmp_path):
+    at = {"pfenet": {"0.4": 0.5, "0.5": 0.3}, "scnet": {"0.4": 0.47, "0.5": 0.45}, "n2": {"0.4": 0.35, "0.5": 0.42}}
+    rows = {"2": "n2", "3": "scnet"}
+    lines = make_results.ablation_section(
+        study_of(make_results, tmp_path, at), "table3", "A title", rows, "A sentence."
+    )
+    section = re.sub(" +", " ", "\n".join(lines))
+    assert "| n | 1-shot − PFENet | 5-shot − PFENet | 1-shot, best thresholds | 1-shot − SCNet | seeds |" in section
+    assert "| 2 | +12.0 | +12.0 | -8.0 | -3.0 | 1 |" in section
+    assert "| 3 | +15.0 | +15.0 | -3.0 | | 1 |" in section
+
+
 def test_thresholds_against_literals(make_results, tmp_path):
     at = {"pfenet": {"0.4": 0.5, "0.5": 0.3}, "scnet": {"0.4": 0.45, "0.5": 0.4}}
-    for row, mious in at.items():
-        results = {shots: {"at": mious, "episodes_hash": shots} for shots in ("1-shot", "5-shot")}
-        content = {"row": row, "fold": 0, "seed": 0, "results": results}
-        (tmp_path / f"{row}.json").write_text(json.dumps(content))
-    section = "\n".join(make_results.threshold_section(make_results.Study(tmp_path.glob("*.json"))))
+    section = "\n".join(make_results.threshold_section(study_of(make_results, tmp_path, at)))
     assert re.search(r"SCNet − PFENet, 1-shot +\| +-5.0 \| +\+10.0 \|", section)
     assert "PFENet is best at 0.4, SCNet at 0.4, and there the difference is -5.0 instead of +10.0" in section
 

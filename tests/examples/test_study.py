@@ -335,7 +335,8 @@ def test_a_page_of_any_prefix_of_the_study(make_results, finished):
 def study_of(make_results, folder, at):
     """A study of one fold and seed that knows nothing but mIoU at thresholds."""
     for row, mious in at.items():
-        results = {shots: {"miou": mious["0.5"], "at": mious, "episodes_hash": shots} for shots in ("1-shot", "5-shot")}
+        result = {"miou": mious["0.5"], "at": mious, "counts": [[1, 2, 3, 4]]}
+        results = {shots: {**result, "episodes_hash": shots} for shots in ("1-shot", "5-shot")}
         content = {"row": row, "fold": 0, "seed": 0, "results": results}
         (folder / f"{row}.json").write_text(json.dumps(content))
     return make_results.Study(folder.glob("*.json"))

@@ -115,8 +115,9 @@ def _text(value: Any) -> str:
 def environment() -> dict[str, Any]:
     """Command, date, versions and machine."""
     name, flags = _cpu()
+    allocator = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")]
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*allocator, "python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
         **versions(),
         "cpu": name,

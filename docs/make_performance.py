@@ -5,6 +5,7 @@ python docs/make_performance.py
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def scaling(content: Mapping[str, Any]) -> str:
     return f"### Cost against size, shots and batch\n\n{origin(content)}\nSeconds of inference.\n\n" + "\n".join(parts)
 
 
-def train_step(content: Mapping[str, Any]) -> str:
+def train_step(content: Mapping[str, Any], title: str = "Training") -> str:
     """A step of training."""
     columns = {
         "seconds (quartiles)": seconds,
@@ -97,7 +98,7 @@ def train_step(content: Mapping[str, Any]) -> str:
         "of the peak": lambda row: f"{row['share_of_peak']:.0%}" if "gflop" in row else "",
     }
     return (
-        f"### Training\n\n{origin(content)}\n"
+        f"### {title}\n\n{origin(content)}\n"
         f"The peak is that of one large 3x3 convolution, {content['peak_gflops']:.0f} GFLOP/s.\n\n"
         + table(content["steps"], columns)
         + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long.\n"
@@ -177,6 +178,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "forward": forward,
     "forward-scaling": scaling,
     "train_step": train_step,
+    "train_step-kept": partial(train_step, title="Training, with freed memory kept"),
     "evaluation": evaluation,
     "evaluation-5-shots": evaluation,
     "kmeans": kmeans,

@@ -14,9 +14,11 @@ class Backbone(Protocol):
 
     SCNet freezes it and calls it without gradient. The two steps are apart because the mask of a support is applied
     between them. A module may also carry ``mean`` and ``std``, three numbers each, for the images it was trained on
-    (ImageNet's are assumed otherwise), and ``high_blocks``: what ``high`` runs one after the other, where all of it
-    keeps the grid and looks about by convolutions only (on a CPU supports are then computed around their masks alone).
-    The same for ``mid``: with ``mid_blocks`` and ``shallow(images)``, ``mid`` is those blocks of it, and it.
+    (ImageNet's are assumed otherwise).
+
+    On a CPU supports are computed around their masks alone, where a module also says what its steps run one after the
+    other: ``high_blocks`` those of ``high``; ``mid_blocks`` those that ``mid`` runs on ``shallow(images)``, giving what
+    becomes of it, and it. All of them have to keep the grid and look about by convolutions only.
 
     Attributes:
         mid_channels: Channels of all maps that ``mid`` gives, together.

@@ -116,19 +116,19 @@ class SCNet(nn.Module):
         """
         check_tensor("query_images", query_images, "B 3 H W")
         check_images("query_images", query_images)
-        if query_masks is not None:
-            check_tensor("query_masks", query_masks, "B H W")
-            check_labels("query_masks", query_masks)
-            check_sizes("query_masks", query_masks, "B", query_images, "query_images")
-            check_tensor("support images", support_images, "B S 3 H W")
-            check_sizes("support images", support_images, "B", query_images, "query_images")
-
         # The query first: PFENet's order of norm updates in its training mode.
+        if query_masks is None:
+            query = self.encode_query(query_images)
+            return SCNetOutput(self.segment(self.encode_support(support_images, support_masks), query))
+
+        check_tensor("query_masks", query_masks, "B H W")
+        check_labels("query_masks", query_masks)
+        check_sizes("query_masks", query_masks, "B", query_images, "query_images")
+        check_tensor("support images", support_images, "B S 3 H W")
+        check_sizes("support images", support_images, "B", query_images, "query_images")
         maps, deepest = self._frozen.mid(query_images)
         query = self._query(maps, deepest, query_images)
         support = self.encode_support(support_images, support_masks)
-        if query_masks is None:
-            return SCNetOutput(self.segment(support, query))
         prototypes, prior = self._class_specific(support, query)
         if self.partition is None or self.self_contrast_weight == 0:
             specific = self.head(query.features, prototypes, prior, with_aux=True)
@@ -180,6 +180,8 @@ class SCNet(nn.Module):
         Returns:
             What `encode_support` gives for all of them together.
         """
+        if len(shots) == 1:
+            return shots[0]
         prototypes, highs, weights, backgrounds = zip(*shots, strict=True)
         return Support(
             torch.stack(prototypes).mean(dim=0),

@@ -31,8 +31,9 @@ def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: st
 
     ``axes`` and ``like_axes`` (default: the same letters) name the leading axes of the two, as in ``"B H W"``.
     """
-    sizes = dict(zip((like_axes or axes).split(), like.shape, strict=False))
-    for axis, size in zip(axes.split(), value.shape, strict=False):
+    names, like_names = axes.split(), (like_axes or axes).split()
+    sizes = dict(zip(like_names, like.shape[: len(like_names)], strict=True))
+    for axis, size in zip(names, value.shape[: len(names)], strict=True):
         if sizes.get(axis, size) != size:
             raise ValueError(
                 f"{name} must have the {axis} of {like_name}, {sizes[axis]}, got shape {tuple(value.shape)}"

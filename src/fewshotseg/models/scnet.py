@@ -142,7 +142,7 @@ class SCNet(nn.Module):
             loss, losses = self._branch_loss(specific, query_masks)
             agnostic_loss, agnostic_losses = self._branch_loss(agnostic, target)
             loss = (1 - self.self_contrast_weight) * loss + self.self_contrast_weight * agnostic_loss
-            losses |= {f"self_contrast_{name}": value for name, value in agnostic_losses.items()}
+            losses.update({f"self_contrast_{name}": value for name, value in agnostic_losses.items()})
         return SCNetOutput(resize_bilinear(specific.logits, query.size), loss, losses)
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Support:

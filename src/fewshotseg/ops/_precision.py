@@ -9,7 +9,7 @@ from torch import Tensor
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     """A context in which operations keep the dtypes of their inputs on the device of ``tensor``."""
     device = tensor.device.type
-    if torch.amp.is_autocast_available(device):
+    if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device):  # torch 2.6 can't trace the latter
         return torch.autocast(device, enabled=False)
     return nullcontext()
 

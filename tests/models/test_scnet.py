@@ -289,6 +289,11 @@ def test_wrong_shapes_are_refused_in_one_sentence(change, message):
         tiny()(*arguments)
 
 
+def test_no_shots_are_refused():
+    with pytest.raises(ValueError, match="shots must hold at least one support, got none"):
+        fs.SCNet.merge_shots([])
+
+
 def test_integer_images_are_refused():
     support, support_masks, query, _ = batch()
     with pytest.raises(TypeError, match=r"query_images must be a floating-point tensor, got torch.uint8"):

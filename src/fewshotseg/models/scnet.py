@@ -179,7 +179,12 @@ class SCNet(nn.Module):
 
         Returns:
             What `encode_support` gives for all of them together.
+
+        Raises:
+            ValueError: If there is no shot.
         """
+        if not shots:
+            raise ValueError("shots must hold at least one support, got none")
         if len(shots) == 1:
             return shots[0]
         prototypes, highs, weights, backgrounds = zip(*shots, strict=True)

@@ -13,7 +13,7 @@ from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.memory import FeatureMemory
-from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images
+from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images, merged
 from fewshotseg.ops import (
     expand_prototypes,
     foreground_weights,
@@ -167,8 +167,9 @@ class SCNet(nn.Module):
             raise ValueError(f"support images must hold at least one shot, got shape {tuple(images.shape)}")
 
         # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
-        shots = zip(images.unbind(1), masks.unbind(1), strict=True)
-        return self.merge_shots([self._shot(*self._mid_of_support(image, mask), mask) for image, mask in shots])
+        pairs = zip(images.unbind(1), masks.unbind(1), strict=True)
+        shots = (self._shot(*self._mid_of_support(image, mask), mask) for image, mask in pairs)
+        return merged(shots, images.shape[1])
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:
@@ -185,15 +186,7 @@ class SCNet(nn.Module):
         """
         if not shots:
             raise ValueError("shots must hold at least one support, got none")
-        if len(shots) == 1:
-            return shots[0]
-        prototypes, highs, weights, backgrounds = zip(*shots, strict=True)
-        return Support(
-            torch.stack(prototypes).mean(dim=0),
-            torch.cat(highs, dim=1),
-            torch.cat(weights, dim=1),
-            None if backgrounds[0] is None else torch.stack(backgrounds).mean(dim=0),
-        )
+        return merged(shots, len(shots))
 
     def encode_query(self, images: Tensor) -> Query:
         """Encode images to segment once, for any number of supports.

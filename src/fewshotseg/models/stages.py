@@ -1,7 +1,9 @@
 """What goes between the stages of the model, and out of it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_floating
@@ -54,6 +56,24 @@ class SCNetOutput(NamedTuple):
     logits: Tensor
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
+
+
+def merged(shots: Iterable[Support], count: int) -> Support:
+    """One support of ``count`` supports of one shot each; of shots that come one by one no two are kept whole."""
+    if count == 1:
+        return next(iter(shots))
+    prototypes, weights, backgrounds, high = [], [], [], None
+    for number, shot in enumerate(shots):
+        if high is None:
+            high = shot.high.new_empty(shot.high.shape[0], count, *shot.high.shape[2:])
+        high[:, number : number + 1] = shot.high
+        prototypes.append(shot.prototype)
+        weights.append(shot.weights)
+        if shot.background is not None:
+            backgrounds.append(shot.background)
+    assert high is not None
+    background = torch.stack(backgrounds).mean(dim=0) if backgrounds else None
+    return Support(torch.stack(prototypes).mean(dim=0), high, torch.cat(weights, dim=1), background)
 
 
 def check_images(name: str, images: Tensor) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from fewshotseg.models.convolution import Conv3x3
 from fewshotseg.ops import resize_bilinear
 
 
@@ -100,7 +100,7 @@ def _mix(conv1x1: Any, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """
     weights = conv1x1[0].weight.split([part.shape[1] for part in maps], dim=1)
     convolved = (F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True))
-    return F.relu(reduce(torch.add, (_broadcastable(part, size) for part in convolved)))
+    return F.relu_(reduce(Tensor.add_, (_broadcastable(part, size) for part in convolved)))
 
 
 def _pool(maps: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -113,16 +113,16 @@ def _broadcastable(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _refinement(channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        Conv3x3(channels),
         nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        Conv3x3(channels),
         nn.ReLU(inplace=True),
     )
 
 
 def _classifier(channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        Conv3x3(channels),
         nn.ReLU(inplace=True),
         nn.Dropout2d(0.1),
         nn.Conv2d(channels, 2, 1),

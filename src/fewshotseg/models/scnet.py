@@ -300,10 +300,7 @@ class SCNet(nn.Module):
         return main + self.aux_weight * aux, {"main": main, "aux": aux}
 
     def _query(self, maps: Tensor, deepest: Tensor, images: Tensor) -> Query:
-        features = self.reduce_query(maps)
-        if features.requires_grad:
-            features = features.contiguous()  # on a CPU convolutions run backwards slowly where channels are last
-        return Query(features, self._frozen.high(deepest), (images.shape[2], images.shape[3]))
+        return Query(self.reduce_query(maps), self._frozen.high(deepest), (images.shape[2], images.shape[3]))
 
     def _mid_of_support(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         if self.background_source == "support":

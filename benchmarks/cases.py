@@ -3,6 +3,7 @@
 import argparse
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ PROBE_SIZE = 65
 """Side of the images that norm statistics are taken from."""
 
 
-def make_plain(hidden: int = 256, *, seed: int = 0) -> PlainPFENet:
+def make_plain(hidden: int = 256, bins: Sequence[int] = (60, 30, 15, 8), *, seed: int = 0) -> PlainPFENet:
     """The plain transcription with random weights that behave like trained ones.
 
     Residual branches are weak beside what they are added to, norm statistics fit the weights, no layer of the head
@@ -25,7 +26,7 @@ def make_plain(hidden: int = 256, *, seed: int = 0) -> PlainPFENet:
     the backbone, and answer the same everywhere.
     """
     torch.manual_seed(seed)
-    plain = PlainPFENet(hidden)
+    plain = PlainPFENet(hidden, bins)
     for name, weight in plain.named_parameters():
         if name.endswith("bn3.weight"):
             nn.init.constant_(weight, 0.2)

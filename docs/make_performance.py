@@ -130,9 +130,9 @@ def evaluation(content: Mapping[str, Any]) -> str:
     return (
         f"### Evaluation, {content['settings']['shots']}-shot\n\n{origin(content)}\n"
         + table(content["ways"], columns)
-        + f"\nOf {encodings['no cache']} encodings the cache leaves {encodings['cache']} at most. The more episodes "
-        "and supports there are to an image, the more it leaves out. Weights are random: mIoU says only that all "
-        "ways agree.\n"
+        + f"\nOf {encodings['no cache']} encodings the cache leaves {encodings['cache']}, of {encodings['images']} "
+        "images whose two roles share most of their work. The more episodes and supports there are to an image, the "
+        "more it leaves out. Weights are random: mIoU says only that all ways agree.\n"
     )
 
 

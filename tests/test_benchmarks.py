@@ -140,7 +140,8 @@ def test_evaluation(real, tmp_path, monkeypatch):
     check_rows(result["ways"], "plain loop")
     assert len({round(row["miou"], 3) for row in result["ways"].values()}) == 1
     assert result["ways"]["cache"]["miou"] > 0
-    assert 0 < result["encodings"]["cache"] <= result["encodings"]["no cache"] == 8
+    encodings = result["encodings"]
+    assert 0 < encodings["images"] <= encodings["cache"] <= encodings["no cache"] == 8
 
 
 def _folders(path):

@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 import fewshotseg as fs
 from _models import tiny
+from fewshotseg.models.memory import image_by_image
 
 
 def batch():
@@ -33,6 +34,21 @@ def test_nothing_changes_but_the_time(max_bytes):
     found.loss.backward()
     assert model.reduce_query[0].weight.grad is not None
     assert list(model.state_dict()) == list(tiny().state_dict())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_image_by_image_is_the_batch_and_keeps_its_layout(layout):
+    images = torch.rand(3, 4, 5, 6).to(memory_format=layout)
+    numbers = torch.arange(3.0)
+
+    def stage(image, number):
+        return image + number, (image * number)[:, :2]
+
+    found = image_by_image(stage, images, numbers)
+    expected = images + numbers[:, None, None, None], (images * numbers[:, None, None, None])[:, :2]
+    for maps, whole in zip(found, expected, strict=True):
+        assert_close(maps, whole)
+    assert found[0].stride() == images.stride()
 
 
 def test_an_image_is_encoded_once(monkeypatch):

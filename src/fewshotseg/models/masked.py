@@ -61,7 +61,8 @@ def _blocks(backbone: Any, name: str, maps: Tensor) -> Sequence[nn.Module] | Non
 
 def _around(blocks: Sequence[nn.Module], maps: Tensor, masks: Tensor) -> Tensor:
     """What blocks make of maps, right inside the masks."""
-    return torch.cat([_inside_box(blocks, image[None], mask) for image, mask in zip(maps, masks, strict=True)])
+    wholes = [_inside_box(blocks, image[None], mask) for image, mask in zip(maps, masks, strict=True)]
+    return torch.cat(wholes) if len(wholes) > 1 else wholes[0]
 
 
 def _inside_box(blocks: Sequence[nn.Module], maps: Tensor, mask: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def _inside_box(blocks: Sequence[nn.Module], maps: Tensor, mask: Tensor) -> Tens
         inner = box(halo)
         kept = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
         part, outer = block(part)[..., *kept], inner
-    whole = part.new_zeros(*part.shape[:2], *mask.shape)
+    whole = part.new_zeros(1, *mask.shape, part.shape[1]).permute(0, 3, 1, 2)  # channels last, as the blocks give them
     whole[..., *outer] = part
     return whole
 

@@ -51,8 +51,13 @@ class FeatureMemory:
 
 def image_by_image(stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
     """What ``stage`` makes of a batch, called with one image of each of ``inputs`` at a time."""
-    parts = [stage(*(each[None] for each in image)) for image in zip(*inputs, strict=True)]
-    return tuple(torch.cat(maps) for maps in zip(*parts, strict=True))
+    wholes: tuple[Tensor, ...] = ()
+    for number, image in enumerate(zip(*inputs, strict=True)):
+        parts = stage(*(each[None] for each in image))
+        wholes = wholes or tuple(torch.empty_like(part.expand(len(inputs[0]), *part.shape[1:])) for part in parts)
+        for whole, part in zip(wholes, parts, strict=True):
+            whole[number] = part[0]  # at once: parts that wait for each other would take the memory twice
+    return wholes
 
 
 def _digest(image: Tensor) -> bytes:

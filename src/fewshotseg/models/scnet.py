@@ -11,6 +11,7 @@ from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.convolution import WIDE
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.memory import FeatureMemory
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images, merged
@@ -300,7 +301,10 @@ class SCNet(nn.Module):
         return main + self.aux_weight * aux, {"main": main, "aux": aux}
 
     def _query(self, maps: Tensor, deepest: Tensor, images: Tensor) -> Query:
-        return Query(self.reduce_query(maps), self._frozen.high(deepest), (images.shape[2], images.shape[3]))
+        features = self.reduce_query(maps)
+        if features.requires_grad and features.shape[1] < WIDE:
+            features = features.contiguous()  # the layout, and so the rounding, of the results in docs/
+        return Query(features, self._frozen.high(deepest), (images.shape[2], images.shape[3]))
 
     def _mid_of_support(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         if self.background_source == "support":

@@ -27,7 +27,7 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
     largest = torch.maximum(vectors.amax(dim, keepdim=True), -vectors.amin(dim, keepdim=True))
     safe = torch.where(largest > 0, largest, 1)
     # Squares and a sum: several times faster than a norm where vectors do not lie in one piece of memory.
-    length = (vectors / safe).square().sum(dim, keepdim=True).sqrt()
+    length = (vectors / safe).square_().sum(dim, keepdim=True).sqrt()
     return torch.where(largest > 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny), 0)
 
 

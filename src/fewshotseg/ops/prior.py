@@ -53,7 +53,8 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
 
     with without_autocast(query):
         points = at_least_float32(rearrange(query, "b c h w -> b c (h w)"))
-        lengths = inverse_norm(points, dim=1)
+        images = torch.split(points, 1) if is_at_hand(points) else [points]  # one by one, temporaries stay small
+        lengths = torch.cat([inverse_norm(image, dim=1) for image in images])
         priors = []
         for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
             weights = foreground_weights(masks, (shot.shape[2], shot.shape[3]))

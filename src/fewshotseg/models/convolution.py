@@ -28,7 +28,7 @@ class Conv3x3(nn.Conv2d):
     @override
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
-        if self._trains_wide_at_hand(input):
+        if torch.is_grad_enabled() and self.weight.requires_grad and trains_channels_last(input):
             convolved: Tensor = _Convolution.apply(
                 input.contiguous(memory_format=torch.channels_last),
                 self.weight.contiguous(memory_format=torch.channels_last),
@@ -36,15 +36,15 @@ class Conv3x3(nn.Conv2d):
             return convolved
         return super().forward(input)
 
-    def _trains_wide_at_hand(self, input: Tensor) -> bool:
-        return (
-            torch.is_grad_enabled()
-            and self.weight.requires_grad
-            and self.out_channels >= WIDE
-            and is_at_hand(input)
-            and input.dtype in (torch.float32, torch.float64)
-            and not torch.is_autocast_enabled("cpu")
-        )
+
+def trains_channels_last(maps: Tensor) -> bool:
+    """Whether a layer that trains on these maps does so with the products below, for which channels are last."""
+    return (
+        maps.shape[1] >= WIDE
+        and is_at_hand(maps)
+        and maps.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 class _Convolution(torch.autograd.Function):

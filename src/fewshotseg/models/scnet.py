@@ -11,7 +11,7 @@ from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
-from fewshotseg.models.convolution import WIDE
+from fewshotseg.models.convolution import trains_channels_last
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.memory import FeatureMemory
 from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images, merged
@@ -302,8 +302,8 @@ class SCNet(nn.Module):
 
     def _query(self, maps: Tensor, deepest: Tensor, images: Tensor) -> Query:
         features = self.reduce_query(maps)
-        if features.requires_grad and features.shape[1] < WIDE:
-            features = features.contiguous()  # the layout, and so the rounding, of the results in docs/
+        if features.requires_grad and not trains_channels_last(features):
+            features = features.contiguous()  # on a CPU convolutions run backwards slowly where channels are last
         return Query(features, self._frozen.high(deepest), (images.shape[2], images.shape[3]))
 
     def _mid_of_support(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.resnet import Bottleneck
 
 from fewshotseg.models import masked as masked_module
 from fewshotseg.models.backbones import make_backbone
@@ -37,6 +38,19 @@ class Stage(nn.Module):
 
     def high(self, maps):
         return self.high_blocks(maps)
+
+
+def bottleneck(dilation, downsample=None):
+    torch.manual_seed(2)
+    block = Bottleneck(16, 4, dilation=dilation, downsample=downsample)
+    for norm in (block.bn1, block.bn2, block.bn3):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return block.double().requires_grad_(False).eval()
+
+
+BOTTLENECK = bottleneck(dilation=2)
+BOTTLENECK_WITH_SHORTCUT = bottleneck(dilation=4, downsample=nn.Conv2d(16, 16, 1))
 
 
 def whole(stage, maps, masks):
@@ -132,6 +146,33 @@ def test_backbones_know_how_far_they_look(name, reach):
     masks[0, 17:19, 20:22] = 0.5
     expected = whole(backbone, deepest, masks)[..., 17:19, 20:22]
     assert_close(masked_high(backbone, deepest, masks)[..., 17:19, 20:22], expected, rtol=1e-9, atol=1e-12)
+
+
+@st.composite
+def kept_spans(draw):
+    sides = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    starts = [draw(st.integers(0, side - 1)) for side in sides]
+    stops = [draw(st.integers(start + 1, side)) for start, side in zip(starts, sides, strict=True)]
+    return sides, tuple(map(slice, starts, stops))
+
+
+@settings(deadline=None, max_examples=60)
+@given(spans=kept_spans(), number=st.integers(0, 1), seed=st.integers(0, 99))
+def test_a_part_of_a_bottleneck_is_that_part_of_the_whole(spans, number, seed):
+    torch.manual_seed(seed)
+    block = (BOTTLENECK, BOTTLENECK_WITH_SHORTCUT)[number]
+    sides, kept = spans
+    maps = torch.randn(2, 16, *sides, dtype=torch.float64)
+    expected = block(maps)[..., *kept]
+    assert_close(masked_module._kept_of(block, maps.clone(), kept), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_bottleneck_computes_only_the_part_that_is_kept():
+    maps, kept = torch.zeros(1, 16, 30, 30, dtype=torch.float64), (slice(14, 16), slice(14, 16))
+    with FlopCounterMode(display=False) as counter:
+        masked_module._kept_of(BOTTLENECK_WITH_SHORTCUT, maps, kept)
+    first, others = 30 * 30 * 16 * 4, 2 * 2 * (9 * 4 * 4 + 4 * 16 + 16 * 16)
+    assert counter.get_total_flops() == 2 * (first + others)
 
 
 def test_a_resnet_runs_its_third_stage_around_the_mask():

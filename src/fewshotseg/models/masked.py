@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
 
 from fewshotseg.ops import foreground_weights
 from fewshotseg.ops._precision import is_at_hand
@@ -78,11 +80,39 @@ def _inside_box(blocks: Sequence[nn.Module], maps: Tensor, mask: Tensor) -> Tens
     for block in blocks:
         halo -= _reach(block)
         inner = box(halo)
-        kept = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-        part, outer = block(part)[..., *kept], inner
+        kept = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+        part, outer = _kept_of(block, part, kept), inner
     whole = part.new_zeros(1, *mask.shape, part.shape[1]).permute(0, 3, 1, 2)  # channels last, as the blocks give them
     whole[..., *outer] = part
     return whole
+
+
+def _kept_of(block: Any, maps: Tensor, kept: tuple[Any, ...]) -> Tensor:
+    """A part of what a block makes of maps; a bottleneck computes no more than that after its first convolution."""
+    output: Tensor
+    if isinstance(block, Bottleneck):
+        narrow = block.relu(block.bn1(block.conv1(maps)))
+        narrow = block.relu(block.bn2(_conv_of_kept(block.conv2, narrow, kept)))
+        shortcut = maps[..., *kept]
+        if block.downsample is not None:
+            shortcut = block.downsample(shortcut)
+        output = block.relu(block.bn3(block.conv3(narrow)) + shortcut)
+    else:
+        output = block(maps)[..., *kept]
+    return output
+
+
+def _conv_of_kept(conv: nn.Conv2d, maps: Tensor, kept: tuple[Any, ...]) -> Tensor:
+    """A part of what a convolution of stride 1 makes of maps, from no more than it looks at."""
+    seen: list[Any] = []
+    padding: list[int] = []
+    for axis, span in enumerate(kept):
+        side, reach = maps.shape[2 + axis], conv.dilation[axis] * (conv.kernel_size[axis] // 2)
+        before, after = span.start - reach, span.stop + reach
+        seen.append(slice(max(before, 0), min(after, side)))
+        padding = [max(-before, 0), max(after - side, 0), *padding]  # F.pad begins with the last side
+    padded = F.pad(maps[..., *seen], padding)
+    return F.conv2d(padded, conv.weight, conv.bias, dilation=conv.dilation, groups=conv.groups)
 
 
 def _reach(block: nn.Module) -> int:

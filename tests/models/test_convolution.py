@@ -91,6 +91,19 @@ def test_gradients_and_their_gradients(any_width):
     assert torch.autograd.gradgradcheck(compute, inputs)
 
 
+def test_gradients_of_single_images(any_width):
+    torch.manual_seed(0)
+    conv, maps = Conv3x3(2).double(), torch.randn(3, 2, 3, 4, dtype=torch.float64)
+
+    def loss(weight, image):
+        return torch.func.functional_call(conv, {"weight": weight}, (image[None],)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(conv.weight.detach(), maps)
+    for gradient, image in zip(found, maps, strict=True):
+        (expected,) = torch.autograd.grad(loss(conv.weight, image), conv.weight)
+        assert_close(gradient, expected)
+
+
 def test_a_frozen_input_needs_no_gradient(any_width):
     conv = Conv3x3(2)
     maps = torch.rand(1, 2, 4, 4)

@@ -29,10 +29,7 @@ class Conv3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
         if torch.is_grad_enabled() and self.weight.requires_grad and trains_channels_last(input):
-            convolved: Tensor = _Convolution.apply(
-                input.contiguous(memory_format=torch.channels_last),
-                self.weight.contiguous(memory_format=torch.channels_last),
-            )
+            convolved: Tensor = _Convolution.apply(_channels_last(input), _channels_last(self.weight))
             return convolved
         return super().forward(input)
 
@@ -49,6 +46,8 @@ def trains_channels_last(maps: Tensor) -> bool:
 
 class _Convolution(torch.autograd.Function):
     """A 3x3 convolution of channels-last maps, padded by one cell."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(maps: Tensor, weight: Tensor) -> Tensor:
@@ -83,6 +82,11 @@ def weight_gradient(maps: Tensor, grad: Tensor) -> Tensor:
     steps = (row * width + column for row in range(3) for column in range(3))
     taps = [(outputs[:, : outputs.shape[1] - step].mT @ inputs[:, step:]).sum(dim=0) for step in steps]
     return torch.stack(taps, dim=2).view(grad.shape[1], maps.shape[1], 3, 3)
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    """In that layout; by steps that ``torch.func.vmap`` knows."""
+    return maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -97,11 +97,16 @@ def train_step(content: Mapping[str, Any], title: str = "Training") -> str:
         "GFLOP": lambda row: f"{row['gflop']:.0f}" if "gflop" in row else "",
         "of the peak": lambda row: f"{row['share_of_peak']:.0%}" if "gflop" in row else "",
     }
+    steps = content["steps"]
+    more = steps["SCNet"]["gflop"] / steps["PFENet"]["gflop"]
+    official = (steps["SCNet"]["seconds"] - steps["PFENet"]["seconds"]) / steps["plain, batch norms"]["seconds"]
     return (
         f"### {title}\n\n{origin(content)}\n"
         f"The peak is that of one large 3x3 convolution, {content['peak_gflops']:.0f} GFLOP/s.\n\n"
-        + table(content["steps"], columns)
-        + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long.\n"
+        + table(steps, columns)
+        + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long, by {more:.2f} times the "
+        f"GFLOP: what it shares with the first has become cheaper than itself. It adds {official:.0%} of the official "
+        "step's time.\n"
         + (compiled(content) if "compiling" in content else "")
     )
 

@@ -167,6 +167,17 @@ def test_a_part_of_a_bottleneck_is_that_part_of_the_whole(spans, number, seed):
     assert_close(masked_module._kept_of(block, maps.clone(), kept), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_what_derives_from_a_bottleneck_is_asked_itself():
+    class Doubled(Bottleneck):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    torch.manual_seed(0)
+    block, kept = Doubled(16, 4).double().requires_grad_(False).eval(), (slice(1, 3), slice(0, 2))
+    maps = torch.randn(1, 16, 5, 5, dtype=torch.float64)
+    assert_close(masked_module._kept_of(block, maps.clone(), kept), block(maps)[..., *kept])
+
+
 def test_a_bottleneck_computes_only_the_part_that_is_kept():
     maps, kept = torch.zeros(1, 16, 30, 30, dtype=torch.float64), (slice(14, 16), slice(14, 16))
     with FlopCounterMode(display=False) as counter:

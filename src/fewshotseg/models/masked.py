@@ -90,7 +90,7 @@ def _inside_box(blocks: Sequence[nn.Module], maps: Tensor, mask: Tensor) -> Tens
 def _kept_of(block: Any, maps: Tensor, kept: tuple[Any, ...]) -> Tensor:
     """A part of what a block makes of maps; a bottleneck computes no more than that after its first convolution."""
     output: Tensor
-    if isinstance(block, Bottleneck):
+    if type(block) is Bottleneck:  # one derived from it may go another way
         narrow = block.relu(block.bn1(block.conv1(maps)))
         narrow = block.relu(block.bn2(_conv_of_kept(block.conv2, narrow, kept)))
         shortcut = maps[..., *kept]

@@ -38,6 +38,7 @@ from fewshotseg.data import (
 )
 from timing import RESULTS, environment, interleaved, save, summary, table
 
+WAYS = ("cache", "no cache", "loop")
 TOLERANCE = 1e-4
 """Of mIoU, from 0 to 1."""
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     made.add_argument("--images", type=int, default=200, help="without --data: synthetic images (default: 200)")
     made.add_argument("--episodes", type=int, default=200, help="how many (default: 200)")
     made.add_argument("--shots", type=int, default=1, help="supports of an episode (default: 1)")
+    made.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="beside the plain loop (default: all)")
     options = parse(made, arguments)
     if options.quick:
         options.episodes, options.images = 4, 60
@@ -68,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "cache": partial(fs.evaluate, model, episodes),
         "no cache": partial(fs.evaluate, model, episodes, cache_bytes=0),
         "loop": partial(loop, lambda *images: model(*images).logits, episodes),
-        "plain loop": partial(loop, plain, episodes),
     }
+    ways = {name: ways[name] for name in options.ways} | {"plain loop": partial(loop, plain, episodes)}
     reports: dict[str, fs.IoUReport] = {}
     drawn = sorted({episodes.spec(number).class_id for number in range(len(episodes))})
 

@@ -5,7 +5,6 @@ python docs/make_performance.py
 
 import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def scaling(content: Mapping[str, Any]) -> str:
     return f"### Cost against size, shots and batch\n\n{origin(content)}\nSeconds of inference.\n\n" + "\n".join(parts)
 
 
-def train_step(content: Mapping[str, Any], title: str = "Training") -> str:
+def train_step(content: Mapping[str, Any]) -> str:
     """A step of training."""
     columns = {
         "seconds (quartiles)": seconds,
@@ -101,13 +100,12 @@ def train_step(content: Mapping[str, Any], title: str = "Training") -> str:
     more = steps["SCNet"]["gflop"] / steps["PFENet"]["gflop"]
     official = (steps["SCNet"]["seconds"] - steps["PFENet"]["seconds"]) / steps["plain, batch norms"]["seconds"]
     return (
-        f"### {title}\n\n{origin(content)}\n"
+        f"### Training\n\n{origin(content)}\n"
         f"The peak is that of one large 3x3 convolution, {content['peak_gflops']:.0f} GFLOP/s.\n\n"
         + table(steps, columns)
         + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long, by {more:.2f} times the "
         f"GFLOP: what it shares with the first has become cheaper than itself. It adds {official:.0%} of the official "
-        "step's time.\n"
-        + (compiled(content) if "compiling" in content else "")
+        "step's time.\n" + (compiled(content) if "compiling" in content else "")
     )
 
 
@@ -183,7 +181,6 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "forward": forward,
     "forward-scaling": scaling,
     "train_step": train_step,
-    "train_step-kept": partial(train_step, title="Training, with freed memory kept"),
     "evaluation": evaluation,
     "evaluation-5-shots": evaluation,
     "kmeans": kmeans,

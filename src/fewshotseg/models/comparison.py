@@ -36,6 +36,7 @@ class ComparisonHead(nn.Module):
             least one cell); others are cells, whatever the features' size.
 
     Example:
+        >>> import torch
         >>> head = ComparisonHead(8, bins=(1.0, 0.5))
         >>> query, prototypes, prior = torch.rand(1, 8, 9, 9), torch.rand(1, 8, 9, 9), torch.rand(1, 1, 9, 9)
         >>> head(query, prototypes, prior).logits.shape

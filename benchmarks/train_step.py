@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         names = [name for name in steps if name != "plain, batch norms"]
         steps |= {f"{name}, bfloat16": make_steps(options.hidden, tensors, amp=True)[name] for name in names}
     if options.compile:
+        if options.out == RESULTS / "train_step.json":
+            options.out = RESULTS / "train_step-compiled.json"
         compiled = make_scnet(make_plain(options.hidden))
         steps["SCNet, compiled"] = step_of(compiled, lambda: compiled(*tensors).loss)
         extra["compiling"] = {"step": compile_first(compiled, steps["SCNet, compiled"])}

@@ -105,7 +105,7 @@ def train_step(content: Mapping[str, Any]) -> str:
         + table(steps, columns)
         + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long, by {more:.2f} times the "
         f"GFLOP: what it shares with the first has become cheaper than itself. It adds {official:.0%} of the official "
-        "step's time.\n" + (compiled(content) if "compiling" in content else "")
+        "step's time.\n"
     )
 
 
@@ -116,7 +116,7 @@ def compiled(content: Mapping[str, Any]) -> str:
     forward = content["compiled_forward"]["compiled"]["times_as_fast"]
     breaks = sum(row["graph_breaks"] for row in content["compiling"].values())
     return (
-        f"\n`torch.compile` of the step takes {first['step']} at its first call, of inference {first['forward']}, with "
+        f"### Compiling\n\n{origin(content)}\n`torch.compile` of the step takes {first['step']} at its first call, of inference {first['forward']}, with "
         f"{breaks} breaks in their graphs. Then the step is {step:.2f} times as fast as without, inference "
         f"{forward:.2f} times.\n"
     )
@@ -181,6 +181,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "forward": forward,
     "forward-scaling": scaling,
     "train_step": train_step,
+    "train_step-compiled": compiled,
     "evaluation": evaluation,
     "evaluation-5-shots": evaluation,
     "kmeans": kmeans,

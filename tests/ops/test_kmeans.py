@@ -99,6 +99,15 @@ def test_a_tie_goes_to_the_lowest():
     assert cosine_kmeans(points, axes, num_iters=0).labels.tolist() == [[1, 0, 0, 0, 0]]
 
 
+@pytest.mark.parametrize("num_points", [2, 7, 441, 900])
+@pytest.mark.parametrize("num_clusters", range(2, 18))
+def test_equal_centroids_tie_exactly(num_points, num_clusters):
+    # As when fewer points are valid than clusters asked for: products of different rounding would part equal points.
+    points = normal(1, num_points, 64).relu()
+    init = normal(1, 2, 64, seed=1)[:, [k % 2 for k in range(num_clusters)]]
+    assert cosine_kmeans(points, init).labels.max() <= 1
+
+
 @both_ways
 def test_an_empty_cluster_keeps_its_centroid():
     points = torch.tensor([[[1.0, 0.1], [1.0, -0.1]]])
@@ -253,7 +262,7 @@ def test_a_centroid_that_only_zero_vectors_are_left_to_is_zero():
 
 @given(
     seed=seeds,
-    num_clusters=st.integers(1, 9),
+    num_clusters=st.integers(1, 17),
     num_points=st.integers(1, 80),
     channels=st.integers(2, 5),
     num_iters=st.integers(0, 12),

@@ -2,9 +2,15 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
+from torch.nn.functional import embedding_bag, max_pool2d
 
 from fewshotseg.ops._precision import inverse_norm
+
+FEW = 5
+"""Centroids up to which a product of two matrices is the fastest."""
+
+PIECES = 4
+"""Of the points, in a batch of products with more centroids than that."""
 
 
 def rounds_at_hand(
@@ -68,14 +74,32 @@ def _count(labels: Tensor, valid: Tensor | None, num_clusters: int) -> Tensor:
 def _nearest(points: Tensor, centroids: Tensor, scores: Tensor) -> Tensor:
     """``(N,)`` int64, the centroid with the largest product with each point, the lowest on a tie.
 
-    Only differences decide, so products are taken with differences from the first centroid, whose own stay zero in
-    ``scores (N, K)``. That saves a column, unless the columns are a multiple of four: these are the fastest.
+    Only differences decide, so products of few are taken with differences from the first centroid, whose own stay zero
+    in ``scores (N, K)``. Four columns are as fast as three.
     """
-    if len(centroids) % 4 == 0:
+    if len(centroids) > FEW:
+        return _nearest_of_many(points, centroids)
+    if len(centroids) == 4:
         torch.mm(points, centroids.T, out=scores)
     else:
         torch.mm(points, (centroids[1:] - centroids[0]).T, out=scores[:, 1:])
     return scores.max(dim=1).indices
+
+
+def _nearest_of_many(points: Tensor, centroids: Tensor) -> Tensor:
+    """The same, from products for one piece of the points after the other, with a row for each centroid.
+
+    One large product of as many is slow, and rounds equal centroids differently. Where points don't divide evenly, a
+    piece begins with the last few of the one before. Pooling finds the largest for many points at a time.
+    """
+    (num_points, channels), num_clusters = points.shape, len(centroids)
+    step, rest = divmod(num_points, PIECES)
+    pieces = points.as_strided((PIECES, step + rest, channels), (step * channels, channels, 1))
+    products = centroids.expand(PIECES, -1, -1) @ pieces.mT
+    maps = products[:, :, None].permute(0, 3, 1, 2)
+    nearest = max_pool2d(maps, (num_clusters, 1), return_indices=True)[1].flatten(1)
+    labels = nearest[:, :step].flatten()
+    return torch.cat([labels, nearest[-1, step:]]) if rest else labels
 
 
 def _sum(points: Tensor, weights: Tensor, labels: Tensor, num_clusters: int) -> tuple[Tensor, Tensor, bool]:

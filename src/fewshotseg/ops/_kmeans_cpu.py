@@ -6,11 +6,11 @@ from torch.nn.functional import embedding_bag, max_pool2d
 
 from fewshotseg.ops._precision import inverse_norm
 
-FEW = 5
-"""Centroids up to which a product of two matrices is the fastest."""
+FEW = (1, 2, 3, 5)
+"""Centroids that are, less one, as many columns as a product of two matrices is fastest with."""
 
 PIECES = 4
-"""Of the points, in a batch of products with more centroids than that."""
+"""Of the points, in a batch of products with other numbers of centroids."""
 
 
 def rounds_at_hand(
@@ -75,14 +75,11 @@ def _nearest(points: Tensor, centroids: Tensor, scores: Tensor) -> Tensor:
     """``(N,)`` int64, the centroid with the largest product with each point, the lowest on a tie.
 
     Only differences decide, so products of few are taken with differences from the first centroid, whose own stay zero
-    in ``scores (N, K)``. Four columns are as fast as three.
+    in ``scores (N, K)``. That saves a column.
     """
-    if len(centroids) > FEW:
+    if len(centroids) not in FEW:
         return _nearest_of_many(points, centroids)
-    if len(centroids) == 4:
-        torch.mm(points, centroids.T, out=scores)
-    else:
-        torch.mm(points, (centroids[1:] - centroids[0]).T, out=scores[:, 1:])
+    torch.mm(points, (centroids[1:] - centroids[0]).T, out=scores[:, 1:])
     return scores.max(dim=1).indices
 
 

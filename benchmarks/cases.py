@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fewshotseg as fs
-from plain_pfenet import PlainPFENet
+from plain_pfenet import BINS, PlainPFENet
 
 PROBE_SIZE = 65
 """Side of the images that norm statistics are taken from."""
 
 
-def make_plain(hidden: int = 256, bins: Sequence[int] = (60, 30, 15, 8), *, seed: int = 0) -> PlainPFENet:
+def make_plain(hidden: int = 256, bins: Sequence[int] = BINS, *, seed: int = 0) -> PlainPFENet:
     """The plain transcription with random weights that behave like trained ones.
 
     Residual branches are weak beside what they are added to, norm statistics fit the weights, no layer of the head

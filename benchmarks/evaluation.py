@@ -36,6 +36,7 @@ from fewshotseg.data import (
     VOCSource,
     padded_eval,
 )
+from plain_pfenet import BINS
 from timing import RESULTS, environment, interleaved, save, summary, table
 
 WAYS = ("cache", "no cache", "loop")
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     classes = sorted(source.class_names)[: max(len(source.class_names) // 4, 1)]
     transform = padded_eval(options.size)
     episodes = EpisodeDataset(source, classes, shots=options.shots, length=options.episodes, transform=transform)
-    bins = [max(round(side * options.size / 473), 2) for side in (60, 30, 15, 8)]
+    bins = [max(round(side * options.size / 473), 2) for side in BINS]
     plain = make_plain(options.hidden, bins).eval()
     model = make_scnet(plain).eval()
     for number in range(len(episodes)):

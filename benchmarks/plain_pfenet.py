@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
+BINS = (60, 30, 15, 8)
+"""Sides of PFENet's grids on PASCAL-5i, at 473 pixels."""
+
 
 class PlainPFENet(nn.Module):
     """PFENet on a ResNet-50 with the deep stem.
@@ -26,7 +29,7 @@ class PlainPFENet(nn.Module):
         bins: Sides of the head's grids, fine to coarse.
     """
 
-    def __init__(self, channels: int = 256, bins: Sequence[int] = (60, 30, 15, 8)) -> None:
+    def __init__(self, channels: int = 256, bins: Sequence[int] = BINS) -> None:
         super().__init__()
         self.bins = tuple(bins)
         self.backbone = DilatedResNet()

@@ -107,7 +107,7 @@ def _conv_of_kept(conv: nn.Conv2d, maps: Tensor, kept: tuple[Any, ...]) -> Tenso
     seen: list[Any] = []
     padding: list[int] = []
     for axis, span in enumerate(kept):
-        side, reach = maps.shape[2 + axis], conv.dilation[axis] * (conv.kernel_size[axis] // 2)
+        side, reach = maps.shape[2 + axis], _reach_of_conv(conv, axis)
         before, after = span.start - reach, span.stop + reach
         seen.append(slice(max(before, 0), min(after, side)))
         padding = [max(-before, 0), max(after - side, 0), *padding]  # F.pad begins with the last side
@@ -118,4 +118,8 @@ def _conv_of_kept(conv: nn.Conv2d, maps: Tensor, kept: tuple[Any, ...]) -> Tenso
 def _reach(block: nn.Module) -> int:
     """How many cells a block of stride 1 looks beyond a position: the sum over its convolutions."""
     convs = (module for module in block.modules() if isinstance(module, nn.Conv2d))
-    return sum(conv.dilation[0] * (conv.kernel_size[0] // 2) for conv in convs)
+    return sum(_reach_of_conv(conv, 0) for conv in convs)
+
+
+def _reach_of_conv(conv: nn.Conv2d, axis: int) -> int:
+    return conv.dilation[axis] * (conv.kernel_size[axis] // 2)

@@ -1,5 +1,6 @@
 """Settings and weights: what is accepted, what is refused and how, what a file holds."""
 
+import inspect
 import json
 import pathlib
 import pickle
@@ -222,7 +223,7 @@ def test_state_dict_keys_are_a_contract():
 
 def test_every_setting_is_documented():
     for field in fields(fs.SCNetConfig):
-        assert f"        {field.name}: " in fs.SCNetConfig.__doc__
+        assert f"\n    {field.name}: " in inspect.getdoc(fs.SCNetConfig)
 
 
 def test_import_is_silent_and_changes_nothing():

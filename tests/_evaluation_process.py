@@ -15,9 +15,9 @@ def episodes(shots=1, length=12):
     return EpisodeDataset(source, CLASSES, shots=shots, length=length, transform=padded_eval(65))
 
 
-def evaluate_share(rank, folder):
+def evaluate_share(rank, world, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     report = fs.evaluate(tiny(), episodes(length=11), fs.FewShotIoU(CLASSES))
     torch.save(report._asdict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

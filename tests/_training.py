@@ -1,6 +1,5 @@
 """Runs of the example scripts that are as small as can be, here and in processes that may be killed."""
 
-import multiprocessing
 import os
 import time
 
@@ -15,15 +14,6 @@ HALF = b"half a checkpoint"
 def training(out, *options):
     """Arguments of train.py; later options replace earlier ones."""
     return [*TINY, "--model", *MODEL, "--log-every", "1", "--out", str(out), *map(str, options)]
-
-
-def start(function, *arguments):
-    """Start a function of this module in a process of its own, forked from one that has imported what takes long."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fewshotseg.results", "torch._dynamo", "torch.utils.data", "tqdm"])
-    process = context.Process(target=function, args=arguments, daemon=True)
-    process.start()
-    return process
 
 
 def wait(condition, process, seconds=60):
@@ -56,7 +46,7 @@ def train(arguments, stuck_at_save=None):
     train.main(arguments)
 
 
-def run_share(script, rank, world, store, arguments):
+def run_share(rank, world, store, script, arguments):
     """Run a script as one of several processes, with a file in place of torchrun's ports."""
     import evaluate
     import train
@@ -66,11 +56,3 @@ def run_share(script, rank, world, store, arguments):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     {"train": train, "evaluate": evaluate}[script].main(arguments)
     dist.destroy_process_group()
-
-
-def run_together(script, world, store, arguments):
-    """Run a script as several processes to the end."""
-    processes = [start(run_share, script, rank, world, str(store), arguments) for rank in range(world)]
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0] * world

@@ -4,12 +4,12 @@ import functools
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch.testing import assert_close
 
 import fewshotseg as fs
 from _evaluation_process import CLASSES, episodes, evaluate_share
 from _models import tiny
+from _processes import run_together
 from fewshotseg._lru import LeastRecentlyUsed
 from fewshotseg.data import restore_size
 
@@ -151,7 +151,7 @@ def test_cache_forgets_the_longest_unused():
 
 
 def test_two_processes_with_uneven_shares_give_the_report_of_one(tmp_path):
-    mp.spawn(evaluate_share, args=(str(tmp_path),), nprocs=2)
+    run_together(evaluate_share, 2, str(tmp_path))
     expected = fs.evaluate(tiny(), episodes(length=11), fs.FewShotIoU(CLASSES))
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == expected._asdict()

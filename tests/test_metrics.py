@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from _inputs import normal
 from _metric_processes import CLASSES, count_share, episodes
+from _processes import run_together
 from fewshotseg.metrics import FewShotIoU, mean_and_interval
 
 
@@ -284,7 +284,7 @@ def test_settings_that_make_no_sense_are_refused():
 
 
 def test_uneven_processes_report_exactly_what_one_process_reports(tmp_path):
-    mp.spawn(count_share, (2, str(tmp_path)), nprocs=2)
+    run_together(count_share, 2, str(tmp_path))
     predictions, targets, classes = episodes(7)
     metric = FewShotIoU(CLASSES)
     expected = []

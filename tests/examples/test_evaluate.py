@@ -8,7 +8,8 @@ import torch
 import evaluate
 import fewshotseg as fs
 import train
-from _training import MODEL, TINY, run_together, training
+from _processes import run_together
+from _training import MODEL, TINY, run_share, training
 from benchmark_data import SYNTHETIC
 from fewshotseg.data import PROTOCOLS, EpisodeDataset, SyntheticSource, episodes_hash, pascal5i, pfenet_eval
 from fewshotseg.results import EvaluationResult
@@ -80,7 +81,8 @@ def test_a_result_says_what_it_is(checkpoint, results):
 
 
 def test_two_processes_with_uneven_shares_give_exactly_the_numbers_of_one(checkpoint, results, tmp_path):
-    run_together("evaluate", 2, tmp_path / "store", [str(checkpoint), *SHORT, "--out", str(tmp_path / "out")])
+    arguments = [str(checkpoint), *SHORT, "--out", str(tmp_path / "out")]
+    run_together(run_share, 2, str(tmp_path / "store"), "evaluate", arguments)
     (path,) = (tmp_path / "out").iterdir()
     one, two = (json.loads(each.read_text()) for each in (results, path))
     assert one.pop("date") <= two.pop("date")

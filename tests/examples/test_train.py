@@ -18,7 +18,8 @@ import evaluate
 import fewshotseg as fs
 import train
 from _folders import make_folder
-from _training import HALF, MODEL, run_together, start, training, wait
+from _processes import run_together, start
+from _training import HALF, MODEL, run_share, training, wait
 from _training import train as train_in_process
 from benchmark_data import BENCHMARKS, DataSettings
 from recipes import COCO, PASCAL, RECIPES, Recipe, change_model
@@ -150,7 +151,7 @@ def test_only_the_same_run_is_resumed(uninterrupted, capsys):
 def test_two_processes_train_as_one_with_accumulation(uninterrupted, tmp_path):
     arguments = training(tmp_path / "two", *SELECTING)
     arguments[arguments.index("--accumulate") + 1] = "1"
-    run_together("train", 2, tmp_path / "store", arguments)
+    run_together(run_share, 2, str(tmp_path / "store"), "train", arguments)
     alone, together = log_of(uninterrupted), log_of(tmp_path / "two")
     assert [line.keys() for line in together] == [line.keys() for line in alone]
     for one, two in zip(alone, together, strict=True):

@@ -79,11 +79,11 @@ def forward(content: Mapping[str, Any]) -> str:
 
 def scaling(content: Mapping[str, Any]) -> str:
     """Cost against sizes."""
-    columns = {name: number(name, ".3g") for name in ("plain", "fewshotseg")} | {"times": number("times_as_fast")}
+    columns = {name: number(name, ".3g") for name in ("plain", "fewshotseg")} | {"times as fast": number("times_as_fast")}
     parts = []
     for name, measured in content["scaling"].items():
-        powers = ", ".join(f"{way} {power:.2f}" for way, power in measured["power"].items())
-        parts.append(table(measured["seconds"], columns, name) + f"\nGrows with the power: {powers}.\n")
+        powers = ", ".join(f"{power:.2f} ({way})" for way, power in measured["power"].items())
+        parts.append(table(measured["seconds"], columns, name) + f"\nThey grow with {name} to the power of {powers}.\n")
     return f"### Cost against size, shots and batch\n\n{origin(content)}\nSeconds of inference.\n\n" + "\n".join(parts)
 
 

@@ -79,7 +79,11 @@ def forward(content: Mapping[str, Any]) -> str:
 
 def scaling(content: Mapping[str, Any]) -> str:
     """Cost against sizes."""
-    columns = {name: number(name, ".3g") for name in ("plain", "fewshotseg")} | {"times as fast": number("times_as_fast")}
+    columns = {
+        "plain": number("plain", ".3g"),
+        "fewshotseg": number("fewshotseg", ".3g"),
+        "times as fast": number("times_as_fast"),
+    }
     parts = []
     for name, measured in content["scaling"].items():
         powers = ", ".join(f"{power:.2f} ({way})" for way, power in measured["power"].items())

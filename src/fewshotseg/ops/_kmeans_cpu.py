@@ -7,10 +7,10 @@ from torch.nn.functional import embedding_bag, max_pool2d
 from fewshotseg.ops._precision import inverse_norm
 
 FEW = (1, 2, 3, 5)
-"""Centroids that are, less one, as many columns as a product of two matrices is fastest with."""
+"""Numbers of centroids for which one product of matrices is fastest: less the first they are 0, 1, 2 or 4 columns."""
 
 PIECES = 4
-"""Of the points, in a batch of products with other numbers of centroids."""
+"""Of the points, for any other number: a batch of products."""
 
 
 def rounds_at_hand(
@@ -84,9 +84,9 @@ def _nearest(points: Tensor, centroids: Tensor, scores: Tensor) -> Tensor:
 
 
 def _nearest_of_many(points: Tensor, centroids: Tensor) -> Tensor:
-    """The same, from products for one piece of the points after the other, with a row for each centroid.
+    """The same by a batch of products, one for each piece of the points, with a row for each centroid.
 
-    One large product of as many is slow, and rounds equal centroids differently. Where points don't divide evenly, a
+    One large product with as many is slow, and rounds equal centroids differently. Where points don't divide evenly, a
     piece begins with the last few of the one before. Pooling finds the largest for many points at a time.
     """
     (num_points, channels), num_clusters = points.shape, len(centroids)

@@ -190,7 +190,7 @@ def transforms() -> Figure:
 def predictor() -> Figure:
     """Answers of a small model that has never seen the classes."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-    from tiny_backbone import pretrained_tiny_backbone
+    from fewshotseg.models.backbones.tiny import pretrained_tiny_backbone
 
     base, transform = range(6, 21), padded_eval(97)
     source = SyntheticSource(1000, num_classes=20, size=96)

@@ -16,7 +16,7 @@ from pathlib import Path
 from fewshotseg import SCNetConfig
 from fewshotseg.models import save_pretrained
 from open_model import count_from
-from train import load_model
+from fewshotseg.training.loop import load_model
 
 
 def export(

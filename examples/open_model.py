@@ -16,7 +16,7 @@ def open_model(name: str) -> tuple[fs.SCNet, int]:
     if not name.endswith(".pth") or is_head(Path(name)):
         pretrained = load_pretrained(name)
         return pretrained.model, pretrained.size
-    from train import load_model  # needs what training needs; a head does not
+    from fewshotseg.training.loop import load_model  # needs what training needs; a head does not
 
     model, saved = load_model(name)
     return model, saved["data"]["protocol"]["test_size"]

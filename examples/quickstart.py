@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import fewshotseg as fs
-from benchmark_data import open_folder, quarter, with_classes
+from fewshotseg.training.benchmark import open_folder, quarter, with_classes
 from fewshotseg.data import (
     ClassSplit,
     ConcatSource,
@@ -34,7 +34,7 @@ from fewshotseg.data import (
     without_classes,
 )
 from overlays import draw_episodes
-from tiny_backbone import pretrained_tiny_backbone
+from fewshotseg.models.backbones.tiny import pretrained_tiny_backbone
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torchvision import tv_tensors
 
-from fewshotseg.data.source import Sample
+from fewshotseg.data.sources.source import Sample
 
 
 class TinySource:

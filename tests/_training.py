@@ -29,7 +29,7 @@ def wait(condition, process, seconds=60):
 
 def train(arguments, stuck_at_save=None):
     """Train; the process hangs in the middle of that call of torch.save, with half a file written."""
-    import train
+    from fewshotseg.training import loop as train
 
     torch.set_num_threads(1)
     save, calls = torch.save, []
@@ -49,7 +49,7 @@ def train(arguments, stuck_at_save=None):
 def run_share(rank, world, store, script, arguments):
     """Run a script as one of several processes, with a file in place of torchrun's ports."""
     import evaluate
-    import train
+    from fewshotseg.training import loop as train
 
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from _folders import save_image, save_mask
-from fewshotseg.data.images import read_binary_mask, read_image, read_mask, write_mask
+from fewshotseg.images import read_binary_mask, read_image, read_mask, write_mask
 
 ORIENTATION = 0x0112
 

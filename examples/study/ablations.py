@@ -30,9 +30,9 @@ import torch.distributed as dist
 from torch import nn
 
 import evaluate
-import train
+from fewshotseg.training import loop as train
 from ablation_tables import ABLATIONS, BASELINE, plot, plot_shares, report
-from benchmark_data import (
+from fewshotseg.training.benchmark import (
     BENCHMARKS,
     DataSettings,
     add_data_arguments,
@@ -46,8 +46,8 @@ from fewshotseg import SCNetConfig
 from fewshotseg.data import ConcatSource, SegmentationSource, hidden_novel_share
 from fewshotseg.results import EvaluationResult
 from overlays import draw_episodes
-from processes import Place, joined_processes
-from recipes import RECIPES, Recipe, add_recipe_arguments, recipe_from
+from fewshotseg.training.processes import Place, joined_processes
+from fewshotseg.training.recipe import RECIPES, Recipe, add_recipe_arguments, recipe_from
 
 SHOTS = (1, 5)
 

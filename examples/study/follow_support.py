@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import fewshotseg as fs
-from benchmark_data import open_folder
+from fewshotseg.training.benchmark import open_folder
 from fewshotseg.data import SegmentationSource
 from open_model import open_model
 from prototypes import NearestPrototype

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 import fewshotseg as fs
-import train
+from fewshotseg.training import loop as train
 from ablation_tables import ABLATIONS, BASELINE
 from ablations import run_name
-from benchmark_data import (
+from fewshotseg.training.benchmark import (
     BENCHMARKS,
     Benchmark,
     DataSettings,
@@ -41,11 +41,11 @@ from benchmark_data import (
     open_benchmark,
     open_folder,
 )
-from fewshotseg._files import write_atomically
+from fewshotseg._io import write_atomically
 from fewshotseg.data import EpisodeDataset, SegmentationSource, episodes_hash
 from fewshotseg.results import versions
 from prototypes import NearestPrototype
-from recipes import RECIPES, Recipe, add_recipe_arguments, recipe_from
+from fewshotseg.training.recipe import RECIPES, Recipe, add_recipe_arguments, recipe_from
 
 SHOTS = (1, 5)
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

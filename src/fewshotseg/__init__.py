@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from fewshotseg.evaluation import evaluate
+from fewshotseg.evaluation.evaluate import evaluate
 from fewshotseg.losses import (
     SelfContrastiveLoss,
     SelfContrastivePairs,

@@ -1,13 +1,14 @@
-"""Files that are whole whenever somebody looks, or the process dies."""
+"""Files that are written whole or not at all, the cache folder, and progress bars."""
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 StrPath = str | os.PathLike[str]
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -27,3 +28,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content)
+
+
+def cache_folder(cache: StrPath | None) -> Path:
+    """``cache``, or else ``fewshotseg`` in the user's cache folder (``$XDG_CACHE_HOME``, by default ``~/.cache``)."""
+    if cache is not None:
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewshotseg"
+
+
+def progress_bar(items: Sequence[Item], description: str, *, show: bool) -> Iterable[Item]:
+    """``items`` with tqdm's bar around them if it should show and tqdm is installed."""
+    if not show:
+        return items
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    bar: Iterable[Item] = tqdm(items, desc=description)
+    return bar

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torchvision import tv_tensors
 
-from fewshotseg._files import StrPath, write_atomically
+from fewshotseg._io import StrPath, write_atomically
 
 Result = TypeVar("Result")
 

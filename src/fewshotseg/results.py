@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fewshotseg._checks import check_at_least, check_choice
-from fewshotseg._files import StrPath, write_atomically
+from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.metrics import mean_and_interval
 
 _FORMAT = "fewshotseg result 1"

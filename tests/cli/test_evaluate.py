@@ -7,10 +7,10 @@ import torch
 
 import evaluate
 import fewshotseg as fs
-import train
+from fewshotseg.training import loop as train
 from _processes import run_together
 from _training import MODEL, TINY, run_share, training
-from benchmark_data import SYNTHETIC
+from fewshotseg.training.benchmark import SYNTHETIC
 from fewshotseg.data import PROTOCOLS, EpisodeDataset, SyntheticSource, episodes_hash, pascal5i, pfenet_eval
 from fewshotseg.results import EvaluationResult
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import fewshotseg as fs
 import segment
-import train
+from fewshotseg.training import loop as train
 from _lite import install
 from _training import training
 from fewshotseg.models import pretrained, save_pretrained

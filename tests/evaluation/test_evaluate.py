@@ -10,7 +10,7 @@ import fewshotseg as fs
 from _evaluation_process import CLASSES, episodes, evaluate_share
 from _models import tiny
 from _processes import run_together
-from fewshotseg._lru import LeastRecentlyUsed
+from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.data import restore_size
 
 

@@ -18,15 +18,15 @@ from scipy import stats
 import ablations
 import evaluate
 import overlays
-import train
+from fewshotseg.training import loop as train
 from _folders import make_folder
 from ablation_tables import ABLATIONS, differences, estimate, markdown, over_folds, report
-from benchmark_data import BENCHMARKS, DataSettings
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings
 from fewshotseg import SCNetConfig, build_scnet
 from fewshotseg.data import EpisodeDataset, SyntheticSource, pascal5i
 from fewshotseg.results import EvaluationResult
-from recipes import RECIPES
-from tiny_backbone import TinyBackbone
+from fewshotseg.training.recipe import RECIPES
+from fewshotseg.models.backbones.tiny import TinyBackbone
 
 TINY = [
     *("synthetic", "--folds", "1", "--images", "300", "--size", "33", "--device", "cpu", "--pretrain", "8"),

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import export_head
 import fewshotseg as fs
-import train
+from fewshotseg.training import loop as train
 from _lite import install
 from _training import training
 from fewshotseg.models import load_pretrained

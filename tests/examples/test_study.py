@@ -15,13 +15,13 @@ from scipy import stats
 
 import fewshotseg as fs
 import study
-import train
+from fewshotseg.training import loop as train
 from _folders import make_folder
-from benchmark_data import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
 from fewshotseg.data import EpisodeDataset, SyntheticSource, hsnet_eval
 from fewshotseg.ops import resize_bilinear
 from prototypes import NearestPrototype
-from tiny_backbone import TinyBackbone
+from fewshotseg.models.backbones.tiny import TinyBackbone
 
 DOCS = Path(__file__).parents[2] / "docs"
 TINY = [

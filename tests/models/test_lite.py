@@ -14,7 +14,7 @@ import fewshotseg as fs
 from _lite import BLOCKS, package_state
 from fewshotseg.models import lite
 from fewshotseg.models.backbones import image_statistics, make_backbone
-from fewshotseg.models.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
 
 
 def package_forward(state, images, *, last=16):

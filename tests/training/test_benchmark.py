@@ -6,7 +6,7 @@ import pytest
 
 from _folders import make_folder, make_voc
 from _tiny_source import TinySource
-from benchmark_data import (
+from fewshotseg.training.benchmark import (
     BENCHMARKS,
     Benchmark,
     DataSettings,
@@ -18,7 +18,7 @@ from benchmark_data import (
     quarter,
 )
 from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
-from tiny_backbone import TinyBackbone
+from fewshotseg.models.backbones.tiny import TinyBackbone
 
 
 def settings(benchmark, *options):

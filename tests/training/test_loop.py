@@ -16,13 +16,13 @@ from torch.testing import assert_close
 
 import evaluate
 import fewshotseg as fs
-import train
+from fewshotseg.training import loop as train
 from _folders import make_folder
 from _processes import run_together, start
 from _training import HALF, MODEL, run_share, training, wait
 from _training import train as train_in_process
-from benchmark_data import BENCHMARKS, DataSettings
-from recipes import COCO, PASCAL, RECIPES, Recipe, change_model
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings
+from fewshotseg.training.recipe import COCO, PASCAL, RECIPES, Recipe, change_model
 
 # With lambda = 1 a few iterations suffice for scores that rise and fall: the best weights are neither first nor last.
 SELECTING = ["--iterations", 8, "--save-every", 3, "--accumulate", 2, "--select", "held-out", "--validate-every", 2,

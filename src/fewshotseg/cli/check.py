@@ -4,12 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fewshotseg.data.check import check_source, describe
-from fewshotseg.data.coco import COCOSource
-from fewshotseg.data.files import FileSource
-from fewshotseg.data.folder import FolderSource
-from fewshotseg.data.fss1000 import FSS1000Source
-from fewshotseg.data.voc import VOCSource
+from fewshotseg.data.sources.check import check_source, describe
+from fewshotseg.data.sources.coco import COCOSource
+from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.folder import FolderSource
+from fewshotseg.data.sources.fss1000 import FSS1000Source
+from fewshotseg.data.sources.voc import VOCSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

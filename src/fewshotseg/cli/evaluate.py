@@ -20,13 +20,20 @@ from typing import Any
 import torch
 
 import fewshotseg as fs
-from benchmark_data import BENCHMARKS, DataSettings, add_data_arguments, data_settings, draw_test, open_benchmark
 from fewshotseg.data import EvaluationProtocol, episodes_hash
 from fewshotseg.results import EvaluationResult, results_table
+from fewshotseg.training.benchmark import (
+    BENCHMARKS,
+    DataSettings,
+    add_data_arguments,
+    data_settings,
+    draw_test,
+    open_benchmark,
+)
+from fewshotseg.training.loop import AMP, load_model, score
+from fewshotseg.training.processes import joined_processes
+from fewshotseg.training.recipe import RECIPES, add_model_argument, change_model
 from open_model import count_from
-from processes import joined_processes
-from recipes import RECIPES, add_model_argument, change_model
-from train import AMP, load_model, score
 
 
 def run(

@@ -1,21 +1,21 @@
 """Data sets as sources, episodes drawn from them, class splits, transforms and protocols. Never imports models."""
 
-from fewshotseg.data.coco import COCOSource
-from fewshotseg.data.combine import ConcatSource, SubsetSource, without_classes
-from fewshotseg.data.episode_lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
-from fewshotseg.data.episodes import Episode, EpisodeDataset, episode_mask
-from fewshotseg.data.files import FileSource
-from fewshotseg.data.folder import FolderSource
-from fewshotseg.data.fss1000 import FSS1000Source
+from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset, episode_mask
+from fewshotseg.data.episodes.lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
+from fewshotseg.data.episodes.pfenet import pfenet_episodes
 from fewshotseg.data.geometry import fitted_size, restore_size
-from fewshotseg.data.pfenet import pfenet_episodes
+from fewshotseg.data.hidden_novel import hidden_novel_share
 from fewshotseg.data.protocols import PROTOCOLS, EvaluationProtocol
-from fewshotseg.data.source import VOID, Sample, SegmentationSource
+from fewshotseg.data.sources.coco import COCOSource
+from fewshotseg.data.sources.combine import ConcatSource, SubsetSource, without_classes
+from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.folder import FolderSource
+from fewshotseg.data.sources.fss1000 import FSS1000Source
+from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource
+from fewshotseg.data.sources.synthetic import SyntheticSource
+from fewshotseg.data.sources.voc import VOCSource, write_sbd_masks
 from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, ClassSplit, coco20i, pascal5i
-from fewshotseg.data.statistics import hidden_novel_share
-from fewshotseg.data.synthetic import SyntheticSource
 from fewshotseg.data.transforms import hsnet_eval, padded_eval, pfenet_eval, pfenet_train, scnet_train
-from fewshotseg.data.voc import VOCSource, write_sbd_masks
 
 __all__ = [
     "COCO_CLASSES",

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least, check_floating, check_tensor
-from fewshotseg.data.source import VOID
+from fewshotseg.data.sources.source import VOID
 from fewshotseg.ops import resize_bilinear
 
 

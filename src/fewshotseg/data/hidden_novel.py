@@ -1,6 +1,6 @@
 """How many novel-class objects a fold hides in the background of its training images (Fig. 2)."""
 
-from fewshotseg.data.source import SegmentationSource
+from fewshotseg.data.sources.source import SegmentationSource
 from fewshotseg.data.splits import ClassSplit
 
 

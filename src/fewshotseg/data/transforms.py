@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from fewshotseg._checks import check_at_least
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale
-from fewshotseg.data.source import VOID
+from fewshotseg.data.sources.source import VOID
 
 
 def pfenet_train(

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshotseg._lru import LeastRecentlyUsed
-from fewshotseg.data.episodes import EpisodeDataset
+from fewshotseg.data.episodes.dataset import EpisodeDataset
+from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 Key = tuple[str, int]
 """An image and the class that its mask shows."""

@@ -9,10 +9,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_choice
-from fewshotseg._encoding import EncodedImages, joined
 from fewshotseg._inference import example_weight, inference
-from fewshotseg.data.episodes import EpisodeDataset
+from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.geometry import restore_size
+from fewshotseg.evaluation.encoded import EncodedImages, joined
 from fewshotseg.metrics import FewShotIoU, IoUReport
 
 

@@ -4,10 +4,10 @@ from fewshotseg.models.backbones import BACKBONES, Backbone, TimmBackbone
 from fewshotseg.models.build import SCNetConfig, build_scnet
 from fewshotseg.models.checkpoints import load_weights, remap_pfenet_state_dict, save_weights
 from fewshotseg.models.comparison import Comparison, ComparisonHead
-from fewshotseg.models.memory import FeatureMemory
+from fewshotseg.models.encodings import Query, SCNetOutput, Support
+from fewshotseg.models.fast.feature_memory import FeatureMemory
 from fewshotseg.models.pretrained import Pretrained, load_pretrained, save_pretrained
 from fewshotseg.models.scnet import SCNet
-from fewshotseg.models.stages import Query, SCNetOutput, Support
 
 __all__ = [
     "BACKBONES",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from fewshotseg._files import replacing
-from fewshotseg.models.lite import package_weights, remap_lite_state_dict
+from fewshotseg._io import replacing
+from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
 
 PFENET_HEAD = {
     "down_query": "reduce_query",

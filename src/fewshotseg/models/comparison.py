@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg.models.convolution import Conv3x3
+from fewshotseg.models.fast.conv3x3 import Conv3x3
 from fewshotseg.ops import resize_bilinear
 
 

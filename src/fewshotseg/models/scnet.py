@@ -11,10 +11,10 @@ from fewshotseg._checks import check_labels, check_sizes, check_tensor
 from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.comparison import Comparison, ComparisonHead
-from fewshotseg.models.convolution import trains_channels_last
-from fewshotseg.models.frozen import FrozenBackbone
-from fewshotseg.models.memory import FeatureMemory
-from fewshotseg.models.stages import Query, SCNetOutput, Support, check_images, merged
+from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_images, merged
+from fewshotseg.models.fast.backbone import FrozenBackbone
+from fewshotseg.models.fast.conv3x3 import trains_channels_last
+from fewshotseg.models.fast.feature_memory import FeatureMemory
 from fewshotseg.ops import (
     expand_prototypes,
     foreground_weights,

@@ -32,7 +32,11 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import fewshotseg as fs
-from benchmark_data import (
+from fewshotseg.data import EpisodeDataset, EvaluationProtocol, padded_eval
+from fewshotseg.data.episodes.hard import HardSpecs
+from fewshotseg.models.backbones.tiny import TinyBackbone, pretrained_tiny_backbone
+from fewshotseg.results import versions
+from fewshotseg.training.benchmark import (
     BENCHMARKS,
     Benchmark,
     DataSettings,
@@ -42,13 +46,9 @@ from benchmark_data import (
     hold_out,
     open_benchmark,
 )
-from fewshotseg.data import EpisodeDataset, EvaluationProtocol, padded_eval
-from fewshotseg.results import versions
-from hard_episodes import HardSpecs
-from processes import Place, joined_processes
-from recipes import RECIPES, Recipe, add_recipe_arguments, recipe_from
-from run_folder import RunFolder, read_checkpoint
-from tiny_backbone import TinyBackbone, pretrained_tiny_backbone
+from fewshotseg.training.processes import Place, joined_processes
+from fewshotseg.training.recipe import RECIPES, Recipe, add_recipe_arguments, recipe_from
+from fewshotseg.training.run_folder import RunFolder, read_checkpoint
 
 AMP = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from benchmark_data import eval_transform
 from fewshotseg import SCNet, SCNetConfig
 from fewshotseg.data import EvaluationProtocol, pfenet_train, scnet_train
 from fewshotseg.models.backbones import image_statistics
+from fewshotseg.training.benchmark import eval_transform
 
 SHARES = (1.0, 0.5, 0.25, 0.125)
 

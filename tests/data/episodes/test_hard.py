@@ -7,11 +7,11 @@ import torch
 from torch.nn.functional import conv2d, relu
 
 import fewshotseg as fs
-import train
+from fewshotseg.training import loop as train
 from _training import training
 from fewshotseg.data import EpisodeDataset, SyntheticSource
-from hard_episodes import MIN_PIXELS, HardSpecs
-from recipes import Recipe, start_comparing
+from fewshotseg.data.episodes.hard import MIN_PIXELS, HardSpecs
+from fewshotseg.training.recipe import Recipe, start_comparing
 
 SOURCE = SyntheticSource(60, num_classes=4, size=96)
 CLASSES = [1, 2, 4]

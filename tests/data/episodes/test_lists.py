@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from fewshotseg.data.episode_lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
+from fewshotseg.data.episodes.lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
 
 SPECS = [EpisodeSpec(3, "b", ("a", "ö")), EpisodeSpec(12, "a", ("b", "c"))]
 

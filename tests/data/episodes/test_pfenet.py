@@ -10,8 +10,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from _tiny_source import TinySource
-from fewshotseg.data.episode_lists import episodes_hash
-from fewshotseg.data.pfenet import pfenet_episodes
+from fewshotseg.data.episodes.lists import episodes_hash
+from fewshotseg.data.episodes.pfenet import pfenet_episodes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),

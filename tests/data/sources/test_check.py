@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from _folders import box, make_coco, make_folder, make_voc, mask_of, save_image, save_mask
-from fewshotseg.data.__main__ import main
-from fewshotseg.data.check import check_source, describe
-from fewshotseg.data.folder import FolderSource
+from fewshotseg.cli.check import main
+from fewshotseg.data.sources.check import check_source, describe
+from fewshotseg.data.sources.folder import FolderSource
 from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES
-from fewshotseg.data.voc import VOCSource
+from fewshotseg.data.sources.voc import VOCSource
 
 
 def run(capsys, *arguments):
@@ -151,7 +151,7 @@ def test_coco_folds_follow_the_layout():
 
 
 def check_source_of_classes(areas):
-    from fewshotseg.data.check import SourceReport
+    from fewshotseg.data.sources.check import SourceReport
 
     return SourceReport(areas, [])
 
@@ -192,7 +192,7 @@ def test_wrong_arguments(arguments, capsys):
 
 def test_as_a_module(root, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fewshotseg.data", "check", "folder", str(root)])
-    monkeypatch.delitem(sys.modules, "fewshotseg.data.__main__")
+    monkeypatch.delitem(sys.modules, "fewshotseg.cli.check")
     with pytest.raises(SystemExit) as exit_:
         runpy.run_module("fewshotseg.data", run_name="__main__")
     assert exit_.value.code == 0

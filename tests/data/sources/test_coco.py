@@ -7,7 +7,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from _folders import box, make_coco
-from fewshotseg.data.coco import COCOSource, draw_coco_mask
+from fewshotseg.data.sources.coco import COCOSource, draw_coco_mask
 
 
 def source_of(root, annotations, **options):

@@ -1,8 +1,8 @@
 import pytest
 
 from _folders import make_folder
-from fewshotseg.data.combine import ConcatSource, SubsetSource, without_classes
-from fewshotseg.data.folder import FolderSource
+from fewshotseg.data.sources.combine import ConcatSource, SubsetSource, without_classes
+from fewshotseg.data.sources.folder import FolderSource
 
 
 @pytest.fixture

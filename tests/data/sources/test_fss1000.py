@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from _folders import save_image, save_mask
-from fewshotseg.data.fss1000 import FSS1000Source
+from fewshotseg.data.sources.fss1000 import FSS1000Source
 
 
 def add(root, name, number, white=1):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from fewshotseg.data._synthetic_looks import (
+from fewshotseg.data.sources._synthetic_looks import (
     CLUTTER,
     CONTOURS,
     LOOKS,
@@ -22,8 +22,8 @@ from fewshotseg.data._synthetic_looks import (
     unit_vector,
     value_noise,
 )
-from fewshotseg.data._synthetic_scenes import Layer, paint, visible_layers
-from fewshotseg.data.synthetic import SyntheticSource
+from fewshotseg.data.sources._synthetic_scenes import Layer, paint, visible_layers
+from fewshotseg.data.sources.synthetic import SyntheticSource
 
 
 def equal(one, other):

@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
 from fewshotseg.models import convolution
-from fewshotseg.models.convolution import WIDE, Conv3x3, weight_gradient
+from fewshotseg.models.fast.conv3x3 import WIDE, Conv3x3, weight_gradient
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from torchvision.models.resnet import Bottleneck
 
 from fewshotseg.models import masked as masked_module
 from fewshotseg.models.backbones import make_backbone
-from fewshotseg.models.masked import masked_high, masked_mid
+from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.ops import foreground_weights
 
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 import fewshotseg as fs
 from _models import tiny
-from fewshotseg.models.memory import image_by_image
+from fewshotseg.models.fast.feature_memory import image_by_image
 
 
 def batch():

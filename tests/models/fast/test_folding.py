@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import fewshotseg as fs
 from _models import TinyBackbone, tiny
 from fewshotseg.models.backbones import make_backbone
-from fewshotseg.models.folding import folded
+from fewshotseg.models.fast.folding import folded
 
 
 def with_random_norms(backbone):

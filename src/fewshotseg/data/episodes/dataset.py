@@ -11,9 +11,9 @@ from torchvision import tv_tensors
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least
-from fewshotseg.data.drawing import DrawnSpecs, check_ids, images_by_class
-from fewshotseg.data.episode_lists import EpisodeSpec
-from fewshotseg.data.source import VOID, Sample, SegmentationSource
+from fewshotseg.data.episodes.lists import EpisodeSpec
+from fewshotseg.data.episodes.sampling import DrawnSpecs, check_ids, images_by_class
+from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource
 from fewshotseg.data.transforms import padded_eval
 
 EpisodeTransform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[Tensor, Tensor]]

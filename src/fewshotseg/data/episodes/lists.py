@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from fewshotseg._files import StrPath, write_atomically
+from fewshotseg._io import StrPath, write_atomically
 
 _FORMAT = "fewshotseg episodes 1"
 

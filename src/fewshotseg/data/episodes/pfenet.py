@@ -7,9 +7,9 @@ from itertools import islice
 import torch
 
 from fewshotseg._checks import check_at_least
-from fewshotseg.data.drawing import images_by_class
-from fewshotseg.data.episode_lists import EpisodeSpec
-from fewshotseg.data.source import SegmentationSource
+from fewshotseg.data.episodes.lists import EpisodeSpec
+from fewshotseg.data.episodes.sampling import images_by_class
+from fewshotseg.data.sources.source import SegmentationSource
 
 
 def pfenet_episodes(

@@ -7,8 +7,8 @@ import numpy as np
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least
-from fewshotseg.data.episode_lists import EpisodeSpec
-from fewshotseg.data.source import SegmentationSource
+from fewshotseg.data.episodes.lists import EpisodeSpec
+from fewshotseg.data.sources.source import SegmentationSource
 
 
 def images_by_class(

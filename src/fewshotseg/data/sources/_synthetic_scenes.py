@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshotseg.data._synthetic_looks import (
+from fewshotseg.data.sources._synthetic_looks import (
     CLUTTER,
     HOLES,
     LOOKS,

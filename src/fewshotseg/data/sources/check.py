@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fewshotseg.data._cache import progress_bar
-from fewshotseg.data.files import FileSource, size_mismatch
-from fewshotseg.data.images import read_image
-from fewshotseg.data.index import count_classes
-from fewshotseg.data.source import Sample
+from fewshotseg._io import progress_bar
+from fewshotseg.data.sources.files import FileSource, size_mismatch
+from fewshotseg.data.sources.index import count_classes
+from fewshotseg.data.sources.source import Sample
 from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, ClassSplit, coco20i, pascal5i
+from fewshotseg.images import read_image
 
 MIN_AREA = 2 * 32 * 32
 """Pixels of a class from which on an image is listed for it, in PFENet and after it."""

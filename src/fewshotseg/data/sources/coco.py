@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshotseg._files import StrPath
-from fewshotseg.data._cache import cache_folder, progress_bar
-from fewshotseg.data.files import FileSource
-from fewshotseg.data.images import write_mask
+from fewshotseg._io import StrPath, cache_folder, progress_bar
+from fewshotseg.data.sources.files import FileSource
+from fewshotseg.images import write_mask
 
 Json = dict[str, Any]
 

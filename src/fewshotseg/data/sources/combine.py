@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 
-from fewshotseg.data.source import Sample, SegmentationSource
+from fewshotseg.data.sources.source import Sample, SegmentationSource
 
 
 class SubsetSource:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torchvision import tv_tensors
 
-from fewshotseg._files import StrPath
-from fewshotseg.data.images import read_image, read_mask
-from fewshotseg.data.index import index_masks
-from fewshotseg.data.source import VOID, Sample
+from fewshotseg._io import StrPath
+from fewshotseg.data.sources.index import index_masks
+from fewshotseg.data.sources.source import VOID, Sample
+from fewshotseg.images import read_image, read_mask
 
 
 class FileSource:
@@ -20,8 +20,8 @@ class FileSource:
     once and remembers what it found in a small JSON file, which is used for as long as the masks don't change.
 
     Args:
-        images: Image files, see `fewshotseg.data.images.read_image`.
-        masks: Their mask files, see `fewshotseg.data.images.read_mask`: pixel values are class ids, 255 is void.
+        images: Image files, see `fewshotseg.images.read_image`.
+        masks: Their mask files, see `fewshotseg.images.read_mask`: pixel values are class ids, 255 is void.
         ids: A name for each image, the same on every machine; by default the file's name without ending.
         class_names: Class id (1 and up, never 255) to name; by default the classes that occur, named by number.
         cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.

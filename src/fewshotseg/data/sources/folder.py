@@ -6,16 +6,16 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from fewshotseg._files import StrPath
-from fewshotseg.data.files import FileSource
-from fewshotseg.data.source import VOID
+from fewshotseg._io import StrPath
+from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.source import VOID
 
 
 class FolderSource(FileSource):
     """A folder of images and a folder of masks; files with the same name up to the ending belong together.
 
     Masks are PNG files whose pixel values are class ids: 0 background, 255 void (see
-    `fewshotseg.data.images.read_mask`). Hidden files and files that are no images are passed over. A file without its
+    `fewshotseg.images.read_mask`). Hidden files and files that are no images are passed over. A file without its
     partner stays listed, so that `load` and ``class_areas`` name what is missing.
 
     Args:

@@ -5,11 +5,11 @@ from pathlib import Path
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from fewshotseg._files import StrPath
-from fewshotseg.data.files import FileSource
-from fewshotseg.data.folder import files_by_stem
-from fewshotseg.data.images import read_binary_mask
-from fewshotseg.data.source import VOID
+from fewshotseg._io import StrPath
+from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.folder import files_by_stem
+from fewshotseg.data.sources.source import VOID
+from fewshotseg.images import read_binary_mask
 
 
 class FSS1000Source(FileSource):

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewshotseg._files import StrPath, write_atomically
-from fewshotseg.data._cache import cache_folder, progress_bar
-from fewshotseg.data.source import VOID
+from fewshotseg._io import StrPath, cache_folder, progress_bar, write_atomically
+from fewshotseg.data.sources.source import VOID
 
 
 def count_classes(mask: Tensor) -> dict[int, int]:

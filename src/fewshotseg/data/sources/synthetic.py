@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from fewshotseg._checks import check_at_least
-from fewshotseg.data._synthetic_looks import LOOKS
-from fewshotseg.data._synthetic_scenes import (
+from fewshotseg.data.sources._synthetic_looks import LOOKS
+from fewshotseg.data.sources._synthetic_scenes import (
     Layer,
     Random,
     draw_backdrop,
@@ -20,7 +20,7 @@ from fewshotseg.data._synthetic_scenes import (
     photograph,
     visible_layers,
 )
-from fewshotseg.data.source import VOID, Sample
+from fewshotseg.data.sources.source import VOID, Sample
 
 
 class SyntheticSource:

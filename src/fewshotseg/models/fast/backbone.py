@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fewshotseg.models.backbones import Backbone
-from fewshotseg.models.folding import folded
-from fewshotseg.models.masked import masked_high, masked_mid
-from fewshotseg.models.memory import FeatureMemory, image_by_image
+from fewshotseg.models.fast.cropping import masked_high, masked_mid
+from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
+from fewshotseg.models.fast.folding import folded
 from fewshotseg.ops import resize_bilinear
 from fewshotseg.ops._precision import is_at_hand
 

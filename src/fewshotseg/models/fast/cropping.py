@@ -6,18 +6,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import Bottleneck
+from torchvision.ops.misc import Conv2dNormActivation
 
+from fewshotseg.models.backbones import Backbone, StagedBackbone
 from fewshotseg.ops import foreground_weights
 from fewshotseg.ops._precision import is_at_hand
 
+CONTAINERS = (nn.Sequential, Bottleneck, InvertedResidual, Conv2dNormActivation)
+LEAVES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Identity)
+"""Modules that look about by convolutions only."""
 
-def masked_mid(backbone: Any, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+
+def masked_mid(backbone: Backbone, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
     """Mid-level maps of supports, the deepest right where there is foreground.
 
-    On a CPU a backbone with ``mid_blocks`` runs them on the box around each mask, with as many cells more as the blocks
-    still to come look beyond a position. That gives the values of the whole map inside the mask. Elsewhere finding the
-    box would make the host wait.
+    On a CPU the stage ``"mid"`` of a ResNet runs on the box around each mask, with as many cells more as its blocks
+    look beyond a position. That gives the values of the whole map inside the mask. Elsewhere finding the box would make
+    the host wait.
 
     Args:
         backbone: What follows `Backbone`.
@@ -27,18 +34,17 @@ def masked_mid(backbone: Any, images: Tensor, masks: Tensor) -> tuple[Tensor, ..
     Returns:
         What ``backbone.mid`` gives; values of the deepest map outside a mask mean nothing.
     """
-    blocks = _blocks(backbone, "mid_blocks", images)
+    blocks = _blocks(backbone, "mid", images)
     if blocks is None:
-        maps: tuple[Tensor, ...] = backbone.mid(images)
-        return maps
-    shallow: Tensor = backbone.shallow(images)
-    return _around(blocks, shallow, foreground_weights(masks, (shallow.shape[2], shallow.shape[3]))), shallow
+        return backbone.mid(images)
+    finer: Tensor = backbone.run("shallow", images)  # type: ignore[attr-defined]  # a StagedBackbone
+    return _around(blocks, finer, foreground_weights(masks, (finer.shape[2], finer.shape[3]))), finer
 
 
-def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
+def masked_high(backbone: Backbone, deepest: Tensor, foreground: Tensor) -> Tensor:
     """What a backbone's last step makes of maps times masks, right where the masks are positive.
 
-    On a CPU a backbone with ``high_blocks`` runs them around each mask, as `masked_mid` does.
+    On a CPU the stage ``"high"`` runs around each mask, as `masked_mid` does.
 
     Args:
         backbone: What follows `Backbone`.
@@ -49,16 +55,30 @@ def masked_high(backbone: Any, deepest: Tensor, foreground: Tensor) -> Tensor:
         ``(B, C', h', w')``; values outside a mask mean nothing.
     """
     masked = deepest * foreground[:, None].to(deepest.dtype)
-    blocks = _blocks(backbone, "high_blocks", masked)
+    blocks = _blocks(backbone, "high", masked)
     if blocks is None:
-        high: Tensor = backbone.high(masked)
-        return high
+        return backbone.high(masked)
     return _around(blocks, masked, foreground)
 
 
-def _blocks(backbone: Any, name: str, maps: Tensor) -> Sequence[nn.Module] | None:
-    """A backbone's blocks where running them around masks is possible and pays."""
-    return None if backbone.training or not is_at_hand(maps) else getattr(backbone, name, None)
+def _blocks(backbone: Any, stage: str, maps: Tensor) -> Sequence[nn.Module] | None:
+    """A stage's blocks where running them around masks is exact and pays: torchvision's, which keep the grid."""
+    if type(backbone) is not StagedBackbone or backbone.training or not is_at_hand(maps):
+        return None
+    blocks: list[nn.Module] = []
+    for module in backbone.stage(stage):
+        blocks += module if type(module) is nn.Sequential else [module]
+    return blocks if all(map(_keeps_grid, blocks)) else None
+
+
+def _keeps_grid(block: nn.Module) -> bool:
+    def fits(module: nn.Module) -> bool:
+        if type(module) is nn.Conv2d:
+            same = tuple(d * (k // 2) for d, k in zip(module.dilation, module.kernel_size, strict=True))
+            return module.stride == (1, 1) and module.padding == same and module.padding_mode == "zeros"
+        return type(module) in CONTAINERS + LEAVES
+
+    return all(map(fits, block.modules()))
 
 
 def _around(blocks: Sequence[nn.Module], maps: Tensor, masks: Tensor) -> Tensor:

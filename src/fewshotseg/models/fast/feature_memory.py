@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fewshotseg._lru import LeastRecentlyUsed
+from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 
 class FeatureMemory:

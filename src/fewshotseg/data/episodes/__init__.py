@@ -1,0 +1,1 @@
+"""Episodes drawn from a source, or read from a list."""

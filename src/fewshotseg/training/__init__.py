@@ -1,0 +1,1 @@
+"""Training SCNet: recipe, loop, run folder, processes."""

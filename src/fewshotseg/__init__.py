@@ -1,8 +1,8 @@
 """Few-shot segmentation in PyTorch: reusable components, and SCNet built from them."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-from fewshotseg.evaluation.evaluate import evaluate
+from fewshotseg.evaluation import evaluate
 from fewshotseg.losses import (
     SelfContrastiveLoss,
     SelfContrastivePairs,
@@ -18,11 +18,15 @@ from fewshotseg.models import (
     SCNet,
     SCNetConfig,
     SCNetOutput,
+    SegmentationModel,
     Support,
     TimmBackbone,
     build_scnet,
+    list_pretrained,
+    load_model,
     load_weights,
     remap_pfenet_state_dict,
+    save_model,
     save_weights,
 )
 from fewshotseg.ops import (
@@ -39,7 +43,10 @@ from fewshotseg.ops import (
 )
 from fewshotseg.predictor import FewShotPredictor, Prediction
 
-__version__ = version("fewshotseg")
+try:
+    __version__ = version("fewshotseg")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "Backbone",
@@ -56,6 +63,7 @@ __all__ = [
     "SCNet",
     "SCNetConfig",
     "SCNetOutput",
+    "SegmentationModel",
     "SelfContrastiveLoss",
     "SelfContrastivePairs",
     "Support",
@@ -66,12 +74,15 @@ __all__ = [
     "cosine_kmeans",
     "evaluate",
     "expand_prototypes",
+    "list_pretrained",
+    "load_model",
     "load_weights",
     "masked_average_pool",
     "mean_and_interval",
     "prior_mask",
     "remap_pfenet_state_dict",
     "sample_centroids",
+    "save_model",
     "save_weights",
     "segmentation_loss",
     "self_contrastive_pairs",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -52,3 +53,36 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_share(name: str, value: object, *, open_ends: bool = False) -> None:
+    """Raise unless ``value`` is a number from 0 to 1; with ``open_ends`` both excluded."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (0 < value < 1 if open_ends else 0 <= value <= 1):
+        raise ValueError(
+            f"{name} must be {'between 0 and 1, both excluded' if open_ends else 'from 0 to 1'}, got {value}"
+        )
+
+
+def check_floating_dtype(name: str, value: object) -> None:
+    """Raise unless ``value`` is None or a dtype of real floating-point numbers."""
+    if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
+        raise TypeError(f"{name} must be a floating-point dtype such as torch.float16, or None, got {value!r}")
+
+
+def checked_device(device: object) -> torch.device:
+    """The device of that name, which has to be there.
+
+    Raises:
+        ValueError: If there is no such device.
+        TypeError: If ``device`` is no name and no device.
+    """
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device must be a name such as 'cpu' or 'cuda:0', got {device!r}")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ValueError(f"device must be one that this machine has, such as 'cpu', got {str(device)!r}") from error
+    return found

@@ -187,6 +187,24 @@ class SelfContrastiveLoss(nn.Module):
         self.partition = partition
         self.ignore_index = ignore_index
 
+    def pairs(
+        self,
+        features: Tensor,
+        cluster_features: Tensor,
+        query_masks: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> SelfContrastivePairs:
+        """`self_contrastive_pairs` with this loss's partition: what to compare, and what the answer should be."""
+        return self_contrastive_pairs(
+            features,
+            cluster_features,
+            query_masks,
+            partition=self.partition,
+            generator=generator,
+            ignore_index=self.ignore_index,
+        )
+
     @override
     def forward(
         self,
@@ -210,14 +228,7 @@ class SelfContrastiveLoss(nn.Module):
         Returns:
             The cross entropy with ``1 - M``, a scalar; 0 if no image has background. See `self_contrastive_pairs`.
         """
-        pairs = self_contrastive_pairs(
-            features,
-            cluster_features,
-            query_masks,
-            partition=self.partition,
-            generator=generator,
-            ignore_index=self.ignore_index,
-        )
+        pairs = self.pairs(features, cluster_features, query_masks, generator=generator)
         logits = compare(features, pairs.prototype_map)
         check_tensor("what compare returns", logits, "B 2 H W")
         check_sizes("what compare returns", logits, "B", features, "features")

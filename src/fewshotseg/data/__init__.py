@@ -3,7 +3,6 @@
 from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset, episode_mask
 from fewshotseg.data.episodes.lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
 from fewshotseg.data.episodes.pfenet import pfenet_episodes
-from fewshotseg.data.geometry import fitted_size, restore_size
 from fewshotseg.data.hidden_novel import hidden_novel_share
 from fewshotseg.data.protocols import PROTOCOLS, EvaluationProtocol
 from fewshotseg.data.sources.coco import COCOSource
@@ -40,7 +39,6 @@ __all__ = [
     "coco20i",
     "episode_mask",
     "episodes_hash",
-    "fitted_size",
     "hidden_novel_share",
     "hsnet_eval",
     "padded_eval",
@@ -49,7 +47,6 @@ __all__ = [
     "pfenet_eval",
     "pfenet_train",
     "read_episodes",
-    "restore_size",
     "scnet_train",
     "without_classes",
     "write_episodes",

@@ -1,4 +1,4 @@
-"""Moves of an image and its episode mask together that torchvision does not have, and the way back."""
+"""Moves of an image and its episode mask together that torchvision does not have."""
 
 from collections.abc import Sequence
 
@@ -8,68 +8,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_floating, check_tensor
+from fewshotseg._checks import check_at_least
 from fewshotseg.data.sources.source import VOID
-from fewshotseg.ops import resize_bilinear
-
-
-def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> tuple[int, int]:
-    """The size of an image after it was fitted into a square, keeping its proportions.
-
-    Args:
-        original: Height and width.
-        size: Side of the square.
-        multiple: Both sides are rounded down to a multiple of this, but not to less than it.
-
-    Returns:
-        Height and width; the longer one is ``size``, rounded down.
-
-    Example:
-        >>> fitted_size((375, 500), 473, multiple=8)
-        (352, 472)
-        >>> fitted_size((375, 500), 473)
-        (354, 473)
-    """
-    longest = max(original)
-    # The ratio first, as PFENet computes it: float rounding decides when a side is nearly a multiple.
-    ratio = size / longest
-    height, width = (size if side == longest else int(side * ratio) for side in original)
-    return max(height // multiple, 1) * multiple, max(width // multiple, 1) * multiple
-
-
-def restore_size(maps: Tensor, original: tuple[int, int], *, inner: tuple[int, int] | None = None) -> Tensor:
-    """Bring maps from the padded square back to the size that the image had, bilinearly with aligned corners.
-
-    Args:
-        maps: ``(B, C, S, S)``, such as logits for the square of `pfenet_eval` or `padded_eval`.
-        original: Height and width of the image before it was fitted.
-        inner: Height and width of the image inside the square, from `fitted_size`: what lies outside is cut off, the
-            rest resized. By default PFENet's way: the whole square is resized to a square of the image's longer
-            side and then cut, as if the longer side had filled it (it has 472 of 473 pixels).
-
-    Returns:
-        ``(B, C, H, W)``.
-
-    Raises:
-        ValueError: If ``maps`` is not four-dimensional, or not square and ``inner`` is missing.
-        TypeError: If ``maps`` is not floating point.
-
-    Example:
-        >>> import torch
-        >>> restore_size(torch.rand(1, 2, 65, 65), (375, 500), inner=fitted_size((375, 500), 65)).shape
-        torch.Size([1, 2, 375, 500])
-        >>> restore_size(torch.rand(1, 2, 65, 65), (375, 500)).shape
-        torch.Size([1, 2, 375, 500])
-    """
-    check_tensor("maps", maps, "B C H W")
-    check_floating("maps", maps)
-    height, width = original
-    if inner is not None:
-        return resize_bilinear(maps[..., : inner[0], : inner[1]], (height, width))
-    if maps.shape[2] != maps.shape[3]:
-        raise ValueError(f"maps must be square, got shape {tuple(maps.shape)}")
-    longest = max(height, width)
-    return resize_bilinear(maps, (longest, longest))[..., :height, :width]
+from fewshotseg.ops.square import fitted_size
 
 
 class RandomScale(nn.Module):
@@ -204,13 +145,14 @@ class FitSquare(nn.Module):
         self.antialias = antialias
 
     @override
-    def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
-        """Resize and pad both alike."""
-        height, width = fitted_size((mask.shape[0], mask.shape[1]), self.size, multiple=self.multiple)
+    def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Resize and pad both alike; an image without a mask comes back alone."""
+        height, width = fitted_size((image.shape[-2], image.shape[-1]), self.size, multiple=self.multiple)
         padding = [0, 0, self.size - width, self.size - height]
-        image = F.resize(image, [height, width], antialias=self.antialias)
-        mask = F.resize(mask, [height, width])
-        return F.pad(image, padding, fill=list(self.color)), F.pad(mask, padding, fill=VOID)
+        fitted: Tensor = F.pad(F.resize(image, [height, width], antialias=self.antialias), padding, fill=[*self.color])
+        if mask is None:
+            return fitted
+        return fitted, F.pad(F.resize(mask, [height, width]), padding, fill=VOID)
 
     @override
     def extra_repr(self) -> str:

@@ -1,5 +1,5 @@
 """Measuring models over episodes."""
 
-from fewshotseg.evaluation.evaluate import StagedModel, evaluate
+from fewshotseg.evaluation.evaluate import evaluate
 
-__all__ = ["StagedModel", "evaluate"]
+__all__ = ["evaluate"]

@@ -1,48 +1,23 @@
 """Measuring a model over episodes: every image is encoded once, however many episodes it stands in."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg._checks import check_at_least, check_choice, check_floating_dtype, checked_device
 from fewshotseg._inference import example_weight, inference
 from fewshotseg.data.episodes.dataset import EpisodeDataset
-from fewshotseg.data.geometry import restore_size
 from fewshotseg.evaluation.encoded import EncodedImages, joined
 from fewshotseg.metrics import FewShotIoU, IoUReport
-
-
-class StagedModel(Protocol):
-    """What `evaluate` asks of a model, an ``nn.Module``: `SCNet` is one.
-
-    Encodings are named tuples or tuples; their tensors have the batch as first axis, whatever else they hold is the
-    same for all images of a size. A model may also have ``encode_both(images, masks)``, which gives supports of one
-    shot and queries of the same ``(B, 3, H, W)`` images for less than the two apart.
-    """
-
-    def encode_support(self, images: Tensor, masks: Tensor) -> Any:
-        """``(B, S, 3, H, W)`` images and ``(B, S, H, W)`` label masks to whatever the model needs of them."""
-        ...
-
-    def merge_shots(self, shots: Sequence[Any]) -> Any:
-        """Encodings of one shot each to an encoding of all."""
-        ...
-
-    def encode_query(self, images: Tensor) -> Any:
-        """``(B, 3, H, W)`` images to whatever the model needs of them."""
-        ...
-
-    def segment(self, support: Any, query: Any) -> Tensor:
-        """Both to ``(B, 2, H, W)`` logits, channel 1 foreground."""
-        ...
+from fewshotseg.models.segmentation_model import SegmentationModel, at_threshold, in_fast_form, threshold_of
+from fewshotseg.ops import restore_size
 
 
 def evaluate(
-    model: StagedModel,
+    model: SegmentationModel,
     episodes: EpisodeDataset,
     metric: FewShotIoU,
     *,
@@ -51,6 +26,7 @@ def evaluate(
     device: torch.device | str | None = None,
     cache_bytes: int = 4 * 2**30,
     cache_dtype: torch.dtype | None = None,
+    threshold: float | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
 ) -> IoUReport:
     """Segment the query of every episode and count.
@@ -59,7 +35,7 @@ def evaluate(
     `torch.distributed` every process takes its share of them, none twice, and all get the same report.
 
     Args:
-        model: Is put into evaluation mode meanwhile.
+        model: Is run in evaluation mode, an `SCNet` in its faster form (see `SCNet.fuse`), and stays what it was.
         episodes: With a transform that draws nothing.
         metric: Is reset first.
         scoring: Count on the transformed query, ``"resized"``, or at the size of the stored mask, ``"original"``,
@@ -70,13 +46,15 @@ def evaluate(
         cache_bytes: Memory for encodings that later episodes can use; 0 keeps none. The report is the same.
         cache_dtype: To keep encodings in, such as ``torch.float16`` for twice as many; as they are by default. Changes
             numbers by its rounding.
+        threshold: The probability from which on a pixel counts as foreground; by default the model's, else one half.
         progress: Wraps the episodes' numbers, such as ``tqdm.tqdm``.
 
     Returns:
         The metric's report.
 
     Raises:
-        ValueError: If ``scoring`` is unknown, ``batch_size`` below 1 or an episode's class is not among the metric's.
+        ValueError: If ``scoring`` is unknown, a number is out of range or an episode's class is not among the metric's.
+        TypeError: If a number or dtype is of the wrong kind.
 
     Example:
         >>> import fewshotseg
@@ -90,9 +68,13 @@ def evaluate(
     """
     check_choice("scoring", scoring, ("resized", "original"))
     check_at_least("batch_size", batch_size, 1)
+    check_at_least("cache_bytes", cache_bytes, 0)
+    check_floating_dtype("cache_dtype", cache_dtype)
+    threshold = threshold_of(model, threshold)
     module: Any = model
     if device is not None:
-        module.to(device)
+        module.to(checked_device(device))
+    module = in_fast_form(module)
     weight = example_weight(module)
     specs = [episodes.spec(number) for number in range(len(episodes))]
     order = sorted(range(len(specs)), key=lambda number: (specs[number].class_id, specs[number].query))
@@ -100,7 +82,7 @@ def evaluate(
     queried = {(specs[number].query, specs[number].class_id) for number in share}
     supporting = {(image, specs[number].class_id) for number in share for image in specs[number].supports}
     encoded = EncodedImages(
-        model,
+        module,
         episodes,
         both=queried & supporting,
         like=weight,
@@ -116,8 +98,8 @@ def evaluate(
             queries = encoded.queries([(spec.query, spec.class_id) for spec in chosen])
             shots = encoded.supports([(image, spec.class_id) for spec in chosen for image in spec.supports])
             count = len(shots) // len(chosen)
-            supports = joined([model.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
-            logits = model.segment(supports, queries)
+            supports = joined([module.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
+            logits = at_threshold(module.segment(supports, queries), threshold)
             for row, spec in enumerate(chosen):
                 mask = encoded.mask((spec.query, spec.class_id), original=scoring == "original")
                 answer = logits[row : row + 1]

@@ -1,31 +1,43 @@
 """Networks: backbones, the comparison head, SCNet that wires them, its builder and checkpoints."""
 
-from fewshotseg.models.backbones import BACKBONES, Backbone, TimmBackbone
-from fewshotseg.models.build import SCNetConfig, build_scnet
-from fewshotseg.models.checkpoints import load_weights, remap_pfenet_state_dict, save_weights
-from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.backbones import BACKBONES, Backbone, StagedBackbone, TimmBackbone
+from fewshotseg.models.build import build_scnet
+from fewshotseg.models.checkpoints import SavedModel, load_model, read_model, save_model
+from fewshotseg.models.comparison import Comparison, ComparisonHead, ConcatConv1x1
+from fewshotseg.models.config import SCNetConfig
+from fewshotseg.models.convert import remap_pfenet_state_dict
 from fewshotseg.models.encodings import Query, SCNetOutput, Support
 from fewshotseg.models.fast.feature_memory import FeatureMemory
-from fewshotseg.models.pretrained import Pretrained, load_pretrained, save_pretrained
+from fewshotseg.models.hub import list_pretrained, load_pretrained, push_to_hub, save_pretrained
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.segmentation_model import SegmentationModel
+from fewshotseg.models.weights import load_weights, save_weights
 
 __all__ = [
     "BACKBONES",
     "Backbone",
     "Comparison",
     "ComparisonHead",
+    "ConcatConv1x1",
     "FeatureMemory",
-    "Pretrained",
     "Query",
     "SCNet",
     "SCNetConfig",
     "SCNetOutput",
+    "SavedModel",
+    "SegmentationModel",
+    "StagedBackbone",
     "Support",
     "TimmBackbone",
     "build_scnet",
+    "list_pretrained",
+    "load_model",
     "load_pretrained",
     "load_weights",
+    "push_to_hub",
+    "read_model",
     "remap_pfenet_state_dict",
+    "save_model",
     "save_pretrained",
     "save_weights",
 ]

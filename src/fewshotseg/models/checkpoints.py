@@ -1,243 +1,294 @@
-"""Weights from files and to files: only tensors are read, foreign names are translated, refusals say why."""
+"""One format for a whole model: its config, its weights, where they come from, and a digest that finds damage.
 
-import os
-import pickle
+A file holds plain values and tensors (``torch.save``), a folder the same as ``config.json`` and ``model.safetensors``.
+"""
+
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
-from fewshotseg._io import replacing
+from fewshotseg._io import StrPath, write_atomically
+from fewshotseg.models.backbones import Backbone, StagedBackbone, make_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.config import SCNetConfig
+from fewshotseg.models.fitting import check_fits
+from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.weight_files import (
+    DAMAGED,
+    open_file,
+    read_safely,
+    read_safetensors,
+    save_atomically,
+    state_dict_in,
+    write_safetensors,
+)
 
-PFENET_HEAD = {
-    "down_query": "reduce_query",
-    "down_supp": "reduce_support",
-    "init_merge": "head.merge",
-    "alpha_conv": "head.pass_down",
-    "beta_conv": "head.refine",
-    "inner_cls": "head.aux_classifiers",
-    "res1": "head.fuse",
-    "res2": "head.fuse_refine",
-    "cls": "head.classifier",
-}
-"""First parts of PFENet's names beside ours; what follows them is the same."""
-
-VGG_OFFSETS = {"layer0": 0, "layer1": 7, "layer2": 14, "layer3": 24, "layer4": 34}
-"""Where PFENet's five slices of VGG-16 start in torchvision's ``features``."""
-
-CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.")
-"""First parts of names that belong to a backbone's ImageNet classifier."""
+FORMAT = "fewshotseg model 1"
+ENTRIES = {"format", "config", "head", "backbone", "backbone_digest", "origin", "training", "digest"}
+PREFIX = "backbone."
 
 
-def load_weights(model: nn.Module, path: str | Path, *, strict: bool = True) -> None:
-    """Load a checkpoint into a model: one of ours, or PFENet's official ones.
+@dataclass(frozen=True)
+class SavedModel:
+    """What a file of `save_model` holds.
 
-    Reads tensors only (``weights_only=True``). The state dict may stand alone or under ``"state_dict"`` or ``"model"``;
-    PFENet's names and the ``module.`` of data-parallel training are translated. ``.safetensors`` files need the
-    extra ``hub``.
+    Attributes:
+        config: Of the model.
+        head: All weights but the backbone's: reducers and comparison head.
+        backbone: The backbone's weights; None if the file only has their digest.
+        backbone_digest: See `digest_of`.
+        origin: How the weights came about, in plain values.
+        training: What it takes to go on training; None in a model to use.
+    """
+
+    config: SCNetConfig
+    head: dict[str, Tensor]
+    backbone: dict[str, Tensor] | None
+    backbone_digest: str
+    origin: dict[str, Any]
+    training: dict[str, Any] | None = None
+
+    def digest(self) -> str:
+        """Changes with the config, the origin or any weight."""
+        facts = [self.config.to_dict(), self.origin, self.backbone_digest, digest_of(self.head)]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def check_backbone(self, state: Mapping[str, Tensor], source: object) -> None:
+        """Raise `ValueError` unless these are the weights of the backbone that the model was trained with."""
+        if digest_of(state) != self.backbone_digest:
+            name = self.config.backbone or "the backbone"
+            raise ValueError(f"{name} must have the weights that {source} was trained with, got others")
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of a state dict's names and values, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        found.update(key.encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def save_model(
+    model: SCNet,
+    path: StrPath,
+    *,
+    with_backbone: bool = True,
+    dtype: torch.dtype | None = None,
+    origin: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model so that `load_model` makes it again, in another process that knows nothing else.
 
     Args:
-        model: What `build_scnet` gave.
-        path: The file.
-        strict: Refuse a file that lacks an entry or has one too many. Entries of the wrong shape are always refused.
+        model: What to write.
+        path: A file to write, ending in ``.pth`` or ``.pt``; or a folder, for ``config.json`` and
+            ``model.safetensors``, which needs the extra ``hub``. What is there is replaced, and is whole at any moment.
+        with_backbone: Write the backbone's weights too. Without them the file is small, and names them by a digest.
+        dtype: To store floating-point weights of the head in, such as ``torch.float16``; as they are by default.
+        origin: How the weights came about, in numbers, strings, lists and mappings.
+        training: What it takes to go on training, tensors and plain values; for files only.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint, holds more than tensors, or does not fit the model, which is then
-            left as it was.
+        ValueError: If a weight is not finite in ``dtype``, or ``origin`` holds anything but plain values.
+        ImportError: If a folder is to be written and safetensors is not installed.
+        OSError: If it cannot be written.
 
     Example:
-        >>> import fewshotseg, tempfile, pathlib
-        >>> model = fewshotseg.build_scnet("mobilenet_v2", hidden_channels=8)
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "scnet.pth"
-        >>> fewshotseg.save_weights(model, path)
-        >>> fewshotseg.load_weights(model, path)
+        >>> import fewshotseg, pathlib, tempfile
+        >>> model = fewshotseg.build_scnet("mobilenet_v2", hidden_channels=8, num_prototypes=5)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.pth"
+        >>> fewshotseg.save_model(model, path)
+        >>> fewshotseg.load_model(path).config.num_prototypes
+        5
     """
-    _load(model, remap_pfenet_state_dict(_read(path)), path, strict=strict)
+    path = Path(path)
+    is_file = path.suffix in {".pth", ".pt"}
+    if path.suffix in {".safetensors", ".ckpt", ".bin"} or (training is not None and not is_file):
+        raise ValueError(f"path must end in .pth or .pt, or be a folder where there is no training, got {path}")
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    backbone = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+    head = {key: value for key, value in state.items() if not key.startswith(PREFIX)}
+    if dtype is not None:
+        head = {key: value.to(dtype) if value.is_floating_point() else value for key, value in head.items()}
+    check_fits(head, head, "model", strict=True)
+    check_fits(backbone, backbone, "model.backbone", strict=True)
+    saved = SavedModel(
+        config=model.config,
+        head=head,
+        backbone=backbone if with_backbone else None,
+        backbone_digest=digest_of(backbone),
+        origin=_plain(origin or {}),
+        training=None if training is None else dict(training),
+    )
+    if is_file:
+        save_atomically(_content(saved), path)
+    else:
+        _write_folder(saved, path)
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the model's state dict so that `load_weights` reads it; a crash leaves the old file or the new one.
+def load_model(path: StrPath, *, backbone: Backbone | None = None) -> SCNet:
+    """Make the model that `save_model` wrote.
+
+    Nothing is downloaded, drawn or executed. A file that is damaged or of something else is refused before anything is
+    built, and changes nothing.
 
     Args:
-        model: Any module.
-        path: Where to; an existing file is replaced in one step.
-    """
-    save_atomically(model.state_dict(), path)
-
-
-def save_atomically(content: object, path: str | Path) -> None:
-    """``torch.save`` to a file beside ``path`` that then takes its place.
-
-    Args:
-        content: What to write.
-        path: Where to; an existing file is replaced in one step.
-    """
-    with replacing(Path(path)) as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def remap_pfenet_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the names of an official PFENet checkpoint to ours; other names stay as they are.
-
-    Args:
-        state: A state dict, with or without the ``module.`` of data-parallel training. It is not changed.
+        path: The file or folder.
+        backbone: For models with a backbone of one's own: the same kind of module. It gets the weights of the file, or
+            has to have those that the file names by their digest.
 
     Returns:
-        A new state dict with the same tensors: the head, and the backbone of ResNet (deep stem) or VGG-16-BN.
+        The model in evaluation mode, on the CPU.
 
-    Example:
-        >>> import torch
-        >>> list(remap_pfenet_state_dict({"module.down_supp.0.weight": torch.zeros(1)}))
-        ['reduce_support.0.weight']
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or of something else, or ``backbone`` is missing or does not fit.
+        ImportError: If the model needs a package that is not installed.
     """
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    is_pfenet = any(key.partition(".")[0] in {*PFENET_HEAD, "layer0"} for key in state)
-    is_vgg = "layer4.0.weight" in state
-    return {_ours(key, is_vgg=is_vgg) if is_pfenet else key: value for key, value in state.items()}
+    saved = read_model(path)
+    name = saved.config.backbone
+    if backbone is None and name is None:
+        raise ValueError(f"backbone must be given to load {path}, whose model has a backbone of one's own")
+    weights = _backbone_weights(saved, backbone, path)
+    try:
+        with torch.device("meta"):
+            shapes: Any = make_backbone(cast(str, name)) if backbone is None else backbone
+            channels: int = shapes.mid_channels
+            head = SCNet(StagedBackbone({}, shallow=(), mid=(), high=(), mid_channels=channels), saved.config)
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError(f"{path} must hold the config of a model that can be built, got {saved.config}") from error
+    check_fits(head.state_dict(), saved.head, path, strict=True)
+    check_fits(shapes.state_dict(), weights, f"the backbone in {path}", strict=True)
+
+    with torch.random.fork_rng(devices=[]):
+        model = SCNet(make_backbone(cast(str, name)) if backbone is None else backbone, saved.config)
+    model.load_state_dict(saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()})
+    return model.eval()
 
 
-def load_backbone_weights(
-    backbone: nn.Module, weights: str | Path | Mapping[str, Tensor], *, name: str | None = None
-) -> None:
-    """Load a backbone alone, from the name of torchvision's or a package's weights, a file or a state dict.
+def read_model(path: StrPath) -> SavedModel:
+    """What `save_model` wrote, checked against its digest.
 
     Args:
-        backbone: One of ours, or any module with the weights' own names.
-        weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), ``"package"`` (installed, of
-            ``"efficientnet_lite0"``), a path, or a state dict. Entries of the ImageNet classifier are left out; names
-            of PFENet, of its three-convolution stem and of that package are translated.
-        name: The backbone's name, to look torchvision weights up by.
+        path: The file or folder.
 
     Raises:
-        ValueError: If weights of that name do not exist, or do not fit.
         FileNotFoundError: If there is no such file.
-        ImportError: If the package is not installed.
+        ValueError: If it is damaged or something else.
+        ImportError: If it is a folder and safetensors is not installed.
     """
-    if name == "efficientnet_lite0" and weights == "package":
-        weights = package_weights()
-    if isinstance(weights, Mapping):
-        state, source = dict(weights), "the state dict"
-    else:
-        source = str(weights)
-        entry = _torchvision_weights(name, source)
-        if entry is None and not Path(weights).exists():
-            raise FileNotFoundError(
-                f"backbone_weights must be a file or one of {_names(name)} for {name}, got {source!r}"
-            )
-        state = _read(weights) if entry is None else dict(entry.get_state_dict(progress=True, check_hash=True))
-    own = backbone.state_dict().keys()
-    state = remap_pfenet_state_dict(remap_lite_state_dict(_deep_stem_names(state)))
-    state = {key.removeprefix("backbone."): value for key, value in state.items()}
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
-    _load(backbone, state, source, strict=True)
-
-
-def _read(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file."""
     path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise ValueError(f"{path} must be a safetensors file, but it cannot be read: {error}") from error
+    if path.is_dir():
+        return model_in(_read_folder(path), path)
     content = read_safely(path)
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} must hold a state dict of tensors, got {type(content).__name__}")
-    return dict(content)
+    if not is_saved_model(content):
+        raise ValueError(f"{path} must be a model that save_model wrote; load_weights reads state dicts")
+    return model_in(content, path)
 
 
-def read_safely(path: Path) -> Any:
-    """What ``torch.save`` wrote, if that is tensors, numbers, strings and containers of them; tensors on the CPU.
+def is_saved_model(content: object) -> bool:
+    """Whether this is the content of a file of `save_model`."""
+    return isinstance(content, Mapping) and content.get("format") == FORMAT
+
+
+def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
+    """The model that the content of a file describes.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or holds other objects.
+        ValueError: If something in it is not what it has to be.
     """
-    with path.open("rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path} must hold tensors only to be loaded safely, but it is damaged or holds other Python objects: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-        except Exception as error:  # damaged files fail in many ways
-            raise ValueError(f"{path} must be a checkpoint, but it cannot be read: {error}") from error
+    if content.keys() != ENTRIES:
+        raise ValueError(f"{path} must hold {', '.join(sorted(ENTRIES))}, got {_shown(content)}")
+    try:
+        config = SCNetConfig.from_dict(content["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} must hold the config of a model, but {error}") from error
+    backbone, origin, training = content["backbone"], content["origin"], content["training"]
+    if not isinstance(origin, dict) or not isinstance(training, dict | None):
+        raise ValueError(f"{path} must hold mappings as origin and training, but {DAMAGED}")
+    saved = SavedModel(
+        config=config,
+        head=state_dict_in(content["head"], path),
+        backbone=None if backbone is None else state_dict_in(backbone, path),
+        backbone_digest=str(content["backbone_digest"]),
+        origin=_plain(origin),
+        training=training,
+    )
+    inside = saved.backbone is None or digest_of(saved.backbone) == saved.backbone_digest
+    if not inside or saved.digest() != content["digest"]:
+        raise ValueError(f"{path} must hold what it was written with, but {DAMAGED}")
+    return saved
 
 
-def _load(model: nn.Module, state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:
-    own = model.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    unexpected = sorted(state.keys() - own.keys())
-    reshaped = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    if reshaped:
-        key = min(reshaped)
+def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[str, Tensor]:
+    """The backbone's weights: those in the file, those of an installed package, or those of the module handed over."""
+    if saved.backbone is not None:
+        return saved.backbone
+    if isinstance(backbone, nn.Module):
+        weights = dict(backbone.state_dict())
+    elif saved.config.backbone == "efficientnet_lite0":
+        state = remap_lite_state_dict(state_dict_in(read_safely(package_weights()), package_weights()))
+        with torch.device("meta"):
+            names = make_backbone("efficientnet_lite0").state_dict().keys()
+        weights = {key: value for key, value in state.items() if key in names}
+    else:
         raise ValueError(
-            f"{source} must fit the model, but {len(reshaped)} entries have another shape, such as {key}: "
-            f"{tuple(own[key].shape)} in the model, {tuple(state[key].shape)} in the file"
+            f"backbone must be given to load {path}, which holds no weights of {saved.config.backbone}, only a digest"
         )
-    if strict and (missing or unexpected):
-        examples = [f"{kind} {keys[0]}" for kind, keys in (("lacks", missing), ("also has", unexpected)) if keys]
-        raise ValueError(
-            f"{source} must fit the model, but {len(missing)} entries are missing and {len(unexpected)} are unknown: "
-            f"it {' and '.join(examples)}"
-        )
-    model.load_state_dict(state, strict=False)
+    saved.check_backbone(weights, path)
+    return weights
 
 
-def _ours(key: str, *, is_vgg: bool) -> str:
-    first, _, rest = key.partition(".")
-    if first in PFENET_HEAD:
-        return f"{PFENET_HEAD[first]}.{rest}"
-    if is_vgg and first in VGG_OFFSETS:
-        number, _, leaf = rest.partition(".")
-        return f"backbone.features.{VGG_OFFSETS[first] + int(number)}.{leaf}"
-    if first == "layer0":
-        number, _, leaf = rest.partition(".")
-        return f"backbone.bn1.{leaf}" if number == "7" else f"backbone.conv1.{number}.{leaf}"
-    return f"backbone.{key}"
-
-
-def _deep_stem_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of a stem stored as conv1, bn1, conv2, bn2, conv3, bn3, as the weights PFENet starts from have them."""
-    if "conv3.weight" not in state:
-        return dict(state)
-    stem = {
-        "conv1": "conv1.0",
-        "bn1": "conv1.1",
-        "conv2": "conv1.3",
-        "bn2": "conv1.4",
-        "conv3": "conv1.6",
-        "bn3": "bn1",
+def _content(saved: SavedModel) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "config": saved.config.to_dict(),
+        "head": saved.head,
+        "backbone": saved.backbone,
+        "backbone_digest": saved.backbone_digest,
+        "origin": saved.origin,
+        "training": saved.training,
+        "digest": saved.digest(),
     }
-    parts = ((key.partition("."), value) for key, value in state.items())
-    return {f"{stem.get(first, first)}.{rest}": value for (first, _, rest), value in parts}
 
 
-def _torchvision_weights(name: str | None, weights: str) -> Any:
-    """The torchvision weights of that name for this backbone, or None."""
-    return getattr(get_model_weights(name), weights.rpartition(".")[2], None) if _is_torchvisions(name) else None
+def _write_folder(saved: SavedModel, folder: Path) -> None:
+    backbone = {f"{PREFIX}{key}": value for key, value in (saved.backbone or {}).items()}
+    facts = {key: value for key, value in _content(saved).items() if key not in {"head", "backbone", "training"}}
+    write_safetensors(saved.head | backbone, folder / "model.safetensors")
+    write_atomically(folder / "config.json", f"{json.dumps(facts, indent=1)}\n".encode())
 
 
-def _names(name: str | None) -> list[str]:
-    """The names of weights for this backbone."""
-    if name == "efficientnet_lite0":
-        return ["package"]
-    return [*get_model_weights(name).__members__, "DEFAULT"] if _is_torchvisions(name) else []
+def _read_folder(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    with open_file(path) as file:
+        try:
+            facts = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path} must be JSON, but {DAMAGED}") from error
+    if not is_saved_model(facts):
+        raise ValueError(f"{folder} must be a model that save_model wrote, but config.json says something else")
+    tensors = read_safetensors(folder / "model.safetensors")
+    backbone = {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
+    head = {key: value for key, value in tensors.items() if not key.startswith(PREFIX)}
+    return {**facts, "head": head, "backbone": backbone or None, "training": None}
 
 
-def _is_torchvisions(name: str | None) -> TypeGuard[str]:
-    return name is not None and name != "efficientnet_lite0" and not name.endswith("s")
+def _plain(origin: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(origin, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"origin must hold numbers, strings, lists and mappings alone, but {error}") from error
+    return plain
+
+
+def _shown(content: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, content))
+    return names if len(names) <= 120 else f"{names[:117]}..."

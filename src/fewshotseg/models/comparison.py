@@ -1,13 +1,14 @@
 """The comparison head g_phi (Eq. 3 and 8): PFENet's feature enrichment module and classifier."""
 
 from collections.abc import Sequence
-from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from fewshotseg.models.fast.concat_conv1x1 import conv1x1_of_parts, splits
 from fewshotseg.models.fast.conv3x3 import Conv3x3
 from fewshotseg.ops import resize_bilinear
 
@@ -24,6 +25,47 @@ class Comparison(NamedTuple):
     aux: tuple[Tensor, ...]
 
 
+class ConcatConv1x1(nn.Sequential):
+    """Maps laid side by side, a 1x1 convolution, an activation (the concatenation of Eq. 2 and 7, and its merge).
+
+    Its children are the convolution and what follows it, called as modules: hooks, adapters and replacements work. A
+    convolution that nobody touched is not given the concatenation itself but its parts, which is exact and cheaper.
+
+    Args:
+        inputs: Channels of all maps together.
+        outputs: Channels of the result.
+
+    Example:
+        >>> import torch
+        >>> merge = ConcatConv1x1(3 + 1, 8)
+        >>> merge([torch.rand(2, 3, 5, 5), torch.rand(2, 1, 9, 9)], (5, 5)).shape
+        torch.Size([2, 8, 5, 5])
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True))
+
+    @override
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        """Merge.
+
+        Args:
+            maps: ``(B, C_i, h_i, w_i)`` of any sizes; ``(B, C_i, 1, 1)`` is the same vector at every location.
+            size: ``(H, W)`` that all of them are resized to.
+
+        Returns:
+            ``(B, outputs, H, W)``.
+        """
+        conv, *after = self
+        if isinstance(conv, nn.Conv2d) and splits(conv):
+            merged = conv1x1_of_parts(conv, maps, size)
+        else:
+            merged = conv(torch.cat([_resized(part, size) for part in maps], dim=1))  # B C H W
+        for module in after:
+            merged = module(merged)
+        return merged
+
+
 class ComparisonHead(nn.Module):
     """Says where query features match the prototypes beside them, looking at several scales.
 
@@ -34,6 +76,7 @@ class ComparisonHead(nn.Module):
         channels: Channels of features and prototypes, and of every layer.
         bins: Side of the grid of each scale, fine to coarse. Numbers up to 1 are shares of the features' sides (at
             least one cell); others are cells, whatever the features' size.
+        dropout: Probability that a channel is dropped in front of a classifier in training.
 
     Example:
         >>> import torch
@@ -43,17 +86,17 @@ class ComparisonHead(nn.Module):
         torch.Size([1, 2, 9, 9])
     """
 
-    def __init__(self, channels: int, bins: Sequence[float]) -> None:
+    def __init__(self, channels: int, bins: Sequence[float], *, dropout: float = 0.1) -> None:
         super().__init__()
         self.bins = tuple(bins)
         scales = len(self.bins)
-        self.merge = nn.ModuleList(_conv1x1(2 * channels + 1, channels) for _ in range(scales))
-        self.pass_down = nn.ModuleList(_conv1x1(2 * channels, channels) for _ in range(scales - 1))
+        self.merge = nn.ModuleList(ConcatConv1x1(2 * channels + 1, channels) for _ in range(scales))
+        self.pass_down = nn.ModuleList(ConcatConv1x1(2 * channels, channels) for _ in range(scales - 1))
         self.refine = nn.ModuleList(_refinement(channels) for _ in range(scales))
-        self.aux_classifiers = nn.ModuleList(_classifier(channels) for _ in range(scales))
-        self.fuse = _conv1x1(scales * channels, channels)
+        self.aux_classifiers = nn.ModuleList(_classifier(channels, dropout) for _ in range(scales))
+        self.fuse = ConcatConv1x1(scales * channels, channels)
         self.fuse_refine = _refinement(channels)
-        self.classifier = _classifier(channels)
+        self.classifier = _classifier(channels, dropout)
 
     @override
     def forward(self, query: Tensor, prototypes: Tensor, prior: Tensor, *, with_aux: bool = False) -> Comparison:
@@ -71,13 +114,13 @@ class ComparisonHead(nn.Module):
         for number, side in enumerate(self.bins):
             grid = _grid(side, size)
             compared = (_pool(query, grid), _pool(prototypes, grid), resize_bilinear(prior, grid))
-            scale = _mix(self.merge[number], compared, grid)
+            scale = self.merge[number](compared, grid)  # B C b b
             if number > 0:
                 finer = resize_bilinear(resize_bilinear(scales[-1], size), grid)
-                scale = _mix(self.pass_down[number - 1], (scale, finer), grid) + scale
+                scale = self.pass_down[number - 1]((scale, finer), grid) + scale
             scales.append(self.refine[number](scale) + scale)
 
-        enriched = _mix(self.fuse, scales, size)
+        enriched = self.fuse(scales, size)  # B C h w
         enriched = self.fuse_refine(enriched) + enriched
         aux = zip(self.aux_classifiers, scales, strict=True) if with_aux else ()
         return Comparison(self.classifier(enriched), tuple(classify(scale) for classify, scale in aux))
@@ -89,27 +132,12 @@ def _grid(side: float, size: tuple[int, int]) -> tuple[int, int]:
     return max(1, int(size[0] * side)), max(1, int(size[1] * side))
 
 
-def _conv1x1(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True))
-
-
-def _mix(conv1x1: Any, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """A 1x1 convolution of maps brought to one size and laid side by side, and ReLU.
-
-    The convolution of a concatenation is the sum of its parts' and commutes with resizing: so each map is convolved on
-    its own grid, and one cell that stands for all is convolved once.
-    """
-    weights = conv1x1[0].weight.split([part.shape[1] for part in maps], dim=1)
-    convolved = (F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True))
-    return F.relu_(reduce(Tensor.add_, (_broadcastable(part, size) for part in convolved)))
-
-
 def _pool(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return maps if tuple(maps.shape[-2:]) in (grid, (1, 1)) else F.adaptive_avg_pool2d(maps, grid)
 
 
-def _broadcastable(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return maps if tuple(maps.shape[-2:]) == (1, 1) else resize_bilinear(maps, size)
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return maps.expand(-1, -1, *size) if tuple(maps.shape[-2:]) == (1, 1) else resize_bilinear(maps, size)
 
 
 def _refinement(channels: int) -> nn.Sequential:
@@ -121,10 +149,10 @@ def _refinement(channels: int) -> nn.Sequential:
     )
 
 
-def _classifier(channels: int) -> nn.Sequential:
+def _classifier(channels: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(
         Conv3x3(channels),
         nn.ReLU(inplace=True),
-        nn.Dropout2d(0.1),
+        nn.Dropout2d(dropout),
         nn.Conv2d(channels, 2, 1),
     )

@@ -36,11 +36,13 @@ class Query(NamedTuple):
         features: ``(B, C, h, w)``, what prototypes are compared with.
         high: ``(B, C', h', w')`` high-level features.
         size: Height and width of the images.
+        maps: ``(B, C'', h, w)`` mid-level maps of the backbone; None unless asked for.
     """
 
     features: Tensor
     high: Tensor
     size: tuple[int, int]
+    maps: Tensor | None = None
 
 
 class SCNetOutput(NamedTuple):

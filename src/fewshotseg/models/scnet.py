@@ -1,27 +1,25 @@
 """SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from fewshotseg._checks import check_labels, check_sizes, check_tensor
-from fewshotseg.losses import Partition, background_target, segmentation_loss, self_contrastive_pairs
-from fewshotseg.models.backbones import Backbone
+from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target, segmentation_loss
+from fewshotseg.models.backbones import Backbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
+from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_images, merged
-from fewshotseg.models.fast.backbone import FrozenBackbone
-from fewshotseg.models.fast.conv3x3 import trains_channels_last
+from fewshotseg.models.fast.backbone import FastBackbone, RememberingBackbone
+from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.fast.feature_memory import FeatureMemory
-from fewshotseg.ops import (
-    expand_prototypes,
-    foreground_weights,
-    masked_average_pool,
-    prior_mask,
-    resize_bilinear,
-)
+from fewshotseg.models.frozen import FrozenBackbone
+from fewshotseg.models.parts import check_backbone, reducer, self_contrast_of
+from fewshotseg.ops import expand_prototypes, foreground_weights, masked_average_pool, prior_mask, resize_bilinear
 
 PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
@@ -31,62 +29,65 @@ class SCNet(nn.Module):
     """PFENet with a class-agnostic branch that learns from the query's own background.
 
     `build_scnet` makes one from names and numbers. The backbone is frozen: its parameters need no gradient and its
-    norm statistics stay as they are, whatever ``train()`` is called on. Setting ``memory`` to a `FeatureMemory` keeps
-    its features for images that come again.
+    norm statistics stay as they are, whatever ``train()`` is called on.
 
     Args:
         backbone: Gives mid-level and high-level features.
-        reduce_query: From the backbone's mid-level maps to C channels, for queries.
-        reduce_support: The same for supports.
-        head: Compares, for both branches.
-        partition: Cuts queries into regions; None trains without the class-agnostic branch, which is PFENet.
-        self_contrast_weight: Lambda of Eq. 9; 0 is PFENet.
-        aux_weight: Weight of deep supervision within each branch.
-        norm_stats: ``"batch"`` lets the backbone's norms use and update batch statistics in training, as PFENet does.
-        background_source: Where background prototypes come from, the query or the support (Table 4).
-        background_reducer: Which reducer's features background prototypes are pooled from.
-        background_prior: The prior channel of the class-agnostic branch: zeros, the supports' prior, or 1 minus it.
+        config: Every other number and choice; the paper's by default.
+
+    Attributes:
+        config: As given, with the backbone's ``mean`` and ``std`` where it left them open.
+        memory: Set it to a `FeatureMemory` to keep the backbone's features for images that come again.
+        fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
+
+    Raises:
+        TypeError: If the backbone lacks something that `Backbone` asks for.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        reduce_query: nn.Module,
-        reduce_support: nn.Module,
-        head: ComparisonHead,
-        partition: Partition | None,
-        *,
-        self_contrast_weight: float = 0.5,
-        aux_weight: float = 1.0,
-        norm_stats: Literal["frozen", "batch"] = "frozen",
-        background_source: Literal["query", "support"] = "query",
-        background_reducer: Literal["query", "support"] = "query",
-        background_prior: Literal["zeros", "shared", "complement"] = "zeros",
-    ) -> None:
+    def __init__(self, backbone: Backbone, config: SCNetConfig | None = None) -> None:
         super().__init__()
+        config = config or SCNetConfig()
+        check_backbone(backbone)
+        statistics = image_statistics(backbone)
+        self.config = replace(config, mean=config.mean or statistics["mean"], std=config.std or statistics["std"])
         self.backbone = backbone
-        self.reduce_query = reduce_query
-        self.reduce_support = reduce_support
-        self.head = head
-        self.partition = partition
-        self.self_contrast_weight = self_contrast_weight
-        self.aux_weight = aux_weight
-        self.norm_stats = norm_stats
-        self.background_source = background_source
-        self.background_reducer = background_reducer
-        self.background_prior = background_prior
+        self.reduce_query = reducer(backbone.mid_channels, config)
+        self.reduce_support = reducer(backbone.mid_channels, config)
+        self.head = ComparisonHead(config.hidden_channels, config.bins, dropout=config.classifier_dropout)
+        self.self_contrast = self_contrast_of(config)
         self.memory: FeatureMemory | None = None
+        self.fast: FastBackbone | None = None
         self.backbone.requires_grad_(False)
         self.train(self.training)
-
-    @property
-    def _frozen(self) -> FrozenBackbone:
-        return FrozenBackbone(self.backbone, self.memory, self.training and self.norm_stats == "batch")
 
     @override
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
-        self.backbone.train(mode and self.norm_stats == "batch")
+        self.backbone.train(mode and self.config.norm_stats == "batch")
+        return self
+
+    def fuse(self) -> Self:
+        """Run the frozen backbone in a faster form from now on: the same features, to rounding.
+
+        Norms are folded into the convolutions before them, and on a CPU supports are computed around their masks
+        alone. What is called and saved stays the model's own: modules, parameters and state dict are not changed. A
+        change of the backbone is noticed at the next call, and a backbone that the faster form does not fit, such as
+        one with hooks, runs as it is. (Call `fuse` again after writing parts of weights through ``parameter.data``,
+        which leaves no trace.) It serves training too, where norm statistics are frozen.
+
+        Returns:
+            The model itself.
+
+        Example:
+            >>> import torch
+            >>> from fewshotseg import build_scnet
+            >>> model = build_scnet("mobilenet_v2", hidden_channels=8).eval()
+            >>> images = torch.rand(1, 3, 65, 65)
+            >>> expected = model.encode_query(images).high
+            >>> torch.allclose(model.fuse().encode_query(images).high, expected, atol=1e-4)
+            True
+        """
+        self.fast = FastBackbone(self.backbone)
         return self
 
     @override
@@ -99,7 +100,7 @@ class SCNet(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> SCNetOutput:
-        """Segment the queries of a batch of episodes; with their masks, say how wrong that is (Eq. 9).
+        """Segment the queries of a batch of episodes; with their masks, compute the loss too (Eq. 9).
 
         Args:
             support_images: ``(B, S, 3, H, W)`` normalised images, sides from 32 pixels up.
@@ -117,32 +118,29 @@ class SCNet(nn.Module):
         """
         check_tensor("query_images", query_images, "B 3 H W")
         check_images("query_images", query_images)
-        # The query first: PFENet's order of norm updates in its training mode.
-        if query_masks is None:
-            query = self.encode_query(query_images)
-            return SCNetOutput(self.segment(self.encode_support(support_images, support_masks), query))
-
-        check_tensor("query_masks", query_masks, "B H W")
-        check_labels("query_masks", query_masks)
-        check_sizes("query_masks", query_masks, "B", query_images, "query_images")
+        if query_masks is not None:
+            check_tensor("query_masks", query_masks, "B H W")
+            check_labels("query_masks", query_masks)
+            check_sizes("query_masks", query_masks, "B", query_images, "query_images")
         check_tensor("support images", support_images, "B S 3 H W")
         check_sizes("support images", support_images, "B", query_images, "query_images")
-        maps, deepest = self._frozen.mid(query_images)
-        query = self._query(maps, deepest, query_images)
+
+        # The query first: PFENet's order of norm updates in its training mode.
+        query = self.encode_query(query_images, keep_maps=query_masks is not None)
         support = self.encode_support(support_images, support_masks)
+        if query_masks is None:
+            return SCNetOutput(self.segment(support, query))
         prototypes, prior = self._class_specific(support, query)
-        if self.partition is None or self.self_contrast_weight == 0:
+        if self.self_contrast is None:
             specific = self.head(query.features, prototypes, prior, with_aux=True)
             loss, losses = self._branch_loss(specific, query_masks)
         else:
-            pooled_from = query.features if self.background_reducer == "query" else self.reduce_support(maps)
-            background, target = self._class_agnostic(
-                support, query, pooled_from, query_masks, self.partition, generator
-            )
+            background, target = self._class_agnostic(self.self_contrast, support, query, query_masks, generator)
             specific, agnostic = self._compare_both(query, prototypes, prior, background)
             loss, losses = self._branch_loss(specific, query_masks)
             agnostic_loss, agnostic_losses = self._branch_loss(agnostic, target)
-            loss = (1 - self.self_contrast_weight) * loss + self.self_contrast_weight * agnostic_loss
+            weight = self.config.self_contrast_weight
+            loss = (1 - weight) * loss + weight * agnostic_loss
             losses.update({f"self_contrast_{name}": value for name, value in agnostic_losses.items()})
         return SCNetOutput(resize_bilinear(specific.logits, query.size), loss, losses)
 
@@ -167,9 +165,12 @@ class SCNet(nn.Module):
         if images.shape[1] == 0:
             raise ValueError(f"support images must hold at least one shot, got shape {tuple(images.shape)}")
 
+        frozen = self._frozen()
+        # Around the masks is not enough where the background is pooled as well.
+        mid = frozen.mid_around if self.config.background_source == "query" else lambda image, _: frozen.mid(image)
         # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
         pairs = zip(images.unbind(1), masks.unbind(1), strict=True)
-        shots = (self._shot(*self._mid_of_support(image, mask), mask) for image, mask in pairs)
+        shots = (self._shot(frozen, *mid(image, mask), mask) for image, mask in pairs)
         return merged(shots, images.shape[1])
 
     @staticmethod
@@ -189,11 +190,12 @@ class SCNet(nn.Module):
             raise ValueError("shots must hold at least one support, got none")
         return merged(shots, len(shots))
 
-    def encode_query(self, images: Tensor) -> Query:
+    def encode_query(self, images: Tensor, *, keep_maps: bool = False) -> Query:
         """Encode images to segment once, for any number of supports.
 
         Args:
             images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
+            keep_maps: Keep the mid-level maps, which a training step needs for ``background_reducer="support"``.
 
         Raises:
             ValueError: If a shape does not fit or a side is below 32 pixels.
@@ -201,7 +203,8 @@ class SCNet(nn.Module):
         """
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images)
-        return self._query(*self._frozen.mid(images), images)
+        frozen = self._frozen()
+        return self._query(frozen, *frozen.mid(images), images, keep_maps=keep_maps)
 
     def encode_both(self, images: Tensor, masks: Tensor) -> tuple[Support, Query]:
         """Encode annotated images as supports of one shot each and as queries, sharing what the two have in common.
@@ -221,8 +224,9 @@ class SCNet(nn.Module):
         check_tensor("masks", masks, "B H W")
         check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
         check_images("images", images)
-        maps, deepest = self._frozen.mid(images)
-        return self._shot(maps, deepest, masks), self._query(maps, deepest, images)
+        frozen = self._frozen()
+        maps, deepest = frozen.mid(images)
+        return self._shot(frozen, maps, deepest, masks), self._query(frozen, maps, deepest, images)
 
     def segment(self, support: Support, query: Query) -> Tensor:
         """Segment encoded queries by encoded supports; nothing of the class-agnostic branch runs.
@@ -245,6 +249,34 @@ class SCNet(nn.Module):
         prototypes, prior = self._class_specific(support, query)
         return resize_bilinear(self.head(query.features, prototypes, prior).logits, query.size)
 
+    def _frozen(self) -> FrozenBackbone:
+        """The backbone's steps, in the fastest form that was asked for and fits."""
+        if self.training and self.config.norm_stats == "batch":
+            return FrozenBackbone(self.backbone)
+        if self.fast is not None and self.fast.backbone is not self.backbone:
+            self.fuse()
+        frozen = FrozenBackbone(self.backbone) if self.fast is None else self.fast.current()
+        return frozen if self.memory is None else RememberingBackbone(frozen, self.backbone, self.memory)
+
+    def _query(
+        self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, images: Tensor, *, keep_maps: bool = False
+    ) -> Query:
+        features = layout_for_training(self.reduce_query(maps))  # B C h w
+        size = (images.shape[2], images.shape[3])
+        return Query(features, frozen.high(deepest), size, maps if keep_maps else None)
+
+    def _shot(self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
+        size = (deepest.shape[2], deepest.shape[3])
+        foreground = foreground_weights(masks, size)  # B h w
+        features = self.reduce_support(maps)  # B C h w
+        prototype = masked_average_pool(features, foreground, eps=PROTOTYPE_EPS)  # B C
+        high = frozen.high_of_masked(deepest, foreground)
+        weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
+        background = None
+        if self.config.background_source == "support":
+            background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
+        return Support(prototype, high[:, None], weights[:, None], background)
+
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
         """What the first branch compares the query with: E^s of the prototype (Eq. 2), and the prior.
 
@@ -257,17 +289,19 @@ class SCNet(nn.Module):
 
     def _class_agnostic(
         self,
+        self_contrast: SelfContrastiveLoss,
         support: Support,
         query: Query,
-        pooled_from: Tensor,
         query_masks: Tensor,
-        partition: Partition,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         """What the second branch compares the query with, E^q of background prototypes (Eq. 7), and its target."""
         if support.background is not None:
             return expand_prototypes(support.background, (1, 1)), background_target(query_masks)
-        pairs = self_contrastive_pairs(pooled_from, query.high, query_masks, partition=partition, generator=generator)
+        pooled_from = query.features
+        if self.config.background_reducer == "support":
+            pooled_from = self.reduce_support(query.maps)
+        pairs: SelfContrastivePairs = self_contrast.pairs(pooled_from, query.high, query_masks, generator=generator)
         return pairs.prototype_map, pairs.target
 
     def _compare_both(
@@ -277,17 +311,17 @@ class SCNet(nn.Module):
 
         In one pass in training; apart in evaluation, where logits must not depend on the second branch by one bit.
         """
-        if self.background_prior == "zeros":
+        if self.config.background_prior == "zeros":
             background_prior = torch.zeros_like(prior)
         else:
-            background_prior = prior if self.background_prior == "shared" else 1 - prior
+            background_prior = prior if self.config.background_prior == "shared" else 1 - prior
         if not self.training:
             return (
                 self.head(query.features, prototypes, prior, with_aux=True),
                 self.head(query.features, background, background_prior, with_aux=True),
             )
         both = self.head(
-            torch.cat([query.features, query.features]),
+            torch.cat([query.features, query.features]),  # 2B C h w
             torch.cat([prototypes.expand_as(background), background]),
             torch.cat([prior, background_prior]),
             with_aux=True,
@@ -298,25 +332,4 @@ class SCNet(nn.Module):
     def _branch_loss(self, comparison: Comparison, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         main = segmentation_loss(comparison.logits, target)
         aux = torch.stack([segmentation_loss(logits, target) for logits in comparison.aux]).mean()
-        return main + self.aux_weight * aux, {"main": main, "aux": aux}
-
-    def _query(self, maps: Tensor, deepest: Tensor, images: Tensor) -> Query:
-        features = self.reduce_query(maps)
-        if features.requires_grad and not trains_channels_last(features):
-            features = features.contiguous()  # on a CPU convolutions run backwards slowly where channels are last
-        return Query(features, self._frozen.high(deepest), (images.shape[2], images.shape[3]))
-
-    def _mid_of_support(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        if self.background_source == "support":
-            return self._frozen.mid(images)
-        return self._frozen.mid_around(images, masks)
-
-    def _shot(self, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
-        size = (deepest.shape[2], deepest.shape[3])
-        foreground = foreground_weights(masks, size)
-        regions = torch.stack([foreground, foreground_weights(masks == 0, size)], dim=1)
-        pooled = masked_average_pool(self.reduce_support(maps), regions, eps=PROTOTYPE_EPS)
-        high = self._frozen.high_of_masked(deepest, foreground)
-        weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
-        background = pooled[:, 1] if self.background_source == "support" else None
-        return Support(pooled[:, 0], high[:, None], weights[:, None], background)
+        return main + self.config.aux_weight * aux, {"main": main, "aux": aux}

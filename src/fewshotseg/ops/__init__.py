@@ -10,6 +10,7 @@ from fewshotseg.ops.pooling import masked_average_pool
 from fewshotseg.ops.prior import prior_mask
 from fewshotseg.ops.prototypes import assign_prototypes, background_regions, expand_prototypes
 from fewshotseg.ops.resizing import foreground_weights, resize_bilinear, sample_nearest
+from fewshotseg.ops.square import fitted_size, restore_size
 
 __all__ = [
     "CosineKMeans",
@@ -19,10 +20,12 @@ __all__ = [
     "background_regions",
     "cosine_kmeans",
     "expand_prototypes",
+    "fitted_size",
     "foreground_weights",
     "masked_average_pool",
     "prior_mask",
     "resize_bilinear",
+    "restore_size",
     "sample_centroids",
     "sample_nearest",
 ]

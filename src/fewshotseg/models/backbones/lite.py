@@ -36,7 +36,7 @@ IN_BLOCKS = {
 
 
 def efficientnet_lite0() -> StagedBackbone:
-    """timm's EfficientNet-Lite0 with random weights, its last stride dilated away.
+    """Timm's EfficientNet-Lite0 with random weights, its last stride dilated away.
 
     Mid-level maps are the sixth stage and the fifth, the high-level map is the last convolution's 1280 channels, after
     ReLU6 and so never negative, all at stride 16. State dict keys are timm's, without ``classifier``.

@@ -35,6 +35,6 @@ class Backbone(Protocol):
         """As of ``nn.Module``."""
 
 
-def image_statistics(backbone: object) -> dict[str, tuple[float, ...]]:
+def image_statistics(backbone: object) -> dict[str, Any]:
     """``mean`` and ``std`` of the images that a backbone expects, as transforms take them; ImageNet's by default."""
     return {"mean": getattr(backbone, "mean", IMAGENET_MEAN), "std": getattr(backbone, "std", IMAGENET_STD)}

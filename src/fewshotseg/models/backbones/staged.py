@@ -1,6 +1,6 @@
 """A network whose parts run one after the other, cut twice: after its mid-level maps and before its last stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -34,7 +34,7 @@ class StagedBackbone(nn.Module):
 
     def __init__(
         self,
-        parts: dict[str, nn.Module],
+        parts: Mapping[str, nn.Module],
         *,
         shallow: Sequence[str],
         mid: Sequence[str],

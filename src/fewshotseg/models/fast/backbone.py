@@ -1,69 +1,107 @@
-"""A frozen backbone at work: the features that it gives, for less than running it each time on all of each image."""
+"""A frozen backbone in a faster form: folded, around masks alone, image by image, or from memory."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from fewshotseg.models.backbones import Backbone
 from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
 from fewshotseg.models.fast.folding import folded
-from fewshotseg.ops import resize_bilinear
+from fewshotseg.models.fast.state import State
+from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.ops._precision import is_at_hand
 
 
-@dataclass(frozen=True)
-class FrozenBackbone:
-    """The steps of a backbone without gradient, right to rounding.
+class FastBackbone:
+    """The faster form of a backbone, made anew whenever the backbone has changed.
 
-    Attributes:
+    Args:
         backbone: What follows `Backbone`.
-        memory: Features of images that came before, if they are kept.
-        batch_statistics: Whether its norms use them: then an image's features depend on the others of its batch, and
-            everything runs as it is.
     """
 
-    backbone: Backbone
-    memory: FeatureMemory | None
-    batch_statistics: bool
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._made: tuple[State, FrozenBackbone] | None = None
 
-    def mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mid-level maps, concatenated on the grid of the deepest, and the deepest alone."""
-        return _concatenated(self._run("mid", lambda backbone, inputs: backbone.mid(inputs), images))
+    def current(self) -> FrozenBackbone:
+        """The steps of the backbone as it is now: the faster form where it fits, the backbone itself elsewhere."""
+        backbone: Any = self.backbone
+        if torch.compiler.is_compiling() or backbone.training:
+            return FrozenBackbone(backbone)
+        made = self._made
+        if made is None or not made[0].holds():
+            state, network = State(backbone), folded(backbone)
+            made = state, FrozenBackbone(backbone) if network is None else FoldedBackbone(network)
+            self._made = made
+        return made[1]
 
-    def mid_around(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, right where label masks show foreground."""
-        if self.memory is not None:
-            return self.mid(images)
-        return _concatenated(self._run("mid around", masked_mid, images, masks))
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FastBackbone":
+        """Of a copied backbone."""
+        return FastBackbone(memo.get(id(self.backbone), self.backbone))
 
+    def __reduce__(self) -> tuple[type["FastBackbone"], tuple[Backbone]]:
+        """What is made from the backbone is not saved with it."""
+        return FastBackbone, (self.backbone,)
+
+
+class FoldedBackbone(FrozenBackbone):
+    """The steps of a folded backbone; on a CPU image by image, which is faster there, and around masks alone."""
+
+    @override
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self._run(self.backbone.mid, images)
+
+    @override
+    def maps_around(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        return self._run(lambda *inputs: masked_mid(self.backbone, *inputs), images, masks)
+
+    @override
     def high(self, deepest: Tensor) -> Tensor:
-        """High-level features."""
-        (high,) = self._run("high", lambda backbone, maps: (backbone.high(maps),), deepest)
+        (high,) = self._run(lambda maps: (self.backbone.high(maps),), deepest)
         return high
 
+    @override
     def high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        """High-level features of maps times masks, right inside the masks."""
-        (high,) = self._run("masked", lambda *masked: (masked_high(*masked),), deepest, foreground)
+        (high,) = self._run(lambda *inputs: (masked_high(self.backbone, *inputs),), deepest, foreground)
         return high
 
-    def _run(self, name: str, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """A step of the backbone, from memory where it can; on a CPU image by image, which is faster there."""
-        with torch.no_grad():
-            if self.batch_statistics:
-                return step(self.backbone, *inputs)
-            if self.memory is not None:
-                return self.memory(name, lambda *image: step(folded(self.backbone), *image), *inputs)
-            backbone = folded(self.backbone)
-            if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
-                return step(backbone, *inputs)
-            return image_by_image(partial(step, backbone), *inputs)
+    @torch.no_grad()
+    def _run(self, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
+            return step(*inputs)
+        return image_by_image(step, *inputs)
 
 
-def _concatenated(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    deepest, *others = maps
-    size = (deepest.shape[2], deepest.shape[3])
-    return torch.cat([deepest, *(resize_bilinear(features, size) for features in others)], dim=1), deepest
+class RememberingBackbone(FrozenBackbone):
+    """The steps of a backbone, each from memory where the memory has its result.
+
+    Args:
+        frozen: What computes the rest.
+        backbone: Whose features they are.
+        memory: Where they are kept.
+    """
+
+    def __init__(self, frozen: FrozenBackbone, backbone: Backbone, memory: FeatureMemory) -> None:
+        super().__init__(backbone)
+        self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
+
+    @override
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self._memory(("mid", self._network), self._frozen.maps, images)
+
+    @override
+    def high(self, deepest: Tensor) -> Tensor:
+        (high,) = self._memory(("high", self._network), lambda maps: (self._frozen.high(maps),), deepest)
+        return high
+
+    @override
+    def high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
+        def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+            return (self._frozen.high_of_masked(*inputs),)
+
+        (high,) = self._memory(("masked", self._network), step, deepest, foreground)
+        return high

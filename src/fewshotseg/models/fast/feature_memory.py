@@ -1,26 +1,34 @@
 """Features of a frozen backbone, kept for the next time that the very same image comes."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from fewshotseg._checks import check_at_least, check_floating_dtype
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
+from fewshotseg.models.fast.state import State, digest
 
 
 class FeatureMemory:
     """Lets training on a CPU run the frozen backbone once an image, not once an episode.
 
-    Give one to a model with ``model.memory = FeatureMemory(...)``; models whose backbones hold the same weights may
-    share it. Images are told apart by their pixels, supports by features and mask, so that the result is that of the
-    backbone, to rounding. It pays where augmentation repeats itself: a resize, mirroring (two versions of an image),
-    not random crops. Load weights before, and make a new one after: it does not notice.
+    Give one to a model with ``model.memory = FeatureMemory(...)``; several models may share it. Features are told apart
+    by the backbone's weights and settings, images by their pixels, supports by features and mask, so that the result is
+    that of the backbone, to rounding. It pays where augmentation repeats itself: a resize, mirroring (two versions of
+    an image), not random crops. What is written through ``parameter.data`` is not noticed.
 
     Args:
         max_bytes: What features may take together; those unused for longest make room.
         dtype: To keep features in, such as ``torch.float16`` for half the bytes; as they are by default.
+
+    Raises:
+        ValueError: If ``max_bytes`` is negative.
+        TypeError: If ``max_bytes`` is not an integer, or ``dtype`` no floating-point dtype.
 
     Example:
         >>> import fewshotseg, torch
@@ -33,10 +41,20 @@ class FeatureMemory:
     """
 
     def __init__(self, max_bytes: int, *, dtype: torch.dtype | None = None) -> None:
+        check_at_least("max_bytes", max_bytes, 0)
+        check_floating_dtype("dtype", dtype)
         self._kept = LeastRecentlyUsed(max_bytes)
         self._dtype = dtype
+        self._digests: WeakKeyDictionary[Any, tuple[State, bytes]] = WeakKeyDictionary()
 
-    def __call__(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    def digest_of(self, backbone: Any) -> bytes:
+        """What tells this backbone, as it is now, from others; computed again when it has changed."""
+        known = self._digests.get(backbone)
+        if known is None or not known[0].holds():
+            known = self._digests[backbone] = State(backbone), digest(backbone)
+        return known[1]
+
+    def __call__(self, name: Hashable, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """What ``stage`` makes of a batch, image by image, from memory where it can."""
 
         def recall(*image: Tensor) -> tuple[Tensor, ...]:

@@ -1,33 +1,42 @@
 """Frozen norms folded into the convolutions before them: the features of a backbone for less work."""
 
 import copy
-from collections import Counter
+from itertools import pairwise
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
-from typing_extensions import override
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-PROBE_SIDE = 64
-"""Pixels of the image on which a backbone shows what follows what."""
+from fewshotseg.models.backbones import StagedBackbone, TimmBackbone
+from fewshotseg.models.fast.untouched import is_untouched
 
-_copies: WeakKeyDictionary[nn.Module, tuple[object, Any]] = WeakKeyDictionary()
+CONV_NORM = {
+    "torchvision.models.resnet.BasicBlock": (("conv1", "bn1"), ("conv2", "bn2")),
+    "torchvision.models.resnet.Bottleneck": (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+    "timm.models.resnet.BasicBlock": (("conv1", "bn1"), ("conv2", "bn2")),
+    "timm.models.resnet.Bottleneck": (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+    "timm.models._efficientnet_blocks.ConvBnAct": (("conv", "bn1"),),
+    "timm.models._efficientnet_blocks.DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "timm.models._efficientnet_blocks.InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+    "timm.models._efficientnet_blocks.EdgeResidual": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
+}
+"""Blocks of which is known that each of these norms, and nothing else, takes what the convolution beside it gives."""
 
 
-def folded(backbone: Any) -> Any:
-    """A copy of a frozen backbone that gives the same features faster, to rounding.
+@torch.no_grad()
+def folded(backbone: nn.Module) -> StagedBackbone | None:
+    """A backbone that gives the same features faster, to rounding, made of the modules of this one as they are now.
 
-    Batch norms that directly follow a convolution are folded into it, and on a CPU weights are channels-last. The copy
-    is made at the first call and whenever a weight has changed since; it goes with the backbone, which itself is never
-    changed. A backbone in training mode, under a compiler, or of anything but plain parameters is returned as it is.
+    Batch norms that directly follow a convolution are folded into it, and on a CPU convolutions are channels-last. What
+    does not change is shared. The backbone itself stays as it is.
 
     Args:
         backbone: What follows `Backbone`.
+
+    Returns:
+        The faster backbone; None where it could differ from this one: one that is no `StagedBackbone`, has hooks or a
+        ``forward`` put on an instance, is in training mode, or holds anything but plain tensors.
 
     Example:
         >>> import torch, fewshotseg
@@ -36,72 +45,64 @@ def folded(backbone: Any) -> Any:
         >>> torch.allclose(folded(backbone).mid(images)[0], backbone.mid(images)[0], atol=1e-5)
         True
     """
-    if backbone.training or torch.compiler.is_compiling():
-        return backbone
+    if type(backbone) not in (StagedBackbone, TimmBackbone) or not isinstance(backbone, StagedBackbone):
+        return None
+    if not all(is_untouched(module) and not module.training for module in backbone.modules()):
+        return None
     tensors = [*backbone.parameters(), *backbone.buffers()]
-    if not tensors or any(type(tensor) not in (Tensor, nn.Parameter) or tensor.is_inference() for tensor in tensors):
-        return backbone
-    state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
-    known, made = _copies.get(backbone, (None, None))
-    if known != state:
-        made = _fold(backbone, tensors[0])
-        _copies[backbone] = state, made
+    if not tensors or any(type(t) not in (Tensor, nn.Parameter) or t.is_inference() for t in tensors):
+        return None
+    made: StagedBackbone = _folded_tree(backbone)
+    for stage in backbone.stages.values():
+        for conv, norm in pairwise(stage):
+            _fold(made, conv, norm)
     return made
 
 
-@torch.no_grad()
-def _fold(backbone: Any, weight: Tensor) -> Any:
-    # The copy has modules of its own, and weights of its own only where they differ: no third set at any moment.
-    shared = [*backbone.parameters(), *backbone.buffers()]
-    made = copy.deepcopy(backbone, {id(tensor): tensor for tensor in shared})
-    with _Order() as order:
-        order.outputs = made.mid(weight.new_zeros(1, 3, PROBE_SIDE, PROBE_SIDE))
-        order.outputs += (made.high(order.outputs[0]),)
-
-    names = {module: name for name, module in made.named_modules()}
-    norms = {norm.running_mean: norm for norm in names if _is_foldable(norm)}
-    for conv in [module for module in names if isinstance(module, nn.Conv2d)]:
-        norm = norms.get(order.only_norm_of(conv.weight))
-        if norm is not None:
-            made.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
-            made.set_submodule(names[norm], nn.Sequential(*norm.children()))
-    for conv in made.modules():
-        if isinstance(conv, nn.Conv2d) and weight.device.type == "cpu":
-            channels_last = conv.weight.to(memory_format=torch.channels_last)
-            conv.weight = nn.Parameter(channels_last, requires_grad=False)
+def _folded_tree(module: Any) -> Any:
+    """A copy that shares all tensors, with the norms of known blocks and sequences folded."""
+    made = _shallow_copy(module)
+    for name, child in module.named_children():
+        made._modules[name] = _folded_tree(child)
+    kind = type(module)
+    pairs = CONV_NORM.get(f"{kind.__module__}.{kind.__name__}", ())
+    if kind.forward is nn.Sequential.forward:
+        pairs = tuple(pairwise(module._modules))
+    for conv, norm in pairs:
+        _fold(made, conv, norm)
+    if kind is nn.Conv2d and made.weight.device.type == "cpu":
+        made._parameters["weight"] = _frozen(made.weight.to(memory_format=torch.channels_last))
     return made
 
 
-def _is_foldable(module: nn.Module) -> bool:
-    """A plain batch norm, or timm's, whose activation is a child that comes after the norm."""
-    after = dict(module.named_children()).keys()
-    return isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and after in (set(), {"drop", "act"})
+def _fold(parent: nn.Module, conv_path: str, norm_path: str) -> None:
+    """Fold a norm, if it is one, into the convolution before it, if that is one."""
+    conv: Any = parent.get_submodule(conv_path)
+    norm: Any = parent.get_submodule(norm_path)
+    if not (isinstance(conv, nn.Conv2d) and _is_foldable(norm)):
+        return
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    layout = torch.channels_last if weight.device.type == "cpu" else torch.preserve_format
+    conv._parameters = {"weight": _frozen(weight.to(memory_format=layout)), "bias": _frozen(bias)}
+    owner, _, name = norm_path.rpartition(".")
+    parent.get_submodule(owner)._modules[name] = nn.Sequential(*norm.children()).eval()
 
 
-class _Order(TorchFunctionMode):
-    """Watches a forward pass: which norm takes up what a convolution gave, and who else does."""
+def _is_foldable(norm: Any) -> bool:
+    """A batch norm with statistics of its own: torch's, or timm's, whose activation is a child that comes after."""
+    after = set(norm._modules)
+    kind = f"{type(norm).__module__}.{type(norm).__name__}"
+    plain = type(norm) is nn.BatchNorm2d or (kind == "timm.layers.norm_act.BatchNormAct2d" and after == {"drop", "act"})
+    return plain and norm.running_mean is not None
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.outputs: tuple[Tensor, ...] = ()
-        self._results: dict[Tensor, list[Tensor]] = {}
-        self._norms: dict[Tensor, Tensor | None] = {}
-        self._uses: Counter[Tensor] = Counter()
 
-    @override
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
-            self._uses.update(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        if func is F.conv2d:
-            self._results.setdefault(args[1], []).append(result)
-        elif func is F.batch_norm:
-            self._norms[args[0]] = args[1]
-        return result
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    made = copy.copy(module)
+    made._modules = dict(module._modules)
+    return made
 
-    def only_norm_of(self, weight: Tensor) -> Tensor | None:
-        """The running mean of the norm that alone takes up what the convolution of ``weight`` gave, if there is one."""
-        results = self._results.get(weight, [])
-        if len(results) != 1 or self._uses[results[0]] != 1 or any(results[0] is output for output in self.outputs):
-            return None
-        return self._norms.get(results[0])
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)

@@ -1,0 +1,170 @@
+"""Every number and choice that makes a model; with the weights, all that it takes to make it again."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+from fewshotseg._checks import check_at_least, check_choice
+
+MAX_SCALES = 32
+MAX_CELLS = 4096
+MAX_IMAGE_SIDE = 2**14
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCNetConfig:
+    """Every number and choice of SCNet; the defaults are the paper's, and PFENet's where the paper is silent.
+
+    Attributes:
+        backbone: The name from which `build_scnet` makes the backbone; None for a module of one's own.
+        hidden_channels: C, of prototypes and of every layer of the head.
+        bins: Scales of the head, fine to coarse: cells a side, or shares of the feature map's sides up to 1.
+            PFENet takes (60, 30, 15, 8) on PASCAL-5i and (1.0, 0.5, 0.25, 0.125) on COCO-20i.
+        num_prototypes: n, background regions of a query; 0 is PFENet.
+        kmeans_iters: Rounds of k-means.
+        grid_bins: Regions from a grid of that many rows and columns in place of k-means (Table 6); its square then
+            stands for n.
+        self_contrast_weight: Lambda of Eq. 9, from 0 to 1; 0 is PFENet.
+        aux_weight: Weight of the deep supervision within each branch.
+        reducer_dropout: Probability that a channel of the reduced features is dropped in training.
+        classifier_dropout: Probability that a channel is dropped in front of each classifier in training.
+        norm_stats: ``"frozen"`` leaves the backbone's norm statistics alone; ``"batch"`` uses and updates batch
+            statistics in training, as PFENet does.
+        background_source: ``"support"`` takes the one background prototype from the support (Table 4; n = 1 only).
+        background_reducer: Which reducer's features background prototypes are pooled from; the paper is silent.
+        background_prior: What the class-agnostic branch gets as prior: zeros, the supports' (``"shared"``), or 1
+            minus it (``"complement"``); the paper is silent.
+        image_size: Side in pixels of the square that images are brought to, by `FewShotPredictor` for one.
+        mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
+        std: Likewise.
+        threshold: The probability from which on a pixel counts as foreground, between 0 and 1.
+
+    Raises:
+        ValueError: If a number is out of range, a choice is unknown, or choices exclude each other.
+        TypeError: If a value is of the wrong type.
+
+    Example:
+        >>> SCNetConfig(num_prototypes=5).self_contrast_weight
+        0.5
+    """
+
+    backbone: str | None = None
+    hidden_channels: int = 256
+    bins: tuple[float, ...] = (60, 30, 15, 8)
+    num_prototypes: int = 3
+    kmeans_iters: int = 10
+    grid_bins: int | None = None
+    self_contrast_weight: float = 0.5
+    aux_weight: float = 1.0
+    reducer_dropout: float = 0.5
+    classifier_dropout: float = 0.1
+    norm_stats: Literal["frozen", "batch"] = "frozen"
+    background_source: Literal["query", "support"] = "query"
+    background_reducer: Literal["query", "support"] = "query"
+    background_prior: Literal["zeros", "shared", "complement"] = "zeros"
+    image_size: int = 473
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.backbone is not None and not isinstance(self.backbone, str):
+            raise TypeError(f"backbone must be a name or None, got {type(self.backbone).__name__}")
+        object.__setattr__(self, "bins", _numbers("bins", self.bins))
+        for name in ("mean", "std"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        self._check_numbers()
+        check_choice("norm_stats", self.norm_stats, ("frozen", "batch"))
+        check_choice("background_source", self.background_source, ("query", "support"))
+        check_choice("background_reducer", self.background_reducer, ("query", "support"))
+        check_choice("background_prior", self.background_prior, ("zeros", "shared", "complement"))
+        if self.background_source == "support" and (self.num_prototypes > 1 or self.grid_bins is not None):
+            raise ValueError(
+                "background_source='support' must go with num_prototypes=1 and no grid_bins, "
+                f"got num_prototypes={self.num_prototypes} and grid_bins={self.grid_bins}"
+            )
+
+    def _check_numbers(self) -> None:
+        check_at_least("hidden_channels", self.hidden_channels, 1)
+        check_at_least("num_prototypes", self.num_prototypes, 0)
+        check_at_least("kmeans_iters", self.kmeans_iters, 0)
+        if self.grid_bins is not None:
+            check_at_least("grid_bins", self.grid_bins, 1)
+        if not 1 <= len(self.bins) <= MAX_SCALES or not all(map(_is_bin, self.bins)):
+            raise ValueError(
+                f"bins must be 1 to {MAX_SCALES} scales, each a share up to 1 or a whole number of cells up to "
+                f"{MAX_CELLS}, got {_short(self.bins)}"
+            )
+        for name in ("self_contrast_weight", "reducer_dropout", "classifier_dropout"):
+            _check_between(name, getattr(self, name), 0, 1)
+        _check_between("aux_weight", self.aux_weight, 0, math.inf)
+        check_at_least("image_size", self.image_size, 32)
+        _check_between("image_size", self.image_size, 32, MAX_IMAGE_SIDE)
+        for name, lowest in (("mean", -math.inf), ("std", math.ulp(0.0))):
+            values = getattr(self, name)
+            if values is not None and (len(values) != 3 or not all(lowest <= v < math.inf for v in values)):
+                positive = "positive " if name == "std" else ""
+                raise ValueError(f"{name} must be three {positive}numbers, got {_short(values)}")
+        _check_between("threshold", self.threshold, 0, 1)
+        if self.threshold in (0, 1):
+            raise ValueError(f"threshold must be between 0 and 1, both excluded, got {self.threshold}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, for JSON and for `from_dict`."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The config that these fields make; those left out have their defaults.
+
+        Raises:
+            ValueError: As the class, or if a field is unknown.
+            TypeError: As the class, or if ``values`` is no mapping.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"config must be a mapping of settings, got {type(values).__name__}")
+        check_settings(values)
+        return cls(**values)
+
+
+def check_settings(names: Mapping[str, Any]) -> None:
+    """Raise `TypeError` for the first name that is no field of `SCNetConfig`, with the one that was probably meant."""
+    known = [field.name for field in fields(SCNetConfig)]
+    for name in names:
+        if name not in known:
+            close = get_close_matches(str(name), known, n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else f", which are {', '.join(known)}"
+            raise TypeError(f"settings must be fields of SCNetConfig, got {_short(name)}{meant}")
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a sequence of numbers, got {type(values).__name__}")
+    for value in values:
+        _check_number(name, value)
+    return tuple(values)
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must hold numbers, got {type(value).__name__}")
+
+
+def _check_between(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (low <= value <= high and math.isfinite(value)):
+        wanted = "a finite number of 0 or more" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
+
+
+def _is_bin(value: float) -> bool:
+    return 0 < value <= 1 or (1 < value <= MAX_CELLS and value == int(value))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

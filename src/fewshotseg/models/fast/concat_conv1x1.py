@@ -1,0 +1,46 @@
+"""A 1x1 convolution of maps laid side by side, without laying them side by side."""
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewshotseg.models.fast.untouched import is_untouched
+from fewshotseg.ops import resize_bilinear
+
+
+def splits(conv: nn.Module) -> bool:
+    """Whether `conv1x1_of_parts` may stand in for calling ``conv`` on a concatenation."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == conv.stride == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == 1
+        and conv.bias is None
+        and is_untouched(conv)
+    )
+
+
+def conv1x1_of_parts(conv: nn.Conv2d, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """What ``conv`` makes of maps brought to one size and laid side by side.
+
+    The convolution of a concatenation is the sum of its parts' and commutes with resizing: each map is convolved on its
+    own grid, and one cell that stands for all is convolved once.
+
+    Args:
+        conv: See `splits`.
+        maps: ``(B, C_i, h_i, w_i)``, or ``(B, C_i, 1, 1)`` for the same vector at every location.
+        size: ``(H, W)`` of the result.
+
+    Returns:
+        ``(B, C, H, W)``.
+    """
+    weights = torch.split(conv.weight, [part.shape[1] for part in maps], dim=1)
+    convolved = (F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True))
+    return reduce(Tensor.add_, (part if _is_cell(part) else resize_bilinear(part, size) for part in convolved))
+
+
+def _is_cell(maps: Tensor) -> bool:
+    return tuple(maps.shape[-2:]) == (1, 1)

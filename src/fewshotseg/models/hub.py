@@ -1,0 +1,160 @@
+"""Models by name: those in the package, in a file or folder, and on the Hugging Face hub."""
+
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fewshotseg._io import StrPath, write_atomically
+from fewshotseg.models.checkpoints import load_model, read_model, save_model
+from fewshotseg.models.scnet import SCNet
+
+FOLDER = Path(__file__).parents[1] / "pretrained"
+"""Where the package keeps its models, a file for each name."""
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+FILES = ["config.json", "model.safetensors"]
+
+
+def list_pretrained() -> list[str]:
+    """Names of the models in the package, for `load_pretrained`."""
+    return sorted(file.stem for file in FOLDER.glob("*.pth"))
+
+
+def load_pretrained(name: StrPath) -> SCNet:
+    """A trained model.
+
+    Args:
+        name: A file or folder of `save_model`; a name of `list_pretrained`; or ``"owner/name"`` on the Hugging Face hub
+            (extra ``hub``), which is downloaded once and then used from the cache, also without a network.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: If there is no such model, or its file or its backbone's weights are not what they were.
+        FileNotFoundError: If there is no such file.
+        ImportError: If a package that the model needs is not installed.
+    """
+    return load_model(find_model(name))
+
+
+def find_model(name: StrPath) -> Path:
+    """The file or folder of a model, see `load_pretrained`."""
+    path = Path(name)
+    if path.exists() or path.suffix in {".pth", ".pt"}:
+        return path
+    if str(name) in list_pretrained():
+        return FOLDER / f"{name}.pth"
+    if HUB_NAME.fullmatch(str(name)):
+        return _downloaded(str(name))
+    raise ValueError(
+        f"name must be a file, a folder, owner/name on the Hugging Face hub, or one of {', '.join(list_pretrained())}, "
+        f"got {str(name)!r}"
+    )
+
+
+def save_pretrained(model: SCNet, folder: StrPath, *, origin: dict[str, Any] | None = None) -> None:
+    """Write a folder that `load_pretrained` reads and the hub shows: ``config.json``, the weights and a model card.
+
+    Args:
+        model: What to write, the backbone's weights included.
+        folder: Where to; it is made.
+        origin: How the weights came about, in plain values; shown on the card.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        ValueError: As `save_model`.
+    """
+    folder = Path(folder)
+    if folder.suffix in {".pth", ".pt"}:
+        raise ValueError(f"folder must be a folder, got {folder}; save_model writes single files")
+    save_model(model, folder, origin=origin)
+    write_atomically(folder / "README.md", _card(model, read_model(folder).origin).encode())
+
+
+def push_to_hub(model: SCNet, name: str, *, private: bool = False, origin: dict[str, Any] | None = None) -> str:
+    """Upload what `save_pretrained` writes to the Hugging Face hub, with the token that ``hf auth login`` stored.
+
+    Args:
+        model: What to upload.
+        name: ``"owner/name"``; it is made if it does not exist.
+        private: Whether a new one is visible to its owner alone.
+        origin: See `save_pretrained`.
+
+    Returns:
+        The address of the uploaded commit.
+
+    Raises:
+        ImportError: If the extra ``hub`` is not installed.
+        ValueError: If the name is none, or the hub refuses.
+    """
+    if not HUB_NAME.fullmatch(name):
+        raise ValueError(f"name must be owner/name, got {name!r}")
+    client = _client(name)
+    with TemporaryDirectory() as folder:
+        save_pretrained(model, folder, origin=origin)
+        try:
+            client.create_repo(name, private=private, exist_ok=True)
+            return str(client.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload model"))
+        except Exception as error:  # the client raises what the network and the server lead it to
+            raise ValueError(f"{name} could not be uploaded: {_first_line(error)}") from error
+
+
+def _downloaded(name: str) -> Path:
+    client = _client(name)
+    try:
+        return Path(client.snapshot_download(name, allow_patterns=FILES))
+    except Exception as error:
+        raise ValueError(
+            f"name must be a model on the Hugging Face hub that can be reached or is in the cache, got {name!r}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _client(name: str) -> Any:
+    try:
+        from huggingface_hub import HfApi
+    except ImportError as error:
+        raise ImportError(f'{name} needs the Hugging Face hub: pip install "fewshotseg[hub]"') from error
+    return HfApi(library_name="fewshotseg")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _card(model: SCNet, origin: dict[str, Any]) -> str:
+    settings = "\n".join(f"| {name} | `{value}` |" for name, value in model.config.to_dict().items())
+    made = f"```json\n{json.dumps(origin, indent=1, ensure_ascii=False)}\n```" if origin else "Nothing was recorded."
+    return f"""---
+library_name: fewshotseg
+pipeline_tag: image-segmentation
+tags:
+- few-shot-segmentation
+- scnet
+---
+
+# A few-shot segmentation model
+
+Segments objects of a class that is shown to it in one to a few annotated photographs.
+
+```python
+from fewshotseg import FewShotPredictor
+
+predictor = FewShotPredictor.from_pretrained("OWNER/NAME")
+predictor.set_support("example.jpg", "mask.png")
+mask = predictor.predict("photograph.jpg").mask
+```
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+
+## How the weights came about
+
+{made}
+"""

@@ -1,0 +1,39 @@
+"""Parts of SCNet that a config makes, and what a backbone has to have."""
+
+from typing import Any
+
+from torch import nn
+
+from fewshotseg.losses import SelfContrastiveLoss
+from fewshotseg.models.config import SCNetConfig
+from fewshotseg.ops import CosineKMeans, GridPartition
+
+
+def reducer(mid_channels: int, config: SCNetConfig) -> nn.Sequential:
+    """From the backbone's mid-level maps to the features that are compared, ``(B, C', h, w)`` to ``(B, C, h, w)``."""
+    return nn.Sequential(
+        nn.Conv2d(mid_channels, config.hidden_channels, 1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(config.reducer_dropout),
+    )
+
+
+def self_contrast_of(config: SCNetConfig) -> SelfContrastiveLoss | None:
+    """The second branch's loss; None without that branch, which is PFENet."""
+    if config.num_prototypes == 0 or config.self_contrast_weight == 0:
+        return None
+    if config.grid_bins is not None:
+        return SelfContrastiveLoss(partition=GridPartition(config.grid_bins))
+    return SelfContrastiveLoss(partition=CosineKMeans(config.num_prototypes, num_iters=config.kmeans_iters))
+
+
+def check_backbone(backbone: Any) -> None:
+    """Raise unless a backbone has what `Backbone` asks for."""
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone must be an nn.Module, got {type(backbone).__name__}")
+    for name in ("mid", "high", "mid_channels"):
+        if not hasattr(backbone, name):
+            raise TypeError(f"backbone must have {name}, see Backbone, but {type(backbone).__name__} lacks it")
+    channels = backbone.mid_channels
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise ValueError(f"backbone.mid_channels must be a positive whole number, got {channels!r}")

@@ -1,0 +1,149 @@
+"""Reading and writing files of weights: plain values and tensors only, damage found, refusals in one sentence."""
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewshotseg._io import StrPath, replacing, write_atomically
+
+DAMAGED = "it is damaged or cut off; copy or download it again"
+
+
+def save_atomically(content: object, path: StrPath) -> None:
+    """``torch.save`` to a file beside ``path`` that then takes its place; a crash leaves the old file or the new one.
+
+    Args:
+        content: What to write.
+        path: Where to; an existing file is replaced in one step. Its folder has to exist.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with replacing(Path(path)) as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            cause = error.__context__  # torch's writer hides why a write failed
+            raise cause if isinstance(cause, OSError) else OSError(f"{path} could not be written") from error
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_safely(path: StrPath) -> Any:
+    """What ``torch.save`` wrote, if that is tensors, numbers, strings and containers of them; tensors on the CPU.
+
+    Nothing in the file is executed. The checksums of its parts are compared first.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds anything else; the message names it.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        try:
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    if archive.testzip() is not None:
+                        raise zipfile.BadZipFile
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path} must be a file of weights, but {DAMAGED}") from error
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{path} must be a file of weights, but {_what_it_holds(str(error))}") from error
+        except Exception as error:  # damaged files fail in many ways
+            raise ValueError(f"{path} must be a file of weights, but {DAMAGED}") from error
+
+
+def read_safetensors(path: StrPath) -> dict[str, Tensor]:
+    """The tensors in a ``.safetensors`` file, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or something else; the message names it.
+        ImportError: If safetensors is not installed.
+    """
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError(f'{path} needs safetensors: pip install "fewshotseg[hub]"') from error
+    with open_file(Path(path)):
+        try:
+            return dict(load_file(path))
+        except Exception as error:
+            raise ValueError(f"{path} must be a safetensors file, but {DAMAGED}") from error
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: StrPath) -> None:
+    """Write tensors as a ``.safetensors`` file, whole or not at all; its folder is made.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        OSError: If the file cannot be written.
+    """
+    try:
+        from safetensors.torch import save
+    except ImportError as error:
+        raise ImportError(f'{path} needs safetensors: pip install "fewshotseg[hub]"') from error
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+    write_atomically(Path(path), save(tensors, metadata={"format": "pt"}))
+
+
+def open_file(path: Path) -> Any:
+    """A file to read from; never one that waits for a writer, as a named pipe does.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no regular file, or empty.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"{path} must be a file of weights, but it is {kind}")
+    file = path.open("rb")
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise ValueError(f"{path} must be a file of weights, but it is empty")
+    return file
+
+
+def state_dict_in(content: Any, path: StrPath) -> dict[str, Tensor]:
+    """The state dict in what a training script saved: alone, or under one of the usual keys.
+
+    Raises:
+        ValueError: If there is none; the message names the keys that there are.
+    """
+    for key in ("state_dict", "model_state_dict", "model", "net"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if isinstance(content, Mapping) and content:
+        names = list(content)
+        if all(isinstance(name, str) and isinstance(content[name], Tensor) for name in names):
+            return dict(content)
+        shown = ", ".join(repr(name)[:40] for name in names[:5]) + (", ..." if len(names) > 5 else "")
+        raise ValueError(
+            f"{path} must hold a state dict of tensors, alone or under 'state_dict' or 'model', but it holds {shown}; "
+            "save the model's state_dict() alone"
+        )
+    raise ValueError(f"{path} must hold a state dict of tensors, but it holds {_name(content)}")
+
+
+def _what_it_holds(message: str) -> str:
+    """Our words for torch's refusal of a pickle."""
+    found = re.search(r"GLOBAL ([\w.]+)", message)
+    if found:
+        return f"it holds an object of {found[1]}; save the model's state_dict() alone"
+    return DAMAGED
+
+
+def _name(content: object) -> str:
+    return f"an empty {type(content).__name__}" if content in ({}, [], ()) else type(content).__name__

@@ -1,0 +1,154 @@
+"""Loading weights into a model that exists: everything is checked before the first byte of the model changes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models import get_model_weights, list_models
+
+from fewshotseg._io import StrPath
+from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.checkpoints import is_saved_model, model_in, save_model
+from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, without_wrappers
+from fewshotseg.models.fitting import load_checked
+from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.weight_files import (
+    read_safely,
+    read_safetensors,
+    save_atomically,
+    state_dict_in,
+    write_safetensors,
+)
+
+CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.")
+"""First parts of names that belong to a backbone's ImageNet classifier."""
+
+SHAPING = ("backbone", "hidden_channels", "bins")
+"""Settings without which weights mean something else, though their shapes may be the same."""
+
+
+def load_weights(model: nn.Module, path: StrPath, *, strict: bool = True) -> None:
+    """Load the weights of a file into a model: one of ours, or PFENet's official ones.
+
+    Reads tensors only, and executes nothing. The state dict may stand alone or under ``"state_dict"``,
+    ``"model_state_dict"``, ``"model"`` or ``"net"``; the names of PFENet and of data-parallel, compiled and averaged
+    models are translated. A file of `save_model` is compared with the model's settings too. ``.safetensors`` files need
+    the extra ``hub``.
+
+    Args:
+        model: What `build_scnet` gave.
+        path: The file.
+        strict: Refuse a file that lacks an entry or has one too many. Entries of the wrong shape are always refused.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no checkpoint, is damaged, holds more than tensors, or does not fit the model, which
+            is then left as it was.
+        ImportError: If it is a ``.safetensors`` file and the extra is not installed.
+
+    Example:
+        >>> import fewshotseg, tempfile, pathlib
+        >>> model = fewshotseg.build_scnet("mobilenet_v2", hidden_channels=8)
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "scnet.pth"
+        >>> fewshotseg.save_model(model, path)
+        >>> fewshotseg.load_weights(model, path)
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        load_checked(model, remap_pfenet_state_dict(read_safetensors(path)), path, strict=strict)
+        return
+    content = read_safely(path)
+    if not is_saved_model(content):
+        load_checked(model, remap_pfenet_state_dict(state_dict_in(content, path)), path, strict=strict)
+        return
+    saved = model_in(content, path)
+    config = getattr(model, "config", None)
+    for name in SHAPING if config is not None else ():
+        theirs, ours = getattr(saved.config, name), getattr(config, name)
+        if theirs != ours and None not in (theirs, ours):
+            raise ValueError(f"{path} must be of a model with {name}={ours!r}, got {name}={theirs!r}")
+    state = saved.head
+    if saved.backbone is not None:
+        state = {**{f"backbone.{key}": value for key, value in saved.backbone.items()}, **state}
+    else:
+        own = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
+        saved.check_backbone({key.removeprefix("backbone."): value for key, value in own.items()}, path)
+        state = {**own, **state}
+    load_checked(model, state, path, strict=strict)
+
+
+def save_weights(model: nn.Module, path: StrPath) -> None:
+    """Write a model's weights so that `load_weights` reads them.
+
+    Args:
+        model: An `SCNet`, which is written as `save_model` does, with its config; or any module, of which the state
+            dict is written.
+        path: Where to; an existing file is replaced in one step. ``.safetensors`` holds the state dict alone and needs
+            the extra ``hub``.
+    """
+    if isinstance(model, SCNet) and Path(path).suffix != ".safetensors":
+        save_model(model, path)
+    elif Path(path).suffix == ".safetensors":
+        write_safetensors(model.state_dict(), path)
+    else:
+        save_atomically(model.state_dict(), path)
+
+
+def load_backbone_weights(
+    backbone: nn.Module, weights: StrPath | Mapping[str, Tensor], *, name: str | None = None
+) -> None:
+    """Load a backbone alone, from the name of torchvision's or a package's weights, a file or a state dict.
+
+    Args:
+        backbone: One of ours, or any module with the weights' own names.
+        weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), ``"package"`` (installed, of
+            ``"efficientnet_lite0"``), a path, or a state dict. Entries of the ImageNet classifier are left out; names
+            of PFENet, of its three-convolution stem and of that package are translated.
+        name: The backbone's name, to look torchvision weights up by.
+
+    Raises:
+        ValueError: If weights of that name do not exist, or do not fit.
+        FileNotFoundError: If there is no such file.
+        ImportError: If the package is not installed.
+        TypeError: If ``weights`` is none of these.
+    """
+    if name == "efficientnet_lite0" and weights == "package":
+        weights = package_weights()
+    if isinstance(weights, Mapping):
+        state, source = dict(weights), "backbone_weights"
+    elif isinstance(weights, (str, Path)):
+        source = str(weights)
+        entry = _torchvision_weights(name, source)
+        if entry is None and not Path(weights).exists():
+            raise FileNotFoundError(
+                f"backbone_weights must be a file or one of {_names(name)} for {name}, got {source!r}"
+            )
+        state = _read(weights) if entry is None else dict(entry.get_state_dict(progress=True, check_hash=True))
+    else:
+        raise TypeError(f"backbone_weights must be a name, a path or a state dict, got {type(weights).__name__}")
+    own = backbone.state_dict().keys()
+    state = remap_pfenet_state_dict(remap_lite_state_dict(deep_stem_names(without_wrappers(state))))
+    state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
+    load_checked(backbone, state, source, strict=True)
+
+
+def _read(path: StrPath) -> dict[str, Tensor]:
+    if Path(path).suffix == ".safetensors":
+        return read_safetensors(path)
+    return state_dict_in(read_safely(path), path)
+
+
+def _torchvision_weights(name: str | None, weights: str) -> Any:
+    """The torchvision weights of that name for this backbone, or None."""
+    if name is None or name not in list_models():
+        return None
+    return getattr(get_model_weights(name), weights.rpartition(".")[2], None)
+
+
+def _names(name: str | None) -> list[str]:
+    """The names of weights for this backbone."""
+    if name == "efficientnet_lite0":
+        return ["package"]
+    return [] if name is None or name not in list_models() else [*get_model_weights(name).__members__, "DEFAULT"]

@@ -27,24 +27,24 @@ class FrozenBackbone:
         """The same, right at least where the label masks ``(B, H, W)`` show foreground."""
         return _concatenated(self.maps_around(images, masks))
 
-    @torch.no_grad()
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """The mid-level maps, the deepest first."""
-        return self.backbone.mid(images)
+        with torch.no_grad():
+            return self.backbone.mid(images)
 
     def maps_around(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
         """The same, right at least where the label masks show foreground."""
         return self.maps(images)
 
-    @torch.no_grad()
     def high(self, deepest: Tensor) -> Tensor:
         """The deepest mid-level map to the high-level one."""
-        return self.backbone.high(deepest)
+        with torch.no_grad():
+            return self.backbone.high(deepest)
 
-    @torch.no_grad()
     def high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
         """High-level features of maps times masks ``(B, h, w)``, right at least inside the masks."""
-        return self.backbone.high(deepest * foreground[:, None].to(deepest.dtype))
+        with torch.no_grad():
+            return self.backbone.high(deepest * foreground[:, None].to(deepest.dtype))
 
 
 def _concatenated(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

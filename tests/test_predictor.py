@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.testing import assert_close
 
 import fewshotseg as fs
@@ -195,3 +196,171 @@ def test_support_comes_first(predictor):
         predictor.predict(photo())
     with pytest.raises(ValueError, match="size must be at least 32 pixels, got 16"):
         fs.FewShotPredictor(tiny(), size=16)
+
+
+# Masks of a model whose answers are known
+
+
+class Discs(nn.Module):
+    """A staged model whose logits are planted: each class is a disc at a known place of the photograph.
+
+    Colours say where. A photograph to segment shows at every pixel its own x (red) and y (green), so that the model
+    knows what it sees however the photograph was resized and padded; its blue is 1, and where blue is not, there is
+    padding, which the model takes for foreground beyond all doubt. The examples of a class show its disc's x, y and
+    radius as one plain colour. All of them are shares of the longer side.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 1, 1)  # never run
+        self.backbone.mean, self.backbone.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+    def encode_support(self, images, masks):
+        inside = (masks == 1).float()[:, :, None]  # B S 1 H W
+        colors = (images * 0.5 + 0.5) * inside
+        return (colors.sum(dim=(1, 3, 4)) / inside.sum(dim=(1, 3, 4)),)  # B 3
+
+    def merge_shots(self, shots):
+        return (torch.stack([color for (color,) in shots]).mean(dim=0),)
+
+    def encode_query(self, images):
+        return (images * 0.5 + 0.5,)
+
+    def segment(self, support, query):
+        (disc,), (colors,) = support, query
+        x, y, radius = disc[:, :, None, None].unbind(dim=1)
+        return surely_in_padding(disc_score(colors[:, 0], colors[:, 1], x, y, radius), colors)
+
+
+def surely_in_padding(score, colors):
+    score = torch.where(colors[:, 2] < 0.75, 1000.0, score)
+    return torch.stack([-score / 2, score / 2], dim=1)
+
+
+def disc_score(x, y, center_x, center_y, radius):
+    """A logit: 8 at the centre, 0 on the circle, falling on outside."""
+    return 8 * (1 - torch.hypot(x - center_x, y - center_y) / radius)
+
+
+def places(height, width):
+    """x and y of each pixel, in shares of the longer side."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return x / max(height, width), y / max(height, width)
+
+
+def photo_of_places(height, width):
+    return torch.stack([*places(height, width), torch.ones(height, width)])
+
+
+def scores(height, width, discs):
+    """The planted logits at the photograph's own size, ``(K, H, W)``."""
+    longest = max(height, width)
+    return torch.stack([disc_score(*places(height, width), *(part / longest for part in disc)) for disc in discs])
+
+
+def predict_discs(height, width, *discs, size=193, model=None):
+    """Discs ``(x, y, radius)`` in pixels of the photograph; several of them are several classes."""
+    predictor = fs.FewShotPredictor(Discs() if model is None else model, size=size)
+    colors = [torch.tensor(disc)[:, None, None].expand(3, 40, 50) / max(height, width) for disc in discs]
+    example = np.ones((40, 50), bool)
+    if len(discs) == 1:
+        predictor.set_support(colors[0], example)
+    else:
+        predictor.set_support(dict(enumerate(colors)), dict.fromkeys(range(len(discs)), example))
+    return predictor.predict(photo_of_places(height, width))
+
+
+def iou(found, expected):
+    return ((found & expected).sum() / (found | expected).sum()).item()
+
+
+SHAPES = [(60, 400), (400, 60), (1, 500), (3, 500), (500, 9), (57, 83), (101, 67), (20, 33), (193, 193), (401, 399)]
+
+
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.85])
+def test_a_disc_is_found_where_it_is(height, width, place):
+    disc = (place * width, place * height, max(0.4 * min(height, width), 0.1 * max(height, width)))
+    found, expected = predict_discs(height, width, disc), scores(height, width, [disc])[0]
+    assert found.mask.shape == (height, width)
+    assert set(found.mask.unique().tolist()) == {0, 1}
+    assert iou(found.mask == 1, expected > 0) > 0.9
+    assert (found.probability - expected.sigmoid()).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_photo_that_shrinks_to_one_column_keeps_its_rows(width):
+    disc = (0.5, 200.0, 60.0)
+    found = predict_discs(500, width, disc)
+    assert iou(found.mask == 1, scores(500, width, [disc])[0] > 0) > 0.9
+
+
+@pytest.mark.parametrize(("height", "width"), [*SHAPES, (2, 500), (5, 500), (500, 7), (500, 1), (32, 1000)])
+@pytest.mark.parametrize("size", [64, 65, 193])
+def test_padding_never_leaks(height, width, size):
+    """Where the model finds nothing but padding, the answer is nothing."""
+    model = Discs()
+    model.segment = lambda support, query: surely_in_padding(torch.tensor(-10.0), *query)
+    found = predict_discs(height, width, (1.0, 1.0, 1.0), size=size, model=model)
+    assert not found.mask.any()
+    assert found.probability.max() < 1e-3
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 400), (400, 60), (57, 83), (193, 193)])
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_most_probable_class_wins_each_pixel(height, width, count):
+    """Discs that overlap, the smallest last: each wins near its own centre."""
+    across = 0.3 * min(height, width)
+    discs = [
+        (width / 2 + step * across * (width >= height), height / 2 + step * across * (width < height), size * across)
+        for step, size in ((-0.8, 1.4), (0.8, 1.1), (0.1, 0.8))
+    ][:count]
+    planted = scores(height, width, discs)
+    best, label = planted.max(dim=0)
+    expected = torch.where(best > 0, label + 1, 0)
+    found = predict_discs(height, width, *discs)
+    assert found.probability.shape == (count, height, width)
+    assert set(expected.unique().tolist()) == set(range(count + 1))
+    for number in range(count + 1):
+        assert iou(found.mask == number, expected == number) > 0.9
+    assert torch.equal(found.mask > 0, found.probability.max(dim=0).values > 0.5)
+
+
+def test_a_tie_goes_to_the_first_class():
+    disc, smaller = (40.0, 30.0, 20.0), (40.0, 30.0, 10.0)
+    found = predict_discs(60, 90, smaller, disc, disc)
+    assert iou(found.mask == 2, scores(60, 90, [disc])[0] > 0) > 0.9
+    assert set(found.mask.unique().tolist()) == {0, 2}
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize(("logit", "label"), [(0.0, 0), (1e-3, 1), (-1e-3, 0)])
+def test_a_pixel_at_one_half_is_background(classes, logit, label):
+    model = Discs()
+    model.segment = lambda support, query: torch.tensor([0.0, logit])[None, :, None, None].expand(1, 2, 65, 65)
+    found = predict_discs(60, 90, *[(10.0, 10.0, 10.0)] * classes, size=65, model=model)
+    assert (found.mask == label).all()
+    assert ((found.probability == 0.5) == (logit == 0)).all()
+
+
+def test_shots_of_a_class_become_one_support():
+    """The disc of the mean of two plain colours."""
+    predictor = fs.FewShotPredictor(Discs(), size=193)
+    colors = [torch.tensor(disc)[:, None, None].expand(3, 40, 50) / 90 for disc in ((20, 25, 22), (50, 35, 18))]
+    masks = [np.ones((40, 50), bool)] * 2
+    predictor.set_support(colors, masks)
+    found = predictor.predict(photo_of_places(60, 90))
+    assert iou(found.mask == 1, scores(60, 90, [(35, 30, 20)])[0] > 0) > 0.9
+
+
+def test_only_foreground_pixels_are_the_example():
+    """Beside the mask, in its void and in the padding the example shows other discs."""
+    disc, other = torch.tensor([40.0, 30.0, 20.0]) / 90, torch.tensor([80.0, 50.0, 5.0]) / 90
+    image, labels = other[:, None, None].repeat(1, 40, 90), np.full((40, 90), 255, np.uint8)
+    labels[:, :30] = 0
+    image[:, 4:36, 40:80] = disc[:, None, None]
+    labels[8:32, 44:76] = 1
+    predictor = fs.FewShotPredictor(Discs(), size=193)
+    predictor.set_support(image, labels)
+    found = predictor.predict(photo_of_places(60, 90))
+    assert iou(found.mask == 1, scores(60, 90, [(40, 30, 20)])[0] > 0) > 0.9

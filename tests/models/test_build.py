@@ -27,6 +27,15 @@ def test_defaults_are_the_papers():
     assert (config.norm_stats, config.background_prior, config.background_reducer) == ("frozen", "zeros", "query")
 
 
+def test_dropout_rates_are_pfenets():
+    rates = {name: part.p for name, part in small().named_modules() if isinstance(part, nn.Dropout2d)}
+    reducers = [rate for name, rate in rates.items() if name.startswith("reduce_")]
+    classifiers = [rate for name, rate in rates.items() if "classifier" in name]
+    assert reducers == [0.5] * 2
+    assert classifiers == [0.1] * (4 + 1)  # one a bin, and the last
+    assert len(rates) == len(reducers) + len(classifiers)
+
+
 def test_config_survives_json():
     config = fs.SCNetConfig(bins=(1.0, 0.5), grid_bins=4)
     assert fs.SCNetConfig(**json.loads(json.dumps(asdict(config)))) == config

@@ -72,6 +72,29 @@ def test_stages_have_names_to_tell_them_apart():
     assert set(seen) == {("mid", 1), ("high", 1), ("masked", 2)}
 
 
+def test_an_image_in_another_stage_is_kept_apart():
+    memory, image = fs.FeatureMemory(2**30), torch.rand(1, 3, 4, 6)
+    for _ in range(2):
+        assert_close(memory("mid", lambda maps: (maps + 1,), image), (image + 1,))
+        assert_close(memory("high", lambda maps: (maps + 2,), image), (image + 2,))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 6, 4), (1, 6, 3, 4), (1, 3, 24), (1, 72)])
+def test_the_same_bytes_in_another_shape_are_another_image(shape):
+    memory, image = fs.FeatureMemory(2**30), torch.rand(1, 3, 4, 6)
+    for _ in range(2):
+        for maps in (image, image.view(shape)):
+            (found,) = memory("mid", lambda maps: (2 * maps,), maps)
+            assert_close(found, 2 * maps)
+
+
+def test_a_mask_is_part_of_what_is_remembered():
+    memory, maps = fs.FeatureMemory(2**30), torch.rand(1, 3, 4, 6)
+    for mask in (torch.zeros(1, 4, 6), torch.ones(1, 4, 6), torch.zeros(1, 4, 6)):
+        (found,) = memory("masked", lambda maps, mask: (maps * mask,), maps, mask)
+        assert_close(found, maps * mask)
+
+
 def test_one_differing_pixel_is_another_image():
     model = tiny().eval()
     model.memory = fs.FeatureMemory(2**30)

@@ -155,8 +155,7 @@ def test_half_precision_models_answer_nearly_the_same(predictor):
 
 
 def test_the_backbones_own_normalisation_is_used():
-    model = tiny()
-    model.backbone.mean, model.backbone.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    model = tiny(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     predictors = fs.FewShotPredictor(tiny(), size=65), fs.FewShotPredictor(model, size=65)
     answers = []
     for predictor in predictors:
@@ -194,7 +193,7 @@ def test_unusable_supports_are_refused_in_one_sentence(predictor, images, masks,
 def test_support_comes_first(predictor):
     with pytest.raises(RuntimeError, match="set_support must be called before predict"):
         predictor.predict(photo())
-    with pytest.raises(ValueError, match="size must be at least 32 pixels, got 16"):
+    with pytest.raises(ValueError, match="size must be at least 32, got 16"):
         fs.FewShotPredictor(tiny(), size=16)
 
 

@@ -73,9 +73,8 @@ class FewShotPredictor:
         config: Any = getattr(model, "config", None)
         self.size: int = getattr(config, "image_size", 473) if size == "model" else size
         check_at_least("size", self.size, 32)
-        self.model: Any = model
-        if device is not None:
-            self.model = self.model.to(checked_device(device))
+        network: Any = model
+        self.model = network if device is None else network.to(checked_device(device))
         statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
         self._fast = FastBackbone(self.model.backbone) if isinstance(model, SCNet) else None
         self._transform = padded_eval(self.size, **statistics)
@@ -188,8 +187,8 @@ class FewShotPredictor:
         threshold = threshold_of(self.model, threshold)
         pixels = to_image("image", image)
         own_size = (pixels.shape[1], pixels.shape[2])
-        model = in_fast_form(self.model, self._fast)
-        with inference(model):
+        with inference(self.model):
+            model = in_fast_form(self.model, self._fast)
             query = model.encode_query(self._transform(pixels)[None].to(example_weight(model)))
             logits = torch.cat([model.segment(support, query) for support in supports]).float()  # K 2 S S
             inner = fitted_size(own_size, self.size)
@@ -214,10 +213,10 @@ class FewShotPredictor:
                     f"got {tuple(labels.shape)}"
                 )
             shots.append(self._transform(pixels, labels))
-        model = in_fast_form(self.model, self._fast)
-        weight = example_weight(model)
+        weight = example_weight(self.model)
         stacked_images, stacked_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))
-        with inference(model):
+        with inference(self.model):
+            model = in_fast_form(self.model, self._fast)
             return model.encode_support(stacked_images.to(weight), stacked_masks.to(weight.device))
 
     def _to_save(self) -> SCNet:

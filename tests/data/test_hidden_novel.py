@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fewshotseg.data.splits import ClassSplit
 from fewshotseg.data.hidden_novel import hidden_novel_share
 from fewshotseg.data.sources.synthetic import SyntheticSource
+from fewshotseg.data.splits import ClassSplit
 
 SPLIT = ClassSplit(base=(1, 2, 3), novel=(4, 5))
 

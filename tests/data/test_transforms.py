@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
-from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale, fitted_size, restore_size
+from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale
 from fewshotseg.data.transforms import (
     hsnet_eval,
     padded_eval,
@@ -17,6 +17,7 @@ from fewshotseg.data.transforms import (
     pfenet_train,
     scnet_train,
 )
+from fewshotseg.ops import fitted_size, restore_size
 
 MEAN = torch.tensor(IMAGENET_MEAN)[:, None, None]
 STD = torch.tensor(IMAGENET_STD)[:, None, None]

@@ -11,7 +11,7 @@ from _evaluation_process import CLASSES, episodes, evaluate_share
 from _models import tiny
 from _processes import run_together
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
-from fewshotseg.data import restore_size
+from fewshotseg.ops import restore_size
 
 
 def plain_loop(model, dataset):

@@ -149,10 +149,17 @@ class FitSquare(nn.Module):
         """Resize and pad both alike; an image without a mask comes back alone."""
         height, width = fitted_size((image.shape[-2], image.shape[-1]), self.size, multiple=self.multiple)
         padding = [0, 0, self.size - width, self.size - height]
-        fitted: Tensor = F.pad(F.resize(image, [height, width], antialias=self.antialias), padding, fill=[*self.color])
+        fitted: Tensor = F.pad(self._resized(image, height, width), padding, fill=[*self.color])
         if mask is None:
             return fitted
         return fitted, F.pad(F.resize(mask, [height, width]), padding, fill=VOID)
+
+    def _resized(self, image: Tensor, height: int, width: int) -> Tensor:
+        if width == 1:  # torch's antialiased resize to one column repeats the first row; to one row it is right
+            column: Tensor = F.resize(image.mT, [1, height], antialias=self.antialias).mT
+            return column
+        resized: Tensor = F.resize(image, [height, width], antialias=self.antialias)
+        return resized
 
     @override
     def extra_repr(self) -> str:

@@ -1,6 +1,6 @@
 """Measuring a model over episodes: every image is encoded once, however many episodes it stands in."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import torch.distributed as dist
 from fewshotseg._checks import check_at_least, check_choice, check_floating_dtype, checked_device
 from fewshotseg._inference import example_weight, inference
 from fewshotseg.data.episodes.dataset import EpisodeDataset
+from fewshotseg.data.episodes.lists import EpisodeSpec
 from fewshotseg.evaluation.encoded import EncodedImages, joined
 from fewshotseg.metrics import FewShotIoU, IoUReport
 from fewshotseg.models.segmentation_model import SegmentationModel, at_threshold, in_fast_form, threshold_of
@@ -74,32 +75,31 @@ def evaluate(
     module: Any = model
     if device is not None:
         module.to(checked_device(device))
-    module = in_fast_form(module)
     weight = example_weight(module)
     specs = [episodes.spec(number) for number in range(len(episodes))]
-    order = sorted(range(len(specs)), key=lambda number: (specs[number].class_id, specs[number].query))
-    share = order[len(order) * _rank() // _processes() : len(order) * (_rank() + 1) // _processes()]
+    share = _own_share(specs)
     queried = {(specs[number].query, specs[number].class_id) for number in share}
     supporting = {(image, specs[number].class_id) for number in share for image in specs[number].supports}
-    encoded = EncodedImages(
-        module,
-        episodes,
-        both=queried & supporting,
-        like=weight,
-        at_once=batch_size,
-        max_bytes=cache_bytes,
-        dtype=cache_dtype,
-    )
 
     metric.reset()
     with inference(module):
+        fast = in_fast_form(module)
+        encoded = EncodedImages(
+            fast,
+            episodes,
+            both=queried & supporting,
+            like=weight,
+            at_once=batch_size,
+            max_bytes=cache_bytes,
+            dtype=cache_dtype,
+        )
         for batch in _batches(share if progress is None else progress(share), batch_size):
             chosen = [specs[number] for number in batch]
             queries = encoded.queries([(spec.query, spec.class_id) for spec in chosen])
             shots = encoded.supports([(image, spec.class_id) for spec in chosen for image in spec.supports])
             count = len(shots) // len(chosen)
-            supports = joined([module.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
-            logits = at_threshold(module.segment(supports, queries), threshold)
+            supports = joined([fast.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
+            logits = at_threshold(fast.segment(supports, queries), threshold)  # B 2 H W
             for row, spec in enumerate(chosen):
                 mask = encoded.mask((spec.query, spec.class_id), original=scoring == "original")
                 answer = logits[row : row + 1]
@@ -108,6 +108,12 @@ def evaluate(
                 metric.update(answer, mask, spec.class_id)
     metric.sync()
     return metric.compute()
+
+
+def _own_share(specs: Sequence[EpisodeSpec]) -> list[int]:
+    """The numbers of the episodes that this process takes, class by class and query by query."""
+    order = sorted(range(len(specs)), key=lambda number: (specs[number].class_id, specs[number].query))
+    return order[len(order) * _rank() // _processes() : len(order) * (_rank() + 1) // _processes()]
 
 
 def _batches(numbers: Iterable[int], size: int) -> Iterator[list[int]]:

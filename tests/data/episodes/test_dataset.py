@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from _tiny_source import TinySource, three_classes
-from fewshotseg.data.episodes.lists import EpisodeSpec
 from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset, episode_mask
+from fewshotseg.data.episodes.lists import EpisodeSpec
 from fewshotseg.data.transforms import padded_eval, pfenet_train
 
 

@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import conv2d, relu
 
 import fewshotseg as fs
-from fewshotseg.training import loop as train
 from _training import training
 from fewshotseg.data import EpisodeDataset, SyntheticSource
 from fewshotseg.data.episodes.hard import MIN_PIXELS, HardSpecs
+from fewshotseg.training import loop as train
 from fewshotseg.training.recipe import Recipe, start_comparing
 
 SOURCE = SyntheticSource(60, num_classes=4, size=96)

@@ -10,8 +10,8 @@ from _folders import box, make_coco, make_folder, make_voc, mask_of, save_image,
 from fewshotseg.cli.check import main
 from fewshotseg.data.sources.check import check_source, describe
 from fewshotseg.data.sources.folder import FolderSource
-from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES
 from fewshotseg.data.sources.voc import VOCSource
+from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES
 
 
 def run(capsys, *arguments):

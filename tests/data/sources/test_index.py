@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from _folders import mask_of, save_mask
-from fewshotseg.images import read_mask
 from fewshotseg.data.sources.index import count_classes, index_masks
+from fewshotseg.images import read_mask
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from scipy.io import savemat
 
 from _folders import make_voc, mask_of, save_mask
 from fewshotseg.data import voc as voc_module
-from fewshotseg.data.splits import PASCAL_CLASSES
 from fewshotseg.data.sources.voc import VOCSource, write_sbd_masks
+from fewshotseg.data.splits import PASCAL_CLASSES
 
 
 def save_sbd(root, masks):

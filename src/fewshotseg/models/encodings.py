@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_floating
+from fewshotseg._checks import check_floating, check_labels, check_sizes, check_tensor
 
 SMALLEST_SIDE = 32
 """Pixels below which the backbones leave no feature grid to speak of."""
@@ -85,3 +85,15 @@ def check_images(name: str, images: Tensor) -> None:
         raise ValueError(
             f"{name} must have 3 channels and sides of at least {SMALLEST_SIDE} pixels, got {tuple(images.shape)}"
         )
+
+
+def check_episodes(support_images: Tensor, query_images: Tensor, query_masks: Tensor | None) -> None:
+    """Raise unless queries, their masks and the batch of the supports fit each other."""
+    check_tensor("query_images", query_images, "B 3 H W")
+    check_images("query_images", query_images)
+    if query_masks is not None:
+        check_tensor("query_masks", query_masks, "B H W")
+        check_labels("query_masks", query_masks)
+        check_sizes("query_masks", query_masks, "B", query_images, "query_images")
+    check_tensor("support images", support_images, "B S 3 H W")
+    check_sizes("support images", support_images, "B", query_images, "query_images")

@@ -1,10 +1,12 @@
-"""Parts of SCNet that a config makes, and what a backbone has to have."""
+"""Parts of SCNet that a config makes, the loss of a branch, and what a backbone has to have."""
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from fewshotseg.losses import SelfContrastiveLoss
+from fewshotseg.losses import SelfContrastiveLoss, segmentation_loss
+from fewshotseg.models.comparison import Comparison
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.ops import CosineKMeans, GridPartition
 
@@ -25,6 +27,13 @@ def self_contrast_of(config: SCNetConfig) -> SelfContrastiveLoss | None:
     if config.grid_bins is not None:
         return SelfContrastiveLoss(partition=GridPartition(config.grid_bins))
     return SelfContrastiveLoss(partition=CosineKMeans(config.num_prototypes, num_iters=config.kmeans_iters))
+
+
+def supervised(answer: Comparison, target: Tensor, aux_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a branch with deep supervision, and its two parts by name."""
+    main = segmentation_loss(answer.logits, target)
+    aux = torch.stack([segmentation_loss(logits, target) for logits in answer.aux]).mean()
+    return main + aux_weight * aux, {"main": main, "aux": aux}
 
 
 def check_backbone(backbone: Any) -> None:

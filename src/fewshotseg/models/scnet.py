@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_labels, check_sizes, check_tensor
-from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target, segmentation_loss
+from fewshotseg._checks import check_sizes, check_tensor
+from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target
 from fewshotseg.models.backbones import Backbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_images, merged
+from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_episodes, check_images, merged
 from fewshotseg.models.fast.backbone import FastBackbone, RememberingBackbone
 from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.fast.feature_memory import FeatureMemory
 from fewshotseg.models.frozen import FrozenBackbone
-from fewshotseg.models.parts import check_backbone, reducer, self_contrast_of
+from fewshotseg.models.parts import check_backbone, reducer, self_contrast_of, supervised
 from fewshotseg.ops import expand_prototypes, foreground_weights, masked_average_pool, prior_mask, resize_bilinear
 
 PROTOTYPE_EPS = 5e-4
@@ -70,10 +70,9 @@ class SCNet(nn.Module):
         """Run the frozen backbone in a faster form from now on: the same features, to rounding.
 
         Norms are folded into the convolutions before them, and on a CPU supports are computed around their masks
-        alone. What is called and saved stays the model's own: modules, parameters and state dict are not changed. A
-        change of the backbone is noticed at the next call, and a backbone that the faster form does not fit, such as
-        one with hooks, runs as it is. (Call `fuse` again after writing parts of weights through ``parameter.data``,
-        which leaves no trace.) It serves training too, where norm statistics are frozen.
+        alone. Modules, parameters and state dict stay what they are. A change of the backbone is noticed at the next
+        call (but not of parts of weights through ``parameter.data``: call `fuse` again then), and a backbone that does
+        not fit, such as one with hooks, runs as it is. It serves training too, where norm statistics are frozen.
 
         Returns:
             The model itself.
@@ -116,15 +115,7 @@ class SCNet(nn.Module):
             ValueError: If a shape does not fit or a side is below 32 pixels.
             TypeError: If images are not floating point, or query masks hold neither integers nor bools.
         """
-        check_tensor("query_images", query_images, "B 3 H W")
-        check_images("query_images", query_images)
-        if query_masks is not None:
-            check_tensor("query_masks", query_masks, "B H W")
-            check_labels("query_masks", query_masks)
-            check_sizes("query_masks", query_masks, "B", query_images, "query_images")
-        check_tensor("support images", support_images, "B S 3 H W")
-        check_sizes("support images", support_images, "B", query_images, "query_images")
-
+        check_episodes(support_images, query_images, query_masks)
         # The query first: PFENet's order of norm updates in its training mode.
         query = self.encode_query(query_images, keep_maps=query_masks is not None)
         support = self.encode_support(support_images, support_masks)
@@ -133,12 +124,12 @@ class SCNet(nn.Module):
         prototypes, prior = self._class_specific(support, query)
         if self.self_contrast is None:
             specific = self.head(query.features, prototypes, prior, with_aux=True)
-            loss, losses = self._branch_loss(specific, query_masks)
+            loss, losses = supervised(specific, query_masks, self.config.aux_weight)
         else:
             background, target = self._class_agnostic(self.self_contrast, support, query, query_masks, generator)
             specific, agnostic = self._compare_both(query, prototypes, prior, background)
-            loss, losses = self._branch_loss(specific, query_masks)
-            agnostic_loss, agnostic_losses = self._branch_loss(agnostic, target)
+            loss, losses = supervised(specific, query_masks, self.config.aux_weight)
+            agnostic_loss, agnostic_losses = supervised(agnostic, target, self.config.aux_weight)
             weight = self.config.self_contrast_weight
             loss = (1 - weight) * loss + weight * agnostic_loss
             losses.update({f"self_contrast_{name}": value for name, value in agnostic_losses.items()})
@@ -175,13 +166,7 @@ class SCNet(nn.Module):
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:
-        """Make one support of several that were encoded apart.
-
-        Args:
-            shots: Supports of one shot each, from `encode_support`.
-
-        Returns:
-            What `encode_support` gives for all of them together.
+        """Make one support of supports of one shot each: what `encode_support` gives for all of them together.
 
         Raises:
             ValueError: If there is no shot.
@@ -214,11 +199,7 @@ class SCNet(nn.Module):
             masks: ``(B, H, W)`` label masks: 1 foreground, 0 background, 255 void.
 
         Returns:
-            What `encode_support` and `encode_query` give.
-
-        Raises:
-            ValueError: If a shape does not fit or a side is below 32 pixels.
-            TypeError: If images are not floating point.
+            What `encode_support` and `encode_query` give, and they raise the same.
         """
         check_tensor("images", images, "B 3 H W")
         check_tensor("masks", masks, "B H W")
@@ -278,10 +259,7 @@ class SCNet(nn.Module):
         return Support(prototype, high[:, None], weights[:, None], background)
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
-        """What the first branch compares the query with: E^s of the prototype (Eq. 2), and the prior.
-
-        One cell of E^s is enough: the head takes it for all.
-        """
+        """What the first branch compares the query with: E^s of the prototype (Eq. 2, one cell for all), and the prior."""
         size = (query.features.shape[2], query.features.shape[3])
         prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)
@@ -307,14 +285,9 @@ class SCNet(nn.Module):
     def _compare_both(
         self, query: Query, prototypes: Tensor, prior: Tensor, background: Tensor
     ) -> tuple[Comparison, Comparison]:
-        """Both branches through the head.
-
-        In one pass in training; apart in evaluation, where logits must not depend on the second branch by one bit.
-        """
-        if self.config.background_prior == "zeros":
-            background_prior = torch.zeros_like(prior)
-        else:
-            background_prior = prior if self.config.background_prior == "shared" else 1 - prior
+        """Both branches through the head: in one pass in training, apart where logits must not change by one bit."""
+        choices = {"zeros": torch.zeros_like, "shared": torch.clone, "complement": lambda prior: 1 - prior}
+        background_prior = choices[self.config.background_prior](prior)
         if not self.training:
             return (
                 self.head(query.features, prototypes, prior, with_aux=True),
@@ -328,8 +301,3 @@ class SCNet(nn.Module):
         )
         specific, agnostic = zip(*(logits.chunk(2) for logits in (both.logits, *both.aux)), strict=True)
         return Comparison(specific[0], specific[1:]), Comparison(agnostic[0], agnostic[1:])
-
-    def _branch_loss(self, comparison: Comparison, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        main = segmentation_loss(comparison.logits, target)
-        aux = torch.stack([segmentation_loss(logits, target) for logits in comparison.aux]).mean()
-        return main + self.config.aux_weight * aux, {"main": main, "aux": aux}

@@ -28,8 +28,7 @@ PROTOTYPE_EPS = 5e-4
 class SCNet(nn.Module):
     """PFENet with a class-agnostic branch that learns from the query's own background.
 
-    `build_scnet` makes one from names and numbers. The backbone is frozen: its parameters need no gradient and its
-    norm statistics stay as they are, whatever ``train()`` is called on.
+    `build_scnet` makes one by name. The backbone is frozen: no gradient, and its norm statistics stay as they are.
 
     Args:
         backbone: Gives mid-level and high-level features.
@@ -79,7 +78,7 @@ class SCNet(nn.Module):
 
         Example:
             >>> import torch
-            >>> from fewshotseg import build_scnet
+            ... from fewshotseg import build_scnet
             >>> model = build_scnet("mobilenet_v2", hidden_channels=8).eval()
             >>> images = torch.rand(1, 3, 65, 65)
             >>> expected = model.encode_query(images).high
@@ -259,7 +258,7 @@ class SCNet(nn.Module):
         return Support(prototype, high[:, None], weights[:, None], background)
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
-        """What the first branch compares the query with: E^s of the prototype (Eq. 2, one cell for all), and the prior."""
+        """What the first branch compares the query with: one cell of E^s (Eq. 2), which stands for all, and the prior."""
         size = (query.features.shape[2], query.features.shape[3])
         prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)

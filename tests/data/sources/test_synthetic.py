@@ -67,6 +67,7 @@ def test_image_does_not_depend_on_length():
     ("seed", "length", "settings", "expected"),
     [
         (0, 20, {}, "c5766a6668d7173e"),
+        (0, 70, {"size": 40}, "c057ae89639b4188"),
         (1, 120, {"num_classes": 120, "size": (50, 41)}, "102438e290f3c3ca"),
         (2**70, 4, {"num_classes": 1, "size": 32}, "fff7e32e5863a19e"),
         (3, 24, {"num_classes": 24, "size": (32, 40), "border": 1}, "212d959ab057d98e"),

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from fewshotseg import FewShotIoU
-from fewshotseg.results import EvaluationResult, results_table, versions
+from fewshotseg.results import EvaluationResult, markdown_table, results_table, versions
 
 
 def result(*mious, **settings):
@@ -120,6 +120,19 @@ def test_json_is_plain(tmp_path):
     content = json.loads((tmp_path / "result.json").read_text())
     assert content["format"] == "fewshotseg result 1"
     assert content["reports"][0]["per_class"] == {"cat": 0.5}
+
+
+def test_a_markdown_table():
+    rows = [["", "mIoU in %", "n"], ["a|b", "58.6 ± 1.2", "10"], ["nothing", "", "-"]]
+    assert markdown_table(rows).splitlines() == [
+        "|         |  mIoU in % |    n |",
+        "| ------- | ---------: | ---: |",
+        "| a\\|b    | 58.6 ± 1.2 |   10 |",
+        "| nothing |            |    - |",
+    ]
+    assert markdown_table(rows[:1]).splitlines() == ["|      | mIoU in % |    n |", "| ---- | --------: | ---: |"]
+    with pytest.raises(ValueError, match="rows must have the heading's 3 cells, got 2 in"):
+        markdown_table([*rows, ["too", "few"]])
 
 
 # The paper's table

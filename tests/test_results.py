@@ -153,7 +153,7 @@ def test_rows_are_methods_and_shots_columns_are_folds():
         ["SCNet", "1", "60.0", "70.0", "61.2", "50.0", "60.3"],
         ["SCNet", "5", "61.0", "71.0", "61.0", "51.0", "61.0"],
     ]
-    assert all(set(cell) == {"-", ":"} for cell in cells(table)[1])
+    assert all(set(cell) <= {"-", ":"} for cell in cells(table)[1])
     assert table.splitlines()[-1] == "mIoU in %; pfenet-pascal (8231d2acfe72), seeds 0"
 
 

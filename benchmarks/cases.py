@@ -1,4 +1,4 @@
-"""What the benchmarks measure: the same weights in both models, episodes with an object of a known size."""
+"""What the benchmarks measure: two models with the same weights, on episodes with objects of a known size."""
 
 import argparse
 import math
@@ -15,15 +15,15 @@ import fewshotseg as fs
 from plain_pfenet import BINS, PlainPFENet
 
 PROBE_SIZE = 65
-"""Side of the images that norm statistics are taken from."""
+"""Height and width of the images that norm statistics are taken from."""
 
 
 def make_plain(hidden: int = 256, bins: Sequence[int] = BINS, *, seed: int = 0) -> PlainPFENet:
     """The plain transcription with random weights that behave like trained ones.
 
-    Residual branches are weak beside what they are added to, norm statistics fit the weights, no layer of the head
-    loses the signal, and about half of all pixels are foreground. Random networks as they come amplify rounding in
-    the backbone, and answer the same everywhere.
+    Networks with PyTorch's own initial weights amplify rounding in the backbone and answer the same everywhere. Here
+    residual branches are weak beside what they are added to, norm statistics fit the weights, no layer of the head
+    loses the signal, and about half of all pixels come out as foreground.
     """
     torch.manual_seed(seed)
     plain = PlainPFENet(hidden, bins)
@@ -45,10 +45,16 @@ def make_plain(hidden: int = 256, bins: Sequence[int] = BINS, *, seed: int = 0) 
 
 
 def make_scnet(plain: PlainPFENet, **settings: Any) -> fs.SCNet:
-    """SCNet with the weights of ``plain``; with ``self_contrast_weight=0`` it computes the same."""
+    """SCNet with the weights of ``plain``, on its device; with ``self_contrast_weight=0`` it computes the same."""
     model = build_scnet(plain.reduce_query[0].out_channels, bins=plain.bins, **settings)
     model.load_state_dict(plain.state_dict())
-    return model
+    return model.to(plain.reduce_query[0].weight.device)
+
+
+def fused(model: fs.SCNet) -> fs.SCNet:
+    """The model made as fast as its `fuse` makes it, where it has one."""
+    fuse = getattr(model, "fuse", None)
+    return fuse() if fuse else model
 
 
 def build_scnet(hidden: int, **settings: Any) -> fs.SCNet:
@@ -61,7 +67,7 @@ def build_scnet(hidden: int, **settings: Any) -> fs.SCNet:
 def episode(
     size: int, *, shots: int = 1, batch: int = 1, area: float = 0.15, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Support images and masks, query images and masks; objects are ellipses that cover ``area`` of their image."""
+    """Support images and masks, query images and masks: in each an ellipse that covers ``area`` of the image."""
     torch.manual_seed(seed)
     images = smooth_noise(batch * (shots + 1), size).view(batch, shots + 1, 3, size, size)
     masks = torch.stack([ellipse(size, area) for _ in range(batch * (shots + 1))]).view(batch, shots + 1, size, size)
@@ -69,13 +75,13 @@ def episode(
 
 
 def smooth_noise(count: int, size: int) -> Tensor:
-    """Images with structure at two scales, about normalised."""
+    """Images with structure at two scales, of about zero mean and unit variance."""
     coarse = torch.randn(count, 3, size // 16 + 2, size // 16 + 2)
     return F.interpolate(coarse, (size, size), mode="bilinear") + 0.3 * torch.randn(count, 3, size, size)
 
 
 def ellipse(size: int, area: float) -> Tensor:
-    """A label mask with one ellipse of that share of the image, at a random place and wholly inside."""
+    """A mask with one ellipse that covers a share of the image, at a random place and wholly inside."""
     stretch = math.sqrt(0.75 + 0.5 * float(torch.rand(())))
     radii = [math.sqrt(area / math.pi) * size * factor for factor in (stretch, 1 / stretch)]
     distance = torch.zeros(size, size)
@@ -96,25 +102,37 @@ def difference(logits: Tensor, reference: Tensor) -> dict[str, float]:
 
 
 def parser(description: str | None, out: Path, *, rounds: int, size: int = 473) -> argparse.ArgumentParser:
-    """A command line with the options of every benchmark of models."""
+    """A command line with the options that all benchmarks of models have."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--size", type=int, default=size, help=f"side of the images (default: {size})")
+    made.add_argument("--size", type=int, default=size, help=f"height and width of the images (default: {size})")
     made.add_argument("--hidden", type=int, default=256, help="channels of the head (default: 256)")
-    made.add_argument("--rounds", type=int, default=rounds, help=f"how often everything runs (default: {rounds})")
-    made.add_argument("--quick", action="store_true", help="tiny images and channels, one round: only to see it run")
-    made.add_argument("--out", type=Path, default=out, help=f"where results go (default: {out})")
+    made.add_argument("--rounds", type=int, default=rounds, help=f"how often to measure everything (default: {rounds})")
+    made.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: cpu)")
+    made.add_argument(
+        "--quick", action="store_true", help="tiny images and models, one round: only a check that it runs"
+    )
+    made.add_argument("--out", type=Path, default=out, help=f"JSON file to write (default: {out})")
     return made
 
 
 def parse(made: argparse.ArgumentParser, arguments: Any) -> argparse.Namespace:
-    """Options as given; ``--quick`` sets sizes and rounds."""
+    """Read the options. ``--quick`` sets sizes and rounds; CUDA computes in full float32, as a CPU does."""
     options = made.parse_args(arguments)
+    if torch.device(options.device).type == "cuda":
+        torch.backends.cudnn.allow_tf32 = (
+            False  # it keeps ten bits of a product, which would hide all other differences
+        )
     options.warmup = 1
     if options.quick:
         options.size, options.hidden, options.rounds, options.warmup = 33, 8, 1, 0
     return options
 
 
+def tolerance(device: str) -> float:
+    """How far numbers may differ, as a share of the largest: CUDA chooses among algorithms that round differently."""
+    return 1e-5 if torch.device(device).type == "cpu" else 1e-4
+
+
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Options as JSON can hold them."""
+    """The options in a form that JSON can hold."""
     return {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}

@@ -1,19 +1,20 @@
-"""`fewshotseg.evaluate`, which encodes every image once, against loops that encode all of every episode.
+"""Time `fewshotseg.evaluate`, which encodes every image once, beside loops that encode all images of every episode.
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --data VOC2012/ --size 473 --episodes 1000 --shots 5
 
-All ways segment the same episodes with the same weights and count with the same metric. Their mIoU is the same to 1e-4,
-or the program ends; as weights are random, its value means nothing. Loading, resizing and counting are within the time.
+All ways segment the same episodes with the same weights and count with the same metric; the program fails if one mIoU
+differs by more than 1e-4. Weights are random, so the mIoU itself means nothing. The time includes loading, resizing and
+counting.
 
 - "cache": `evaluate` as it is by default.
 - "no cache": `evaluate` with ``cache_bytes=0``.
 - "loop": `SCNet.forward`, episode by episode.
 - "plain loop": `plain_pfenet`, episode by episode, as PFENet's official code does it.
 
-What the cache saves depends on how many episodes there are to an image: the results say how many encodings there are to
-make with and without it. Novel, and so tested, is the first quarter of the classes. The head's grids shrink with the
-images, so that backbone and head share the work as they do at 473 pixels, where grids are PFENet's.
+The cache saves the more, the more episodes use the same image: the results say how many encodings are needed with and
+without it. Episodes are of the first quarter of the classes. Grids of the head shrink with the images, so that backbone
+and head share the work as they do at 473 pixels, where grids are PFENet's.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 import fewshotseg as fs
-from cases import make_plain, make_scnet, parse, parser, settings
+from cases import fused, make_plain, make_scnet, parse, parser, settings
 from fewshotseg.data import (
     ConcatSource,
     Episode,
@@ -41,17 +42,21 @@ from timing import RESULTS, environment, interleaved, save, summary, table
 
 WAYS = ("cache", "no cache", "loop")
 TOLERANCE = 1e-4
-"""Of mIoU, from 0 to 1."""
+"""The largest difference of two mIoU, from 0 to 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and save."""
     made = parser(__doc__, RESULTS / "evaluation.json", rounds=1, size=241)
     made.add_argument("--data", nargs="+", default=[], help="folders with images/ and masks/, or VOC 2012 roots")
-    made.add_argument("--images", type=int, default=200, help="without --data: synthetic images (default: 200)")
-    made.add_argument("--episodes", type=int, default=200, help="how many (default: 200)")
-    made.add_argument("--shots", type=int, default=1, help="supports of an episode (default: 1)")
-    made.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="beside the plain loop (default: all)")
+    made.add_argument(
+        "--images", type=int, default=200, help="how many synthetic images, without --data (default: 200)"
+    )
+    made.add_argument("--episodes", type=int, default=200, help="how many episodes (default: 200)")
+    made.add_argument("--shots", type=int, default=1, help="supports in an episode (default: 1)")
+    made.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=WAYS, help="what to compare with the plain loop (default: all)"
+    )
     options = parse(made, arguments)
     if options.quick:
         options.episodes, options.images = 4, 60
@@ -61,18 +66,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     transform = padded_eval(options.size)
     episodes = EpisodeDataset(source, classes, shots=options.shots, length=options.episodes, transform=transform)
     bins = [max(round(side * options.size / 473), 2) for side in BINS]
-    plain = make_plain(options.hidden, bins).eval()
-    model = make_scnet(plain).eval()
+    plain = make_plain(options.hidden, bins).eval().to(options.device)
+    model = fused(make_scnet(plain).eval())
     for number in range(len(episodes)):
-        episode = episodes[number]  # all images once: the disk's cache serves everyone alike from then on
+        episode = episodes[number]  # read all images once, so that every way finds them in the disk's cache
     for warm in (plain, model):
-        segment(warm, episode)
+        segment(warm, episode, options.device)
     ways = {
         "cache": partial(fs.evaluate, model, episodes),
         "no cache": partial(fs.evaluate, model, episodes, cache_bytes=0),
-        "loop": partial(loop, lambda *images: model(*images).logits, episodes),
+        "loop": partial(loop, lambda *images: model(*images).logits, episodes, options.device),
     }
-    ways = {name: ways[name] for name in options.ways} | {"plain loop": partial(loop, plain, episodes)}
+    ways = {name: ways[name] for name in options.ways} | {"plain loop": partial(loop, plain, episodes, options.device)}
     reports: dict[str, fs.IoUReport] = {}
     drawn = sorted({episodes.spec(number).class_id for number in range(len(episodes))})
 
@@ -80,19 +85,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         reports[name] = ways[name](fs.FewShotIoU(drawn))
 
     turns = {name: partial(keep_report, name) for name in ways}
-    rows = summary(interleaved(turns, rounds=options.rounds, warmup=0), "plain loop")
+    rows = summary(interleaved(turns, rounds=options.rounds, warmup=0, device=options.device), "plain loop")
     for name, row in rows.items():
         row |= {"seconds_an_episode": row["seconds"] / len(episodes), "miou": reports[name].miou}
-        assert abs(row["miou"] - reports["plain loop"].miou) < TOLERANCE, f"{name} counts otherwise: {reports}"
+        assert abs(row["miou"] - reports["plain loop"].miou) < TOLERANCE, f"{name} has another mIoU: {reports}"
     encodings = count_encodings(episodes)
     print(f"{table(rows)}\nencodings to make: {encodings}")
-    content = {"environment": environment(), "settings": settings(options), "ways": rows, "encodings": encodings}
+    content = {"environment": environment(options.device), "settings": settings(options)}
+    content |= {"ways": rows, "encodings": encodings}
     save(options.out, content)
     return content
 
 
 def open_source(folders: Sequence[str], options: Any) -> SegmentationSource:
-    """Real images, or those that the package makes."""
+    """Open folders of photographs, or make synthetic images if there are none."""
     if not folders:
         return SyntheticSource(options.images, size=max(options.size // 8 * 8, 32))
     sources = [
@@ -102,24 +108,25 @@ def open_source(folders: Sequence[str], options: Any) -> SegmentationSource:
     return sources[0] if len(sources) == 1 else ConcatSource(*sources)
 
 
-def loop(answer: Callable[..., Tensor], episodes: EpisodeDataset, metric: fs.FewShotIoU) -> fs.IoUReport:
-    """Segment one episode after the other, from nothing."""
+def loop(model: Callable[..., Tensor], episodes: EpisodeDataset, device: str, metric: fs.FewShotIoU) -> fs.IoUReport:
+    """Segment one episode after the other and keep nothing between them."""
     for number in range(len(episodes)):
         episode = episodes[number]
-        metric.update(segment(answer, episode), episode.query_mask[None], episode.class_id)
+        metric.update(segment(model, episode, device).cpu(), episode.query_mask[None], episode.class_id)
     return metric.compute()
 
 
 @torch.no_grad()
-def segment(answer: Callable[..., Tensor], episode: Episode) -> Tensor:
+def segment(model: Callable[..., Tensor], episode: Episode, device: str) -> Tensor:
     """Logits of one episode."""
-    return answer(episode.support_images[None], episode.support_masks[None], episode.query_image[None])
+    images = (episode.support_images, episode.support_masks, episode.query_image)
+    return model(*(tensor[None].to(device) for tensor in images))
 
 
 def count_encodings(episodes: EpisodeDataset) -> dict[str, int]:
-    """Images to encode, as a query or as a support of a class, with a cache that holds all of them and without.
+    """Count the encodings, of queries and of supports for a class, with a cache that holds all of them and without.
 
-    And how many images these are: what an image's roles share is computed once.
+    "images" counts the images: what an image shares as query and as support is computed once.
     """
     specs = [episodes.spec(number) for number in range(len(episodes))]
     queries = [spec.query for spec in specs]

@@ -1,10 +1,10 @@
-"""What importing fewshotseg costs beside torchvision, which it needs, each in fresh interpreters.
+"""Time `import fewshotseg` beside `import torchvision`, which it needs, each in a process of its own.
 
     python benchmarks/imports.py
 
-Seconds are those of a whole process that imports and ends, after one that filled the disk's cache; with --cpu-time what
-it computed, on a machine that is not quiet. "python" imports nothing. The extra milliseconds are the median over the
-rounds of the difference to torchvision.
+Seconds are those of a whole process that imports and ends, after a first round that fills the disk's cache. "python"
+imports nothing. The extra milliseconds are the median over the rounds of the difference to torchvision. On a machine
+that computes other things as well, --cpu-time counts the processor's seconds instead.
 """
 
 import argparse
@@ -33,10 +33,10 @@ STATEMENTS = {
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="fresh interpreters for each import (default: 15)")
-    parser.add_argument("--cpu-time", action="store_true", help="count what processes compute, not what they wait for")
-    parser.add_argument("--quick", action="store_true", help="one round: only to see it run")
-    parser.add_argument("--out", type=Path, default=RESULTS / "imports.json", help="where results go")
+    parser.add_argument("--rounds", type=int, default=15, help="processes for each import (default: 15)")
+    parser.add_argument("--cpu-time", action="store_true", help="count seconds of the processor, not of the clock")
+    parser.add_argument("--quick", action="store_true", help="one round: only a check that it runs")
+    parser.add_argument("--out", type=Path, default=RESULTS / "imports.json", help="JSON file to write")
     options = parser.parse_args(arguments)
 
     processes: dict[str, Callable[[], object]] = {
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def children_time() -> float:
-    """Processor seconds of all processes that this one started and saw end."""
+    """Seconds that the processor spent on all processes that this one started and that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

@@ -1,11 +1,13 @@
-"""Peak memory of a whole process: PFENet plainly, and fewshotseg, each in a fresh interpreter.
+"""Measure the peak memory of PFENet in plain code and of fewshotseg, each case in a process of its own.
 
     python benchmarks/memory.py
+    python benchmarks/memory.py --device cuda
 
-Measured is the most that the process ever held, Python and PyTorch included; "model" is a process that only builds the
-model, with random weights, and "above model" what a case takes beyond that. Every case runs twice, as the first call
-may keep things for the next. The training step is the one of `train_step`: SGD with momentum, the plain one with norms
-in training mode, as PFENet's official code has them, and fewshotseg's with the class-agnostic branch.
+Measured is the most that the process held at any time, Python and PyTorch included; with --device cuda, the most that
+tensors took on the device. "model" only builds the model, with random weights; "above model" is what a case takes on
+top of that. Every case runs twice, as the first call may keep things for the next. The training step is the one of
+`train_step`: the plain one with norms in training mode, as in PFENet's official code, fewshotseg's with the
+class-agnostic branch.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from cases import build_scnet, episode, parse, parser, settings
+from cases import build_scnet, episode, fused, parse, parser, settings
 from plain_pfenet import PlainPFENet
 from timing import RESULTS, environment, peak_memory, save, table
 from train_step import step_of
@@ -30,29 +32,32 @@ CASES = {
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and save."""
     made = parser(__doc__, RESULTS / "memory.json", rounds=3)
-    made.add_argument("--area", type=float, default=0.15, help="share of an image that is object (default: .15)")
+    made.add_argument(
+        "--area", type=float, default=0.15, help="share of an image that the object covers (default: .15)"
+    )
     options = parse(made, arguments)
     rows: dict[str, dict[str, float]] = {}
     for case in ("model", *CASES):
         row = {}
         for who in ("plain", "fewshotseg"):
-            run = partial(run_case, who, case, options.size, options.hidden, options.area)
+            run = partial(run_case, who, case, options.size, options.hidden, options.area, options.device)
             row[who] = min(peak_memory(run) for _ in range(options.rounds))
         rows[case] = {**row, "share": row["fewshotseg"] / row["plain"]}
         for who, mib in row.items():
             rows[case][f"{who} above model"] = mib - rows["model"][who]
     print(f"MiB\n{table(rows)}")
-    content = {"environment": environment(), "settings": settings(options), "peak_mib": rows}
+    content = {"environment": environment(options.device), "settings": settings(options), "peak_mib": rows}
     save(options.out, content)
     return content
 
 
-def run_case(who: Literal["plain", "fewshotseg"], case: str, size: int, hidden: int, area: float) -> None:
-    """Do once what is measured, in this process."""
+def run_case(who: Literal["plain", "fewshotseg"], case: str, size: int, hidden: int, area: float, device: str) -> None:
+    """Run a case in this process."""
     model: Any = PlainPFENet(hidden) if who == "plain" else build_scnet(hidden)
+    model = model.to(device) if who == "plain" else fused(model.to(device))
     if case == "model":
         return
-    tensors = episode(size, area=area, **CASES[case])
+    tensors = [tensor.to(device) for tensor in episode(size, area=area, **CASES[case])]
     if case.startswith("training"):
         model.train()
         losses = (lambda: sum(model(*tensors)[1:])) if who == "plain" else (lambda: model(*tensors).loss)

@@ -1,13 +1,13 @@
-"""PFENet as its official code goes about it: one step after the other, nothing saved, nothing left out.
+"""A plain transcription of PFENet: one operation after the other, as its official code does it.
 
-Written from a description of that code, not from the code. Its state dict has the names of `fewshotseg.SCNet`'s: after
-``plain.load_state_dict(model.state_dict())`` the two give the same. What it does that SCNet does not:
+Written from a description of that code, not from the code. State dicts have the names of `fewshotseg.SCNet`'s: after
+``plain.load_state_dict(model.state_dict())`` both compute the same. What it does that SCNet avoids:
 
 - norms of the backbone run as layers of their own, in training with batch statistics unless they are frozen;
-- layer4 runs over whole supports, however little of them their masks leave;
+- layer4 runs over whole supports, however small the part is that their masks leave;
 - the prior compares all query locations with all support locations and divides the matrix by a matrix of norms;
-- every scale concatenates query, expanded prototype and prior, and all maps are resized, to their own size too;
-- the classifiers for deep supervision also run when there is nothing to supervise.
+- every scale concatenates query, expanded prototype and prior, and resizes all maps, even to the size that they have;
+- the classifiers for deep supervision run even if there is no loss to compute.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 BINS = (60, 30, 15, 8)
-"""Sides of PFENet's grids on PASCAL-5i, at 473 pixels."""
+"""Height and width of PFENet's grids on PASCAL-5i, at 473 pixels."""
 
 
 class PlainPFENet(nn.Module):
     """PFENet on a ResNet-50 with the deep stem.
 
     Args:
-        channels: Of the reduced features and of every layer of the head.
-        bins: Sides of the head's grids, fine to coarse.
+        channels: Channels of the reduced features and of every layer of the head.
+        bins: Height and width of the head's grids, fine to coarse.
     """
 
     def __init__(self, channels: int = 256, bins: Sequence[int] = BINS) -> None:

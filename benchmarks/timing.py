@@ -1,7 +1,6 @@
-"""What the benchmarks share: interleaved timing, ratios, peak speed, peak memory, and where they were measured.
+"""What the benchmarks share: one clock, taking turns, ratios, peak speed, peak memory, and where they were measured.
 
-Seconds of a shared machine drift, so that functions to compare take turns and are compared within a round. Timing on
-CUDA follows the usual way, with events, but was never run: all published numbers are of a CPU.
+The speed of a shared machine drifts, so functions that are compared take turns, and are compared within each round.
 """
 
 import datetime
@@ -21,11 +20,37 @@ import torch
 from torch.nn import functional as F
 from tqdm import trange
 
-from fewshotseg.results import versions
+from fewshotseg.results import markdown_table, versions
 
 RESULTS = Path(__file__).parent / "results"
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
-"""What of a CPU decides about the speed of convolutions in float32 and in bfloat16."""
+"""Instructions that decide how fast a CPU computes convolutions in float32 and in bfloat16."""
+
+
+def seconds_of(
+    function: Callable[[], object],
+    device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """How long one call takes: by CUDA's events if it computes on CUDA, else by a clock.
+
+    Args:
+        function: What to call.
+        device: Where it computes.
+        clock: For everything but CUDA; ``time.process_time`` counts the time that all threads of this process compute.
+    """
+    if torch.device(device).type != "cuda":
+        start = clock()
+        function()
+        return clock() - start
+    with torch.cuda.device(device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        function()
+        end.record()
+        torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000
 
 
 def interleaved(
@@ -36,38 +61,24 @@ def interleaved(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round; a round runs every function once, each round begins with another one.
+    """Seconds of each function in each round. A round calls every function once and starts with another one each time.
 
     Args:
         functions: What to measure, by name.
-        rounds: How often.
-        warmup: Rounds before, which do not count.
-        device: Where the functions compute.
-        clock: On a CPU; ``time.process_time`` counts what all threads of this process took, whoever else computes.
+        rounds: How often to call each.
+        warmup: Rounds before these, which do not count.
+        device: As for `seconds_of`.
+        clock: As for `seconds_of`.
     """
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in trange(-warmup, rounds, desc="rounds", leave=False, disable=None):
         start = number % len(names)
         for name in names[start:] + names[:start]:
-            taken = _seconds(functions[name], torch.device(device), clock)
+            taken = seconds_of(functions[name], device, clock)
             if number >= 0:
                 seconds[name].append(taken)
     return seconds
-
-
-def _seconds(function: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
-    if device.type != "cuda":
-        start = clock()
-        function()
-        return clock() - start
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(device)
-    begin.record()
-    function()
-    end.record()
-    torch.cuda.synchronize(device)
-    return begin.elapsed_time(end) / 1000
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], name: str, other: str) -> float:
@@ -95,15 +106,10 @@ def quartiles(values: Sequence[float]) -> list[float]:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows as text, one a line, with the names of the columns above."""
+    """Rows by name as a Markdown table, with the names of their entries as the heading."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    lines = [
-        ["", *columns],
-        *([name, *(_text(row.get(column, "")) for column in columns)] for name, row in rows.items()),
-    ]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    padded = ([cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
-    return "\n".join("  ".join([line[0].strip().ljust(widths[0]), *line[1:]]) for line in padded)
+    body = [[name, *(_text(row.get(column, "")) for column in columns)] for name, row in rows.items()]
+    return markdown_table([["", *columns], *body])
 
 
 def _text(value: Any) -> str:
@@ -112,29 +118,33 @@ def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Command, date, versions and machine."""
     name, flags = _cpu()
     allocator = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")]
+    cuda = torch.device(device).type == "cuda"
     return {
         "command": shlex.join([*allocator, "python", *sys.argv]),
         "date": datetime.date.today().isoformat(),
         **versions(),
+        "device": torch.cuda.get_device_name(device) if cuda else str(device),
         "cpu": name,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "flags": flags,
-        "native_bfloat16": native_bfloat16(),
+        "native_bfloat16": native_bfloat16(device),
     }
 
 
-def native_bfloat16() -> bool:
-    """Whether this CPU multiplies in bfloat16; others convert to float32 and back, and gain nothing."""
+def native_bfloat16(device: torch.device | str = "cpu") -> bool:
+    """Whether a device multiplies in bfloat16. One that does not converts to float32 and back, and gains nothing."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu()[1]))
 
 
 def _cpu() -> tuple[str, list[str]]:
-    """Its name and which of `CPU_FLAGS` it has, as far as the system says."""
+    """The CPU's name and which of `CPU_FLAGS` it has, as far as the system says."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     entries = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -142,30 +152,31 @@ def _cpu() -> tuple[str, list[str]]:
     return entries.get("model name", "unknown"), [flag for flag in CPU_FLAGS if flag in flags]
 
 
-def convolution_peak(*, dtype: torch.dtype = torch.float32, channels: int = 512, side: int = 60) -> dict[str, float]:
-    """GFLOP/s that this machine reaches, best of five: a 3x3 convolution and a matrix product of about the same work.
+def convolution_peak(
+    *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", channels: int = 512, side: int = 60
+) -> dict[str, float]:
+    """GFLOP/s that a device reaches, best of five: a 3x3 convolution and a matrix product of about the same work.
 
-    FLOPs are counted as a multiplication and an addition each, whatever algorithm runs.
+    A multiplication and an addition count as one FLOP each, whatever algorithm runs.
     """
-    image = torch.randn(1, channels, side, side, dtype=dtype)
-    kernel = torch.randn(channels, channels, 3, 3, dtype=dtype)
-    rows, columns = (
-        torch.randn(side * side, channels * 9, dtype=dtype),
-        torch.randn(channels * 9, channels, dtype=dtype),
-    )
+    image = torch.randn(1, channels, side, side, dtype=dtype, device=device)
+    kernel = torch.randn(channels, channels, 3, 3, dtype=dtype, device=device)
+    left = torch.randn(side * side, channels * 9, dtype=dtype, device=device)
+    right = torch.randn(channels * 9, channels, dtype=dtype, device=device)
     flops = 2 * 9 * channels**2 * side**2
+    ways = {"convolution": lambda: F.conv2d(image, kernel, padding=1), "matmul": lambda: left @ right}
     with torch.no_grad():
-        seconds = interleaved(
-            {"convolution": lambda: F.conv2d(image, kernel, padding=1), "matmul": lambda: rows @ columns}, rounds=5
-        )
+        seconds = interleaved(ways, rounds=5, device=device)
     return {name: flops / min(taken) / 1e9 for name, taken in seconds.items()}
 
 
 def peak_memory(function: Callable[[], object]) -> float:
-    """MiB that a fresh Python process holds at most while it calls ``function``, imports and all.
+    """The most MiB that a fresh Python process holds while it calls a function: on CUDA if it computes there.
+
+    Without CUDA that is all of the process, Python and its imports included; with CUDA all tensors on the device.
 
     Args:
-        function: Of a module, or a ``functools.partial`` of one, so that the process can import it.
+        function: A function of a module, or a ``functools.partial`` of one, so that the process can import it.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -184,7 +195,9 @@ def _measure(function: Callable[[], object], threads: int, sender: Any) -> None:
     torch.set_num_threads(threads)
     function()
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the process that started this one held
+    if torch.cuda.is_initialized():
+        sender.send(torch.cuda.max_memory_allocated() / 2**20)
+    elif status.exists():  # getrusage would count what the process that started this one held
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         sender.send(int(line.split()[1]) / 2**10)
     else:
@@ -192,7 +205,7 @@ def _measure(function: Callable[[], object], threads: int, sender: Any) -> None:
 
 
 def save(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write JSON; makes the folder."""
+    """Write JSON and make its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -16,8 +16,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fewshotseg._student import student_t
+from fewshotseg.results import markdown_table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
 from ablation_tables import ABLATIONS
 
 mpl.use("Agg")
@@ -157,20 +158,6 @@ class Study:
 # Text -------------------------------------------------------------------------------------------------------------
 
 
-def table(lines: Sequence[Sequence[str]]) -> str:
-    """Markdown, the first column left and the others right, the first line the heading."""
-    widths = [max(4, *map(len, column)) for column in zip(*lines, strict=True)]
-    rule = [f"{'-' * width}" if i == 0 else f"{'-' * (width - 1)}:" for i, width in enumerate(widths)]
-    padded = [
-        [
-            f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in (lines[0], rule, *lines[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-
-
 def mean_and_spread(values: Sequence[float]) -> str:
     """A cell: the mean, and the standard deviation over seeds if there are several."""
     if not values:
@@ -215,7 +202,7 @@ def rows_by_fold(study: Study, rows: Sequence[str], shots: str, key: str = "miou
         number = max(map(len, by_fold(values).values()), default=0)
         seeds = "-" if row == "prototypes" else str(number)
         lines.append([NAMES.get(row, row), *cells, mean_and_spread(over_seeds(values, folds)), seeds])
-    return table(lines)
+    return markdown_table(lines)
 
 
 def differences_by_fold(study: Study, row: str, base: str) -> str:
@@ -226,7 +213,7 @@ def differences_by_fold(study: Study, row: str, base: str) -> str:
         values = study.against(row, base, shots)
         own = [{cell: value for cell, value in values.items() if cell[1] == fold} for fold in folds]
         lines.append([shots, *map(interval, own), interval(values)])
-    return table(lines)
+    return markdown_table(lines)
 
 
 def printed_difference(ablation: str, value: str, folds: Sequence[int]) -> str:
@@ -288,7 +275,7 @@ def ablation_section(study: Study, ablation: str, title: str, rows: Mapping[str,
         f"On {where}; differences in mIoU of equal seeds and folds, with 95 % intervals; also with the foreground of "
         "each model from the probability that suits it best, as far as the files say. The last column is what the "
         f"paper prints for ResNet-50 on the full benchmark, the same fold{'s' if len(folds) > 1 else ''}.",
-        table(lines),
+        markdown_table(lines),
         sentence,
         *conclusions(study, ablation, measured, folds),
     ]
@@ -519,7 +506,7 @@ def threshold_section(study: Study) -> list[str]:
         "## At other thresholds",
         "A pixel counts as foreground from a probability of one half, here as everywhere. Had it been another, mIoU in "
         f"% over all folds would be, in {len(both)} runs of each:",
-        table(lines),
+        markdown_table(lines),
         " ".join(sentences) + " (Best on the test episodes themselves: for looking, not for choosing.) What is left "
         "at each model's own best threshold is a difference in ranking pixels; the rest is one in how sure it is.",
     ]
@@ -552,11 +539,11 @@ def curve_section(study: Study) -> list[str]:
     return [
         "## Were they trained long enough?",
         f"Means over folds and seeds on {episodes}. This decided nothing; it shows whether the curves are flat.",
-        table(lines),
+        markdown_table(lines),
         "![mIoU, largest probability and losses over the iterations](images/results-curves.png)",
         " ".join(sentences) + " While the largest probability is below one half, a model answers nothing at all, "
         "whatever its ranking of the pixels: short runs with λ > 0 measure that, not the branch.",
-        table(loss_lines),
+        markdown_table(loss_lines),
     ]
 
 
@@ -651,10 +638,10 @@ def hidden_section(study: Study) -> list[str]:
         "as in the paper"
         + (", or as void, of which nothing is learned" if "void" in conditions else "")
         + f". Fold {' and '.join(map(str, folds))}, equal seeds and test episodes; the dropped rows are those above.",
-        table(levels),
-        table(gains),
+        markdown_table(levels),
+        markdown_table(gains),
         "What hiding changes in each model (dropped differs in its images too):",
-        table(harm),
+        markdown_table(harm),
         " ".join(["With one support:", *sentences]),
         *(
             [f"With each model's foreground from the probability that suits it best, 1-shot: {'; '.join(at_own)}."]

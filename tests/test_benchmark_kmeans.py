@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import _reference as reference
 import kmeans
+import kmeans_peers
 
 
 @pytest.fixture
@@ -85,5 +86,5 @@ def test_reference():
 
 
 def test_missing_peers_are_named(monkeypatch):
-    monkeypatch.setattr(kmeans, "PEERS", {"fewshotseg": perfect, "no-such-package": perfect})
-    assert kmeans.installed("cpu") == ({"fewshotseg": perfect}, ["no-such-package"])
+    monkeypatch.setattr(kmeans_peers, "PEERS", {"fewshotseg": perfect, "no-such-package": perfect})
+    assert kmeans_peers.installed("cpu") == ({"fewshotseg": perfect}, ["no-such-package"])

@@ -1,5 +1,6 @@
 """Every benchmark runs, its results hold what they promise, and what it compares with computes the same."""
 
+import contextlib
 import json
 import time
 from functools import partial
@@ -14,7 +15,7 @@ import imports
 import memory
 import timing
 import train_step
-from cases import difference, ellipse, episode, make_plain, make_scnet
+from cases import difference, ellipse, episode, fused, make_plain, make_scnet
 
 IMPORTS_MIB = 100
 """What Python with PyTorch takes at the very least."""
@@ -98,7 +99,7 @@ def check_rows(rows, baseline):
 
 
 def test_forward(tmp_path, monkeypatch):
-    monkeypatch.setattr(forward, "native_bfloat16", lambda: False)
+    monkeypatch.setattr(forward, "native_bfloat16", lambda device: False)
     result = run(forward, tmp_path, "--area", "0.2")
     assert result["peak_gflops"]["float32"]["convolution"] > 0
     assert len(result["cases"]) == 3
@@ -170,6 +171,14 @@ def test_imports(tmp_path, monkeypatch):
     assert isinstance(result["extra_milliseconds"], float)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("module", [forward, train_step, evaluation], ids=lambda module: module.__name__)
+def test_on_cuda(module, tmp_path):
+    result = run(module, tmp_path, "--device", "cuda")
+    assert result["environment"]["device"] == torch.cuda.get_device_name()
+
+
 def test_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "CASES", {"1 shot, batch 1": {}})
     monkeypatch.setattr(memory, "peak_memory", lambda function: float(len(str(function))))  # no process a case
@@ -181,13 +190,43 @@ def test_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("who", ["plain", "fewshotseg"])
 @pytest.mark.parametrize("case", ["1 shot, batch 1", "training, batch 4"])
 def test_memory_cases(who, case):
-    memory.run_case(who, case, 33, 8, 0.15)
+    memory.run_case(who, case, 33, 8, 0.15, "cpu")
 
 
 def test_peak_memory_is_that_of_the_process():
     assert 1000 < timing.peak_memory(partial(torch.ones, 1000 * 2**18)) - IMPORTS_MIB < 2000
     with pytest.raises(RuntimeError, match="ended its process"):
         timing.peak_memory(partial(torch.ones, -1))
+
+
+def test_cuda_is_timed_by_its_events(monkeypatch):
+    log = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            log.append("record")
+
+        def elapsed_time(self, end):
+            return 1500.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: log.append("wait"))
+    assert timing.seconds_of(lambda: log.append("call"), "cuda", clock=None) == 1.5
+    assert log == ["wait", "record", "call", "record", "wait"]
+
+
+def test_models_are_fused_where_they_can_be():
+    class Model:
+        def fuse(self):
+            return "fused"
+
+    assert fused(Model()) == "fused"
+    plain = nn.Identity()
+    assert fused(plain) is plain
 
 
 def test_interleaving():
@@ -216,4 +255,4 @@ def test_ratios_are_those_within_a_round():
     rows = timing.summary(seconds, "theirs")
     assert rows["ours"] == {"seconds": 3.0, "quartiles": [2.0, 6.5], "rounds": 3, "times_as_fast": 3.0}
     assert rows["theirs"]["times_as_fast"] == 1
-    assert [line.split()[0] for line in timing.table(rows).splitlines()] == ["seconds", "ours", "theirs"]
+    assert [line.split()[1] for line in timing.table(rows).splitlines()] == ["|", "------", "ours", "theirs"]

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fewshotseg.metrics import mean_and_interval
+from fewshotseg.results import markdown_table
 
 mpl.use("Agg")
 
@@ -186,10 +187,7 @@ def markdown(
         columns = [over_folds(cells, [fold]) for fold in folds]
         printed = [_paper_cell(paper.get(row, ()))] if paper else []
         table.append([row, *(_cell(values, sign) for values in (*columns, over_folds(cells, folds))), *printed])
-    widths = [max(2, *map(len, column)) for column in zip(*table, strict=True)]
-    lines = [" | ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in table]
-    lines.insert(1, " | ".join(f"{'-' * (width - 1)}:" for width in widths))
-    return "\n".join(f"| {line} |" for line in lines)
+    return markdown_table(table)
 
 
 def _cell(values: Sequence[float], sign: str) -> str:

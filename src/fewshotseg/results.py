@@ -141,10 +141,38 @@ def results_table(results: Iterable[EvaluationResult]) -> str:
         cells = [row.get(fold, ()) for fold in _FOLDS]
         means = [statistics.fmean(values) for values in zip(*cells, strict=True)] if all(cells) else []
         table.append([method, str(shots), *map(_cell, cells), _cell(means)])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [" | ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)) for line in table]
-    lines.insert(1, " | ".join(f"{'-' * (width - 1)}:" for width in widths))
-    return "\n".join([*(f"| {line} |" for line in lines), "", f"mIoU in %; {''.join(measures.values())}"])
+    return f"{markdown_table(table)}\n\nmIoU in %; {''.join(measures.values())}"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows of text as a Markdown table that is also readable as plain text.
+
+    Args:
+        rows: The heading, then any number of rows, each with as many cells as the heading.
+
+    Returns:
+        One line a row, without a last line break: the first column aligned to the left, all others to the right.
+
+    Raises:
+        ValueError: If a row has more or fewer cells than the heading.
+
+    Example:
+        >>> print(markdown_table([["method", "mIoU"], ["PFENet", "58.6"], ["SCNet", "60.3"]]))
+        | method | mIoU |
+        | ------ | ---: |
+        | PFENet | 58.6 |
+        | SCNet  | 60.3 |
+    """
+    for row in rows:
+        if len(row) != len(rows[0]):
+            raise ValueError(f"rows must have the heading's {len(rows[0])} cells, got {len(row)} in {list(row)}")
+    columns = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        heading, *cells = [cell.replace("|", "\\|") for cell in column]
+        width = max(4, len(heading), *map(len, cells))
+        align, rule = (str.rjust, "-" * (width - 1) + ":") if number else (str.ljust, "-" * width)
+        columns.append([align(cell, width) for cell in (heading, rule, *cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -240,11 +240,11 @@ SCORES = {
 def test_a_table_of_several_seeds():
     # t(0.975, 1) = 12.706: seeds 0.50 and 0.52 have a half width of 0.127, means over folds 0.45 and 0.46 of 0.064.
     assert markdown("n", SCORES) == (
-        "|  n |      Fold-0 |     Fold-2 |       Mean |\n"
-        "| -: | ----------: | ---------: | ---------: |\n"
-        "|  0 | 51.0 ± 12.7 | 40.0 ± 0.0 | 45.5 ± 6.4 |\n"
-        "|  3 |  53.5 ± 6.4 |       41.0 |       47.0 |\n"
-        "|  5 |        30.0 |          - |          - |"
+        "| n    |      Fold-0 |     Fold-2 |       Mean |\n"
+        "| ---- | ----------: | ---------: | ---------: |\n"
+        "| 0    | 51.0 ± 12.7 | 40.0 ± 0.0 | 45.5 ± 6.4 |\n"
+        "| 3    |  53.5 ± 6.4 |       41.0 |       47.0 |\n"
+        "| 5    |        30.0 |          - |          - |"
     )
 
 
@@ -255,17 +255,17 @@ def test_a_report_of_one_seed():
         "# table5, own (abc)\n\n"
         "## 1-shot, mIoU in %\n\n"
         "| lambda | Fold-1 | Fold-3 | Mean |                           paper |\n"
-        "| -----: | -----: | -----: | ---: | ------------------------------: |\n"
-        "|      0 |   50.0 |   41.0 | 45.5 | 61.7 / 69.5 / 55.4 / 56.3: 60.8 |\n"
-        "|    0.9 |   40.0 |   45.0 | 42.5 | 59.8 / 69.2 / 60.0 / 53.3: 57.7 |\n\n"
+        "| ------ | -----: | -----: | ---: | ------------------------------: |\n"
+        "| 0      |   50.0 |   41.0 | 45.5 | 61.7 / 69.5 / 55.4 / 56.3: 60.8 |\n"
+        "| 0.9    |   40.0 |   45.0 | 42.5 | 59.8 / 69.2 / 60.0 / 53.3: 57.7 |\n\n"
         "Minus the baseline of the same seed and fold:\n\n"
         "| lambda | Fold-1 | Fold-3 | Mean |\n"
-        "| -----: | -----: | -----: | ---: |\n"
-        "|    0.9 |  -10.0 |   +4.0 | -3.0 |\n\n"
+        "| ------ | -----: | -----: | ---: |\n"
+        "| 0.9    |  -10.0 |   +4.0 | -3.0 |\n\n"
         "## 5-shot, mIoU in %\n\n"
         "| lambda | Fold-1 | Fold-3 | Mean |\n"
-        "| -----: | -----: | -----: | ---: |\n"
-        "|    0.9 |   40.0 |   45.0 | 42.5 |\n\n"
+        "| ------ | -----: | -----: | ---: |\n"
+        "| 0.9    |   40.0 |   45.0 | 42.5 |\n\n"
         "Mean: over these folds. ±: half the 95 % interval over training seeds, here 7.\n\n"
         "paper: what it prints"
     )
@@ -305,7 +305,7 @@ def test_estimates_of_few_or_undefined_values():
     mean, half = estimate([0.5, float("nan")])
     assert np.isnan(mean)
     assert half is None
-    assert markdown("n", {"1": {(0, 0): 0.5, (1, 0): float("nan")}}).endswith("|  1 |    nan |  nan |")
+    assert markdown("n", {"1": {(0, 0): 0.5, (1, 0): float("nan")}}).endswith("| 1    |    nan |  nan |")
 
 
 def test_the_papers_means_are_those_of_its_folds_but_for_one():

@@ -2,25 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import dropwhile
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from fewshotseg._checks import check_at_least
-from fewshotseg.data.sources._synthetic_looks import LOOKS
-from fewshotseg.data.sources._synthetic_scenes import (
-    Layer,
-    Random,
-    draw_backdrop,
-    draw_scene,
-    paint,
-    photograph,
-    visible_layers,
-)
-from fewshotseg.data.sources.source import VOID, Sample
+from fewshotseg.data.sources import _synthetic_scenes as scenes
+from fewshotseg.data.sources._synthetic_looks import NUM_LOOKS, look
+from fewshotseg.data.sources.index import count_classes
+from fewshotseg.data.sources.source import Sample
 
 
 class SyntheticSource:
@@ -71,20 +63,21 @@ class SyntheticSource:
     ) -> None:
         check_at_least("length", length, 1)
         check_at_least("num_classes", num_classes, 1)
-        if num_classes > len(LOOKS):
-            raise ValueError(f"num_classes must be at most {len(LOOKS)}, got {num_classes}")
+        if num_classes > NUM_LOOKS:
+            raise ValueError(f"num_classes must be at most {NUM_LOOKS}, got {num_classes}")
         check_at_least("seed", seed, 0)
         check_at_least("border", border, 0)
-        self._length = length
-        self._num_classes = num_classes
-        self._size = _height_and_width(size)
-        self._seed = seed
-        self._border = border
+        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if len(sides) != 2:
+            raise ValueError(f"size must be one number or height and width, got {size!r}")
+        check_at_least("height of size", sides[0], 32)
+        check_at_least("width of size", sides[1], 32)
+        self._length, self._num_classes, self._size, self._seed, self._border = length, num_classes, sides, seed, border
 
     @cached_property
     def class_names(self) -> Mapping[int, str]:
         """Class id to texture and contour."""
-        return {class_id: look.name for class_id, look in enumerate(LOOKS[: self._num_classes], start=1)}
+        return {number: "{1} {0}".format(*look(number)) for number in range(1, self._num_classes + 1)}
 
     @cached_property
     def ids(self) -> Sequence[str]:
@@ -97,57 +90,26 @@ class SyntheticSource:
 
         The first access draws all masks, without the images, about 1 ms for each of 128 x 128, and keeps the numbers.
         """
-        return tuple(self._areas(index) for index in range(self._length))
+        return tuple(
+            count_classes(torch.from_numpy(self._scene(index, mask_only=True)[1])) for index in range(self._length)
+        )
 
     def load(self, index: int) -> Sample:
         """Make the image at this position of ``ids`` and its mask.
-
-        Args:
-            index: From 0 to ``length - 1``.
 
         Raises:
             IndexError: If there is no such image.
         """
         if not 0 <= index < self._length:
             raise IndexError(f"index must be from 0 to {self._length - 1}, got {index}")
-        random, layers, labels = self._scene(index)
-        image = draw_backdrop(random, self._size)
-        for layer, patch in visible_layers(layers, labels):
-            paint(layer, patch, image)
-        mask = _void_borders(labels, self._border).astype(np.int64)
-        return Sample(
-            tv_tensors.Image(torch.from_numpy(photograph(random, image))),
-            tv_tensors.Mask(torch.from_numpy(mask)),
-        )
+        random, labels, shown = self._scene(index)
+        image, mask = scenes.draw_image(random, shown, self._size), labels.astype(np.int64)
+        return Sample(tv_tensors.Image(torch.from_numpy(image)), tv_tensors.Mask(torch.from_numpy(mask)))
 
-    def _areas(self, index: int) -> dict[int, int]:
-        _, layers, labels = self._scene(index)
-        while layers[0].class_id == 0:  # clutter behind all objects leaves no trace in a mask
-            del layers[0]
-        for _ in visible_layers(layers, labels):
-            pass
-        counts = np.bincount(_void_borders(labels, self._border).ravel(), minlength=VOID).tolist()
-        return {class_id: counts[class_id] for class_id in range(1, VOID) if counts[class_id]}
-
-    def _scene(self, index: int) -> tuple[Random, list[Layer], NDArray[np.uint8]]:
-        random = Random(self._seed, index)
-        layers = draw_scene(random, 1 + index % self._num_classes, self._num_classes, self._size)
-        return random, layers, np.zeros(self._size, np.uint8)
-
-
-def _height_and_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2:
-        raise ValueError(f"size must be one number or height and width, got {size!r}")
-    height, width = pair
-    check_at_least("height of size", height, 32)
-    check_at_least("width of size", width, 32)
-    return height, width
-
-
-def _void_borders(labels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """The labels, void where another label is at most ``width`` rows and columns away."""
-    if width == 0:
-        return labels
-    neighbours = sliding_window_view(np.pad(labels, width, mode="edge"), (2 * width + 1, 2 * width + 1))
-    return np.where(neighbours.min(axis=(2, 3)) == neighbours.max(axis=(2, 3)), labels, np.uint8(VOID))
+    def _scene(self, index: int, *, mask_only: bool = False) -> tuple[scenes.Random, scenes.Bytes, list[scenes.Shown]]:
+        random = scenes.Random(self._seed, index)
+        layers = scenes.draw_layers(random, 1 + index % self._num_classes, self._num_classes, self._size)
+        if mask_only:  # clutter behind all objects leaves no trace in a mask
+            layers = list(dropwhile(lambda layer: layer.class_id == 0, layers))
+        labels, shown = scenes.arrange(layers, self._size)
+        return random, scenes.add_border(labels, self._border), shown

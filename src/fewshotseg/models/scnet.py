@@ -217,9 +217,6 @@ class SCNet(nn.Module):
 
         Returns:
             ``(B, 2, H, W)`` logits at the queries' size, channel 1 foreground.
-
-        Raises:
-            ValueError: If the batches do not fit.
         """
         batch = query.features.shape[0]
         if support.prototype.shape[0] not in (1, batch):
@@ -258,7 +255,7 @@ class SCNet(nn.Module):
         return Support(prototype, high[:, None], weights[:, None], background)
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
-        """What the first branch compares the query with: one cell of E^s (Eq. 2), which stands for all, and the prior."""
+        """What the first branch compares with: one cell of E^s (Eq. 2), which stands for all, and the prior."""
         size = (query.features.shape[2], query.features.shape[3])
         prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)

@@ -1,7 +1,7 @@
 """The self-contrastive loss: a query compared with prototypes of its own background (Sec. 3.2.2 and 3.3)."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from typing_extensions import override
 from fewshotseg._checks import check_at_least, check_floating, check_labels, check_sizes, check_tensor
 from fewshotseg.ops import (
     CosineKMeans,
+    Partition,
     assign_prototypes,
     background_regions,
     masked_average_pool,
@@ -20,21 +21,14 @@ from fewshotseg.ops import (
 from fewshotseg.ops._precision import at_least_float32, without_autocast
 from fewshotseg.ops._random import uniform
 
-
-class Partition(Protocol):
-    """Cuts feature maps into ``num_regions`` regions; `CosineKMeans` and `GridPartition` are two of them."""
-
-    num_regions: int
-
-    def __call__(
-        self,
-        cluster_features: Tensor,
-        *,
-        valid: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Turn ``(B, C, H, W)`` features into ``(B, H, W)`` int64 region labels."""
-        ...
+__all__ = [
+    "Partition",
+    "SelfContrastiveLoss",
+    "SelfContrastivePairs",
+    "background_target",
+    "segmentation_loss",
+    "self_contrastive_pairs",
+]
 
 
 class SelfContrastivePairs(NamedTuple):

@@ -1,5 +1,7 @@
 """Partitions: modules that cut a feature map into regions, for background prototypes to be pooled from."""
 
+from typing import Protocol
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -7,6 +9,22 @@ from typing_extensions import override
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
 from fewshotseg.ops.kmeans import cosine_kmeans, sample_centroids
+
+
+class Partition(Protocol):
+    """Cuts feature maps into ``num_regions`` regions; `CosineKMeans` and `GridPartition` are two of them."""
+
+    num_regions: int
+
+    def __call__(
+        self,
+        cluster_features: Tensor,
+        *,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Turn ``(B, C, H, W)`` features into ``(B, H, W)`` int64 region labels."""
+        ...
 
 
 class CosineKMeans(nn.Module):

@@ -13,7 +13,7 @@ PIECES = 4
 """Of the points, for any other number: a batch of products."""
 
 
-def rounds_at_hand(
+def rounds_on_cpu(
     points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Centroids, labels and counts after ``num_iters`` rounds.

@@ -31,6 +31,6 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
     return torch.where(largest > 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny), 0)
 
 
-def is_at_hand(tensor: Tensor) -> bool:
-    """Whether looking at the values costs nothing: on a CPU, and neither traced nor fake."""
+def is_eager_cpu(tensor: Tensor) -> bool:
+    """Whether values may be looked at for free: a real tensor on a CPU, not traced, not fake."""
     return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._kmeans_cpu import rounds_at_hand
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
+from fewshotseg.ops._kmeans_cpu import rounds_on_cpu
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 from fewshotseg.ops._random import uniform
 
 
@@ -109,7 +109,7 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
 
     with without_autocast(points):
         points = at_least_float32(points)
-        rounds = rounds_at_hand if is_at_hand(points) else _rounds
+        rounds = rounds_on_cpu if is_eager_cpu(points) else _rounds
         return KMeansResult(*rounds(points, _unit(init.to(points.dtype)), valid, num_iters))
 
 

@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 from fewshotseg.ops.resizing import foreground_weights
 
 ROUNDING = 1e-6
@@ -53,7 +53,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
 
     with without_autocast(query):
         points = at_least_float32(rearrange(query, "b c h w -> b c (h w)"))
-        images = torch.split(points, 1) if is_at_hand(points) else [points]  # one by one, temporaries stay small
+        images = torch.split(points, 1) if is_eager_cpu(points) else [points]  # one by one, temporaries stay small
         lengths = torch.cat([inverse_norm(image, dim=1) for image in images])
         priors = []
         for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
@@ -73,7 +73,7 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, known to be
     zero, are not computed; elsewhere selecting rows would make the host wait for the device.
     """
-    if not is_at_hand(query):
+    if not is_eager_cpu(query):
         directions = support * inverse_norm(support) * foreground[..., None]
         return (directions @ query).amax(dim=1, keepdim=True)
     best = query.new_empty(query.shape[0], 1, query.shape[2])

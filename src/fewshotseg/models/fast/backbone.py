@@ -12,7 +12,7 @@ from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
 from fewshotseg.models.fast.folding import folded
 from fewshotseg.ops import resize_bilinear
-from fewshotseg.ops._precision import is_at_hand
+from fewshotseg.ops._precision import is_eager_cpu
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FrozenBackbone:
             if self.memory is not None:
                 return self.memory(name, lambda *image: step(folded(self.backbone), *image), *inputs)
             backbone = folded(self.backbone)
-            if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
+            if inputs[0].shape[0] == 1 or not is_eager_cpu(inputs[0]):
                 return step(backbone, *inputs)
             return image_by_image(partial(step, backbone), *inputs)
 

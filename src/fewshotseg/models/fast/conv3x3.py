@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg.ops._precision import is_at_hand
+from fewshotseg.ops._precision import is_eager_cpu
 
 WIDE = 128
 """Channels from which on the products below are quicker than what the CPU's library of convolutions does."""
@@ -38,7 +38,7 @@ def trains_channels_last(maps: Tensor) -> bool:
     """Whether a layer that trains on these maps does so with the products below, for which channels are last."""
     return (
         maps.shape[1] >= WIDE
-        and is_at_hand(maps)
+        and is_eager_cpu(maps)
         and maps.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
     )

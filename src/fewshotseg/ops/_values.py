@@ -18,10 +18,10 @@ def all_finite(tensor: Tensor) -> bool:
     return is_eager_cpu(tensor) and bool(tensor.isfinite().all())
 
 
-def check_label_masks(name: str, masks: Tensor, *, void: int = 255) -> Tensor:
+def check_label_masks(name: str, masks: Tensor, *, void: int, warn: bool = True) -> Tensor:
     """``masks`` in int64; raise unless they are ``(B, H, W)`` integers or bools, and on a CPU 0, 1 and ``void`` only.
 
-    Warns once of masks in which 255 seems to mean the object.
+    Warns once, if it may, of masks in which 255 seems to mean the object.
     """
     check_tensor(name, masks, "B H W")
     check_labels(name, masks)
@@ -29,7 +29,7 @@ def check_label_masks(name: str, masks: Tensor, *, void: int = 255) -> Tensor:
         return masks.long()
     masks = masks.long()  # small integers would wrap void round
     if is_eager_cpu(masks):
-        _look_at_labels(name, masks, void)
+        _look_at_labels(name, masks, void, warn=warn)
     return masks
 
 
@@ -51,7 +51,7 @@ def look_at_weights(name: str, weights: Tensor) -> None:
             )
 
 
-def _look_at_labels(name: str, masks: Tensor, void: int) -> None:
+def _look_at_labels(name: str, masks: Tensor, void: int, *, warn: bool) -> None:
     background, foreground, unscored = masks == 0, masks == 1, masks == void
     others = ~(background | foreground | unscored)
     if others.any():
@@ -59,7 +59,7 @@ def _look_at_labels(name: str, masks: Tensor, void: int) -> None:
             f"{name} must hold 0 (background), 1 (foreground) and {void} (void) only, got {masks[others][0]}; "
             f"of several classes pass one at a time, as masks == class_id"
         )
-    if void == 255 and background.any() and unscored.any() and not foreground.any():
+    if warn and void == 255 and background.any() and unscored.any() and not foreground.any():
         _warn_of_white_masks(name)
 
 

@@ -101,6 +101,13 @@ def check_number(name: str, value: float, low: float, high: float = math.inf) ->
     return number
 
 
+def check_flag(name: str, value: bool) -> bool:
+    """Python's own ``value``; raise unless it is True or False."""
+    if value is not True and value is not False and type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+    return bool(value)
+
+
 def check_numbers(name: str, values: Iterable[float], count: int, low: float, high: float) -> tuple[float, ...]:
     """Python's own ``values``; raise unless they are ``count`` finite real numbers from ``low`` to ``high``."""
     listed = as_list(name, values, f"{count} numbers")

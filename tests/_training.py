@@ -49,6 +49,7 @@ def train(arguments, stuck_at_save=None):
 def run_share(rank, world, store, script, arguments):
     """Run a script as one of several processes, with a file in place of torchrun's ports."""
     import evaluate
+
     from fewshotseg.training import loop as train
 
     torch.set_num_threads(1)

@@ -1,24 +1,55 @@
 """The one way arguments are refused: the argument, what it must be, what came."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from reprlib import Repr
+from typing import Any
 
 import torch
 from torch import Tensor
 
+MAX_SIDE = 2**16
+"""Of maps and images, in pixels: more is a mistake, and would end in a lack of memory."""
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_short = Repr()
+_short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = 8
+_short.maxstring = _short.maxother = 60
+
+
+def shown(value: object) -> str:
+    """``repr(value)`` for a message, cut short on one line."""
+    return " ".join(_short.repr(value).split())
+
 
 def check_tensor(name: str, value: Tensor, *layouts: str) -> None:
-    """Raise unless ``value`` is a tensor with the axes of one of ``layouts``, such as ``"B C H W"``."""
+    """Raise unless ``value`` is a dense tensor with the axes of one of ``layouts``, such as ``"B C H W"``.
+
+    A batch may be empty; any other axis of size 0 is refused.
+    """
     expected = " or ".join(f"({', '.join(layout.split())})" for layout in layouts)
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor of shape {expected}, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        raise TypeError(f"{name} must be a dense tensor of shape {expected}, got a sparse or nested one")
     if value.ndim not in {len(layout.split()) for layout in layouts}:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(value.shape)}")
+    if 0 in value.shape[1:]:
+        raise ValueError(f"{name} must have shape {expected} and hold something, got {tuple(value.shape)}")
 
 
 def check_floating(name: str, value: Tensor) -> None:
-    """Raise unless ``value`` holds real floating-point numbers."""
-    if not value.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}")
+    """Raise unless ``value`` holds real floating-point numbers of 16 bits or more."""
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{name} must be a floating-point tensor of 16 bits or more, got {value.dtype}")
+
+
+def check_real(name: str, value: Tensor) -> None:
+    """Raise unless ``value`` holds bools, integers or real floating-point numbers."""
+    if value.is_complex() or (value.is_floating_point() and value.dtype not in FLOATS):
+        raise TypeError(f"{name} must hold bools, integers or real numbers, got {value.dtype}")
 
 
 def check_labels(name: str, value: Tensor) -> None:
@@ -28,7 +59,7 @@ def check_labels(name: str, value: Tensor) -> None:
 
 
 def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: str, like_axes: str = "") -> None:
-    """Raise unless ``value`` and ``like`` agree on every axis letter that both carry.
+    """Raise unless ``value`` and ``like`` are on one device and agree on every axis letter that both carry.
 
     ``axes`` and ``like_axes`` (default: the same letters) name the leading axes of the two, as in ``"B H W"``.
     """
@@ -39,27 +70,112 @@ def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: st
             raise ValueError(
                 f"{name} must have the {axis} of {like_name}, {sizes[axis]}, got shape {tuple(value.shape)}"
             )
+    if value.device != like.device:
+        raise ValueError(f"{name} must be on the device of {like_name}, {like.device}, got {value.device}")
 
 
-def check_at_least(name: str, value: int, minimum: int) -> None:
-    """Raise unless ``value`` is a whole number of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_at_least(name: str, value: int, minimum: int, maximum: int | None = None) -> int:
+    """Python's own ``value``; raise unless it is a whole number of at least ``minimum`` and at most ``maximum``."""
+    if isinstance(value, torch.SymInt):  # a size that is being traced
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
     if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+        raise ValueError(f"{name} must be at least {minimum}, got {shown(value)}")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {shown(value)}")
+    return int(value)
+
+
+def check_number(name: str, value: float, low: float, high: float = math.inf) -> float:
+    """Python's own ``value``; raise unless it is a finite real number from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        number = math.inf
+    if not (low <= number <= high and math.isfinite(number)):
+        expected = f"from {low:g} to {high:g}" if math.isfinite(high) else f"finite and at least {low:g}"
+        raise ValueError(f"{name} must be {expected}, got {shown(value)}")
+    return number
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Python's own ``value``; raise unless it is True or False."""
+    if value is not True and value is not False and type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+    return bool(value)
+
+
+def check_numbers(name: str, values: Iterable[float], count: int, low: float, high: float) -> tuple[float, ...]:
+    """Python's own ``values``; raise unless they are ``count`` finite real numbers from ``low`` to ``high``."""
+    listed = as_list(name, values, f"{count} numbers")
+    if len(listed) != count:
+        raise ValueError(f"{name} must be {count} numbers, got {shown(listed)}")
+    return tuple(check_number(f"every number of {name}", value, low, high) for value in listed)
+
+
+def check_size(name: str, value: Sequence[int]) -> tuple[int, int]:
+    """Python's own ``(H, W)``; raise unless it is two whole numbers from 1 to `MAX_SIDE`."""
+    sides = as_list(name, value, "(H, W)")
+    if len(sides) != 2:
+        raise ValueError(f"{name} must be (H, W), got {shown(value)}")
+    height, width = sides
+    return (
+        check_at_least(f"H of {name}", height, 1, MAX_SIDE),
+        check_at_least(f"W of {name}", width, 1, MAX_SIDE),
+    )
+
+
+def check_classes(name: str, values: Iterable[int], *, minimum: int = 1) -> tuple[int, ...]:
+    """Python's own ``values``; raise unless they are whole numbers of at least ``minimum``, none twice."""
+    classes = tuple(
+        check_at_least(f"every class of {name}", each, minimum) for each in as_list(name, values, "classes")
+    )
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"{name} must be different classes, got {shown(classes)}")
+    return classes
+
+
+def check_void(name: str, value: int) -> int:
+    """Python's own ``value``; raise unless it can be the label of void: a whole number of 32 bits, neither 0 nor 1."""
+    value = check_at_least(name, value, -(2**31), 2**31 - 1)
+    if value in (0, 1):
+        raise ValueError(f"{name} must not be the label of the background, 0, or of the foreground, 1, got {value}")
+    return value
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
+
+
+def check_generator(value: torch.Generator | None) -> None:
+    """Raise unless ``value`` can be drawn from: a seed, for one, is no generator."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got {type(value).__name__}"
+        )
+
+
+def as_list(name: str, values: Iterable[Any], expected: str) -> list[Any]:
+    """Everything in ``values``, an array's and a tensor's as Python's own; raise unless it is a collection."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be {expected}, got {type(values).__name__}")
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    if not isinstance(listed, list):
+        raise TypeError(f"{name} must be {expected}, got a single number")
+    return listed
 
 
 def check_share(name: str, value: object, *, open_ends: bool = False) -> None:
     """Raise unless ``value`` is a number from 0 to 1; with ``open_ends`` both excluded."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (0 < value < 1 if open_ends else 0 <= value <= 1):
+    share = float(value)
+    if not (0 < share < 1 if open_ends else 0 <= share <= 1):
         raise ValueError(
             f"{name} must be {'between 0 and 1, both excluded' if open_ends else 'from 0 to 1'}, got {value}"
         )
@@ -68,7 +184,7 @@ def check_share(name: str, value: object, *, open_ends: bool = False) -> None:
 def check_floating_dtype(name: str, value: object) -> None:
     """Raise unless ``value`` is None or a dtype of real floating-point numbers."""
     if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
-        raise TypeError(f"{name} must be a floating-point dtype such as torch.float16, or None, got {value!r}")
+        raise TypeError(f"{name} must be a floating-point dtype such as torch.float16, or None, got {shown(value)}")
 
 
 def checked_device(device: object) -> torch.device:
@@ -79,7 +195,7 @@ def checked_device(device: object) -> torch.device:
         TypeError: If ``device`` is no name and no device.
     """
     if not isinstance(device, (str, torch.device)):
-        raise TypeError(f"device must be a name such as 'cpu' or 'cuda:0', got {device!r}")
+        raise TypeError(f"device must be a name such as 'cpu' or 'cuda:0', got {shown(device)}")
     try:
         found = torch.device(device)
         torch.empty(0, device=found)

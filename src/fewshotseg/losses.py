@@ -1,40 +1,35 @@
 """The self-contrastive loss: a query compared with prototypes of its own background (Sec. 3.2.2 and 3.3)."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_floating, check_labels, check_sizes, check_tensor
+from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor, check_void
 from fewshotseg.ops import (
     CosineKMeans,
+    Partition,
     assign_prototypes,
     background_regions,
     masked_average_pool,
-    resize_bilinear,
     sample_nearest,
 )
-from fewshotseg.ops._precision import at_least_float32, without_autocast
+from fewshotseg.ops._cross_entropy import cross_entropy
 from fewshotseg.ops._random import uniform
+from fewshotseg.ops._values import all_finite, check_label_masks
+from fewshotseg.ops.kmeans import MAX_CLUSTERS
+from fewshotseg.ops.partition import check_partition, cut
 
-
-class Partition(Protocol):
-    """Cuts feature maps into ``num_regions`` regions; `CosineKMeans` and `GridPartition` are two of them."""
-
-    num_regions: int
-
-    def __call__(
-        self,
-        cluster_features: Tensor,
-        *,
-        valid: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Turn ``(B, C, H, W)`` features into ``(B, H, W)`` int64 region labels."""
-        ...
+__all__ = [
+    "Partition",
+    "SelfContrastiveLoss",
+    "SelfContrastivePairs",
+    "background_target",
+    "segmentation_loss",
+    "self_contrastive_pairs",
+]
 
 
 class SelfContrastivePairs(NamedTuple):
@@ -58,17 +53,22 @@ def background_target(query_masks: Tensor, *, ignore_index: int = 255) -> Tensor
 
     Args:
         query_masks: ``(B, H, W)`` label masks.
-        ignore_index: The label of void.
+        ignore_index: The label of void, neither 0 nor 1.
 
     Returns:
         ``(B, H, W)`` int64.
+
+    Raises:
+        ValueError: If a shape does not fit, or masks on a CPU hold other labels than 0, 1 and void.
+        TypeError: If masks hold neither integers nor bools.
 
     Example:
         >>> import torch
         >>> background_target(torch.tensor([[[0, 1, 255]]]))
         tensor([[[  1,   0, 255]]])
     """
-    return torch.where(query_masks == ignore_index, ignore_index, (query_masks != 1).long())
+    ignore_index = check_void("ignore_index", ignore_index)
+    return _complement(check_label_masks("query_masks", query_masks, void=ignore_index), ignore_index)
 
 
 def self_contrastive_pairs(
@@ -93,18 +93,22 @@ def self_contrastive_pairs(
         cluster_features: ``(B, C', h', w')``, what the partition looks at, in the paper the high-level map; without
             gradient. Their labels are brought to ``h x w`` by nearest sampling with aligned corners.
         query_masks: ``(B, H, W)`` label masks of the query: 1 foreground, 0 background, ``ignore_index`` void. They
-            are sampled at the features' positions, corners aligned.
+            are sampled at the features' positions, corners aligned. Of several classes, one at a time:
+            ``labels == way``.
         partition: Cuts the cluster features into regions.
-        generator: For the partition's start and the drawn prototype; torch's default generator otherwise.
-        ignore_index: The label of void.
+        generator: For the partition's start and the drawn prototype; torch's default generator otherwise, as
+            ``torch.compile`` takes no other.
+        ignore_index: The label of void, neither 0 nor 1.
 
     Returns:
         Prototypes, their validity, the map of prototypes, and the target at the masks' resolution. The target of
         an image without background at the features' positions is void throughout, so that it adds nothing to a loss.
+        Features outside a region don't matter to its prototype, NaN and infinity neither.
 
     Raises:
-        ValueError: If a shape does not fit.
-        TypeError: If features are not floating point, or masks hold neither integers nor bools.
+        ValueError: If a shape or a device does not fit, or masks on a CPU hold other labels than 0, 1 and void.
+        TypeError: If features are not floating point, masks hold neither integers nor bools, or another argument is of
+            a wrong type.
 
     Example:
         >>> import torch
@@ -119,22 +123,23 @@ def self_contrastive_pairs(
     check_tensor("cluster_features", cluster_features, "B C H W")
     check_floating("cluster_features", cluster_features)
     check_sizes("cluster_features", cluster_features, "B", features, "features")
-    check_tensor("query_masks", query_masks, "B H W")
-    check_labels("query_masks", query_masks)
+    ignore_index = check_void("ignore_index", ignore_index)
+    query_masks = check_label_masks("query_masks", query_masks, void=ignore_index)  # B H W
     check_sizes("query_masks", query_masks, "B", features, "features")
-    size = (features.shape[2], features.shape[3])
+    check_partition(partition)
+    size = (features.shape[2], features.shape[3])  # h w
 
-    labels = sample_nearest(partition(cluster_features.detach(), generator=generator), size)
-    masks = sample_nearest(query_masks, size)
-    regions = background_regions(labels, masks, partition.num_regions, ignore_index=ignore_index)
-    prototypes = masked_average_pool(features, regions)
-    valid = regions.flatten(2).any(dim=2)
+    labels = sample_nearest(cut(partition, cluster_features.detach(), generator), size)  # B h w
+    masks = sample_nearest(query_masks, size)  # B h w
+    regions = background_regions(labels, masks, partition.num_regions, ignore_index=ignore_index)  # B K h w
+    prototypes = masked_average_pool(features, regions)  # B K C
+    valid = regions.flatten(2).any(dim=2)  # B K
 
     drawn = _draw(valid, generator)[:, None, None]
     region_is_valid = valid.gather(1, labels.flatten(1)).view_as(labels)
     paired = torch.where((masks != 1) & region_is_valid, labels, drawn)
     has_background = valid.any(dim=1)[:, None, None]
-    target = background_target(query_masks, ignore_index=ignore_index)
+    target = _complement(query_masks, ignore_index)
     return SelfContrastivePairs(
         prototypes=prototypes,
         valid=valid,
@@ -156,10 +161,11 @@ class SelfContrastiveLoss(nn.Module):
         num_prototypes: n, the number of regions that k-means makes of a query.
         num_iters: Rounds of k-means.
         partition: Cuts a query into regions in another way; ``num_prototypes`` and ``num_iters`` then do not count.
-        ignore_index: The label of void.
+        ignore_index: The label of void, neither 0 nor 1.
 
     Raises:
-        ValueError: If ``num_prototypes`` is below 1 or ``num_iters`` negative.
+        ValueError: If a number is out of range.
+        TypeError: If one is no integer, or ``partition`` is no `Partition`.
 
     Example:
         >>> import torch
@@ -182,10 +188,11 @@ class SelfContrastiveLoss(nn.Module):
     ) -> None:
         super().__init__()
         if partition is None:
-            check_at_least("num_prototypes", num_prototypes, 1)
+            check_at_least("num_prototypes", num_prototypes, 1, MAX_CLUSTERS)
             partition = CosineKMeans(num_prototypes, num_iters=num_iters)
+        check_partition(partition)
         self.partition = partition
-        self.ignore_index = ignore_index
+        self.ignore_index = check_void("ignore_index", ignore_index)
 
     def pairs(
         self,
@@ -215,10 +222,11 @@ class SelfContrastiveLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Compare the query with its own background and say how wrong the answer is.
+        """Compare the query with prototypes of its own background, and give the cross entropy of the answer.
 
         Args:
             features: ``(B, C, h, w)`` query features in the space of the model's prototypes; gradients flow through.
+                NaN and infinity under void are taken as 0.
             cluster_features: ``(B, C', h', w')`` features to find regions in, best high-level ones; no gradient.
             query_masks: ``(B, H, W)`` label masks of the query.
             compare: The model's comparison head: ``compare(features, prototype_map)`` with two ``(B, C, h, w)`` maps
@@ -227,29 +235,37 @@ class SelfContrastiveLoss(nn.Module):
 
         Returns:
             The cross entropy with ``1 - M``, a scalar; 0 if no image has background. See `self_contrastive_pairs`.
+
+        Raises:
+            ValueError: If a shape or a device does not fit, or masks on a CPU hold other labels than 0, 1 and void.
+            TypeError: If features are not floating point, masks hold neither integers nor bools, or another argument,
+                or what ``compare`` returns, is of a wrong type.
         """
+        if not callable(compare):
+            raise TypeError(f"compare must be a function of features and a prototype map, got {type(compare).__name__}")
         pairs = self.pairs(features, cluster_features, query_masks, generator=generator)
-        logits = compare(features, pairs.prototype_map)
-        check_tensor("what compare returns", logits, "B 2 H W")
+        logits = compare(_without_void(features, query_masks, self.ignore_index), pairs.prototype_map)
+        _check_logits("what compare returns", logits)
         check_sizes("what compare returns", logits, "B", features, "features")
-        return segmentation_loss(logits, pairs.target, ignore_index=self.ignore_index)
+        return cross_entropy(logits, pairs.target, self.ignore_index)
 
 
 def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
     """Cross entropy over the labelled pixels of a batch, at the target's resolution.
 
-    Logits are brought to the target's size bilinearly with aligned corners; labels are never resized.
+    Logits are brought to the target's size bilinearly with aligned corners; labels are never resized. Logits of pixels
+    that don't count don't matter, NaN and infinity neither.
 
     Args:
         logits: ``(B, 2, h, w)``, floating point.
         target: ``(B, H, W)`` label masks: 0, 1 or ``ignore_index``.
-        ignore_index: The label of pixels that do not count.
+        ignore_index: The label of pixels that do not count, neither 0 nor 1.
 
     Returns:
         The mean over all pixels that count, a scalar of at least float32; 0 where none does.
 
     Raises:
-        ValueError: If a shape does not fit.
+        ValueError: If a shape or a device does not fit, or a target on a CPU holds other labels than 0, 1 and void.
         TypeError: If ``logits`` is not floating point, or ``target`` holds neither integers nor bools.
 
     Example:
@@ -259,17 +275,30 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
         >>> segmentation_loss(torch.zeros(1, 2, 3, 3), torch.full((1, 9, 9), 255))
         tensor(0.)
     """
-    check_tensor("logits", logits, "B 2 H W")
-    check_floating("logits", logits)
-    if logits.shape[1] != 2:
-        raise ValueError(f"logits must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")
-    check_tensor("target", target, "B H W")
-    check_labels("target", target)
+    ignore_index = check_void("ignore_index", ignore_index)
+    _check_logits("logits", logits)
+    target = check_label_masks("target", target, void=ignore_index)
     check_sizes("target", target, "B", logits, "logits")
-    with without_autocast(logits):
-        resized = resize_bilinear(at_least_float32(logits), (target.shape[1], target.shape[2]))
-        total = F.cross_entropy(resized, target.long(), ignore_index=ignore_index, reduction="sum")
-        return total / (target != ignore_index).sum().clamp_min(1)
+    return cross_entropy(logits, target, ignore_index)
+
+
+def _complement(masks: Tensor, ignore_index: int) -> Tensor:
+    return torch.where(masks == ignore_index, ignore_index, (masks != 1).long())
+
+
+def _without_void(features: Tensor, query_masks: Tensor, ignore_index: int) -> Tensor:
+    """Put 0 where void features are not finite: through a comparison even their gradient of 0 would become NaN."""
+    if all_finite(features):
+        return features
+    masks = sample_nearest(query_masks.long(), (features.shape[2], features.shape[3]))  # B h w
+    return features.masked_fill((masks == ignore_index)[:, None] & ~features.isfinite(), 0)
+
+
+def _check_logits(name: str, logits: Tensor) -> None:
+    check_tensor(name, logits, "B 2 H W")
+    check_floating(name, logits)
+    if logits.shape[1] != 2:
+        raise ValueError(f"{name} must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")
 
 
 def _draw(valid: Tensor, generator: torch.Generator | None) -> Tensor:

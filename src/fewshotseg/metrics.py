@@ -4,20 +4,35 @@ import math
 import statistics
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fewshotseg._checks import check_sizes, check_tensor
+from fewshotseg._checks import check_classes, check_labels, check_sizes, check_tensor, check_void, shown
 from fewshotseg._student import student_t
+from fewshotseg.ops._precision import is_eager_cpu
+from fewshotseg.ops._values import check_label_masks, look_at_indices
 
 # An episode's own IoU is added up in units of 2**-32: whole numbers give one sum in any order and on any number of
 # processes.
 _ONE = 2**32
-_COLUMNS = 7
+
+
+Number = TypeVar("Number", int, Tensor)
+
+
+class _Counts(NamedTuple, Generic[Number]):
+    """What is counted of a class, one column each: pixels first, then episodes, then the sum of their own IoU."""
+
+    intersection: Number
+    union: Number
+    background_intersection: Number
+    background_union: Number
+    episodes: Number
+    episodes_with_union: Number
+    own_iou: Number
 
 
 class IoUReport(NamedTuple):
@@ -73,12 +88,13 @@ class FewShotIoU:
     A class that was never drawn is NaN, is left out of the mean and warned about (PFENet's own code counts it as 0).
 
     Args:
-        class_ids: The classes that are scored.
-        ignore_index: The label of target pixels that do not count.
+        class_ids: The classes that are scored, 0 or more.
+        ignore_index: The label of target pixels that do not count, neither 0 nor 1.
         class_names: Class id to name, for the report.
 
     Raises:
-        ValueError: If there are no classes, or a class or a name stands there twice.
+        ValueError: If there are no classes, a class or a name stands there twice, or a number is out of range.
+        TypeError: If an argument is of a wrong type, such as a class that is no integer.
 
     Example:
         >>> import torch
@@ -96,14 +112,11 @@ class FewShotIoU:
     def __init__(
         self, class_ids: Iterable[int], *, ignore_index: int = 255, class_names: Mapping[int, str] | None = None
     ) -> None:
-        self.class_ids = tuple(int(class_id) for class_id in class_ids)
-        if not self.class_ids or len(set(self.class_ids)) < len(self.class_ids):
-            raise ValueError(f"class_ids must be different classes, at least one, got {self.class_ids}")
-        names = list((class_names or {}).values())
-        if len(set(names)) < len(names):
-            raise ValueError(f"class_names must be different, got {names}")
-        self.ignore_index = ignore_index
-        self.class_names = dict(class_names or {})
+        self.class_ids = check_classes("class_ids", class_ids, minimum=0)
+        if not self.class_ids:
+            raise ValueError("class_ids must be at least one class, got none")
+        self.ignore_index = check_void("ignore_index", ignore_index)
+        self.class_names = _checked_names(class_names)
         self.reset()
 
     def reset(self) -> None:
@@ -117,36 +130,41 @@ class FewShotIoU:
 
         Args:
             prediction: ``(B, 2, H, W)`` logits, floating point, channel 1 the foreground (a tie is background); or
-                ``(B, H, W)`` labels, int or bool, 1 the foreground.
-            target: ``(B, H, W)`` label masks, int or bool: 1 foreground, ``ignore_index`` not scored, the rest
-                background.
+                ``(B, H, W)`` labels, int or bool: 1 foreground, 0 background.
+            target: ``(B, H, W)`` label masks, int or bool: 1 foreground, 0 background, ``ignore_index`` not scored.
             class_ids: ``(B,)``, the class of each episode; one number for a whole batch of one class. A tensor on the
                 device of the predictions keeps `update` from waiting for the device.
 
         Raises:
-            ValueError: If a shape does not fit, or a class is not among the metric's (on an accelerator, `compute`
-                raises it).
-            TypeError: If a tensor has the wrong dtype.
+            ValueError: If a shape or a device does not fit, or a class is not among the metric's (on an accelerator,
+                `compute` raises it). On a CPU also if a scored pixel has a logit that is NaN, or masks hold other
+                labels.
+            TypeError: If an argument is of a wrong type or a tensor of a wrong dtype.
         """
         foreground = _foreground(prediction)
-        check_tensor("target", target, "B H W")
-        if target.is_floating_point():
-            raise TypeError(f"target must hold labels, int or bool, got {target.dtype}")
+        target = check_label_masks("target", target, void=self.ignore_index, warn=False)
         check_sizes("target", target, "B H W", foreground, "prediction")
+        rows = self._rows(class_ids, foreground.shape[0], foreground.device)
+        truth, scored = target == 1, target != self.ignore_index  # B H W
+        if prediction.ndim == 4 and is_eager_cpu(prediction) and (prediction.isnan().any(dim=1) & scored).any():
+            raise ValueError("prediction must not hold NaN where a pixel is scored, got NaN")
 
-        truth, scored = target == 1, target != self.ignore_index
-        both = (foreground & truth & scored).sum(dim=(1, 2))
+        both = (foreground & truth & scored).sum(dim=(1, 2))  # B
         either = ((foreground | truth) & scored).sum(dim=(1, 2))
         pixels = scored.sum(dim=(1, 2))
-        own_iou = (both * _ONE + either // 2) // either.clamp_min(1)
-        episodes = torch.ones_like(both)
-        columns = [both, either, pixels - either, pixels - both, episodes, (either > 0).long(), own_iou]
-
-        rows = self._rows(class_ids, foreground.shape[0], foreground.device)
+        columns = _Counts[Tensor](
+            intersection=both,
+            union=either,
+            background_intersection=pixels - either,
+            background_union=pixels - both,
+            episodes=torch.ones_like(both),
+            episodes_with_union=(either > 0).long(),
+            own_iou=(both * _ONE + either // 2) // either.clamp_min(1),
+        )
         counts = self._counts
         if counts is None:
-            counts = torch.zeros(len(self.class_ids) + 1, _COLUMNS, dtype=torch.int64, device=foreground.device)
-        self._counts = counts.to(foreground.device).index_add(0, rows, torch.stack(columns, dim=1))
+            counts = foreground.new_zeros(len(self.class_ids) + 1, len(columns), dtype=torch.int64)
+        self._counts = counts.to(foreground.device).index_add(0, rows, torch.stack(list(columns), dim=1))
         self._all_processes = None
 
     def sync(self) -> None:
@@ -166,7 +184,7 @@ class FewShotIoU:
         dist.all_gather_object(shares, (self.class_ids, self._tally()))
         if any(class_ids != self.class_ids for class_ids, _ in shares):
             raise ValueError(f"class_ids must be equal in all processes, got {[class_ids for class_ids, _ in shares]}")
-        self._all_processes = torch.tensor([counts for _, counts in shares]).sum(dim=0).tolist()
+        self._all_processes = torch.tensor([counts for _, counts in shares], device="cpu").sum(dim=0).tolist()
 
     def compute(self) -> IoUReport:
         """Divide what was counted so far; after `sync`, by all processes.
@@ -177,46 +195,50 @@ class FewShotIoU:
         Raises:
             ValueError: If episodes of unknown classes were counted.
         """
-        *known, unknown = self._tally() if self._all_processes is None else self._all_processes
-        if any(unknown):
-            raise ValueError(f"class_ids must be among {self.class_ids}, got {unknown[4]} episodes of other classes")
-        both, either, neither, background, episodes, defined, own_iou = (
-            sum(column) for column in zip(*known, strict=True)
-        )
-        per_class = {class_id: _share(row[0], row[1]) for class_id, row in zip(self.class_ids, known, strict=True)}
+        rows = self._tally() if self._all_processes is None else self._all_processes
+        *known, unknown = (_Counts[int](*row) for row in rows)
+        if unknown.episodes:
+            raise ValueError(
+                f"class_ids must be among {shown(self.class_ids)}, got {unknown.episodes} episodes of other classes"
+            )
+        total = _Counts[int](*(sum(column) for column in zip(*known, strict=True)))
+        counts = dict(zip(self.class_ids, known, strict=True))
+        per_class = {class_id: _share(count.intersection, count.union) for class_id, count in counts.items()}
         missing = [str(self.class_names.get(key, key)) for key, iou in per_class.items() if math.isnan(iou)]
-        missing += [] if background else ["background"]
+        missing += [] if total.background_union else ["background"]
         if missing:
             warnings.warn(
                 f"nothing to score for {', '.join(missing)}: NaN, and left out of the mean over classes", stacklevel=2
             )
         drawn = [iou for iou in per_class.values() if not math.isnan(iou)]
+        foreground = _share(total.intersection, total.union)
+        background = _share(total.background_intersection, total.background_union)
         return IoUReport(
             miou=_share(math.fsum(drawn), len(drawn)),
-            fb_iou=(_share(both, either) + _share(neither, background)) / 2,
+            fb_iou=(foreground + background) / 2,
             per_class=per_class,
-            episodes=episodes,
-            episode_miou=_share(own_iou, defined * _ONE),
-            episodes_per_class={class_id: row[4] for class_id, row in zip(self.class_ids, known, strict=True)},
+            episodes=total.episodes,
+            episode_miou=_share(total.own_iou, total.episodes_with_union * _ONE),
+            episodes_per_class={class_id: count.episodes for class_id, count in counts.items()},
             class_names=self.class_names,
         )
 
     def _rows(self, class_ids: int | Sequence[int] | Tensor, batch: int, device: torch.device) -> Tensor:
         """The row of the counts that belongs to each episode, the last one for unknown classes."""
-        ids = torch.as_tensor(class_ids)
+        ids = _as_ids(class_ids)
         if tuple(ids.shape) not in {(), (batch,)}:
             raise ValueError(f"class_ids must be one class, or {batch} for the batch, got shape {tuple(ids.shape)}")
-        if ids.device.type == "cpu" and not np.isin(class_ids, self.class_ids).all():
-            raise ValueError(f"class_ids must be among {self.class_ids}, got {class_ids}")
-        known = torch.tensor(self.class_ids).to(ids.device, non_blocking=True)
+        known = torch.tensor(self.class_ids, device="cpu").to(ids.device, non_blocking=True)
         same = ids.reshape(-1, 1) == known
+        if is_eager_cpu(ids) and not same.any(dim=1).all():
+            raise ValueError(f"class_ids must be among {shown(self.class_ids)}, got {shown(ids.tolist())}")
         rows = torch.where(same.any(dim=1), same.int().argmax(dim=1), len(self.class_ids))
         return rows.to(device, non_blocking=True).expand(batch)
 
     def _tally(self) -> list[list[int]]:
         """One row a class, and one for episodes of unknown classes: ids on an accelerator are not looked at."""
         if self._counts is None:
-            return [[0] * _COLUMNS for _ in range(len(self.class_ids) + 1)]
+            return [[0] * len(_Counts._fields) for _ in range(len(self.class_ids) + 1)]
         return self._counts.tolist()
 
 
@@ -252,8 +274,8 @@ def mean_and_interval(values: Iterable[float], level: float = 0.95) -> tuple[flo
 def _foreground(prediction: Tensor) -> Tensor:
     check_tensor("prediction", prediction, "B 2 H W", "B H W")
     if prediction.ndim == 3:
-        if prediction.is_floating_point():
-            raise TypeError(f"prediction of shape (B, H, W) must hold labels, int or bool, got {prediction.dtype}")
+        check_labels("prediction of shape (B, H, W)", prediction)
+        look_at_indices("labels in prediction", prediction.long(), 2)
         return prediction == 1
     if prediction.shape[1] != 2 or not prediction.is_floating_point():
         raise ValueError(
@@ -261,6 +283,27 @@ def _foreground(prediction: Tensor) -> Tensor:
             f"got {prediction.dtype} of shape {tuple(prediction.shape)}"
         )
     return prediction[:, 1] > prediction[:, 0]
+
+
+def _as_ids(class_ids: int | Sequence[int] | Tensor) -> Tensor:
+    """Class ids as a tensor of integers, where they are if they are a tensor and on the CPU otherwise."""
+    try:
+        ids = class_ids if isinstance(class_ids, Tensor) else torch.as_tensor(class_ids, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # torch's words for what is no number
+        raise TypeError(f"class_ids must be integers, got {shown(class_ids)}") from None
+    if ids.is_floating_point() or ids.is_complex() or (ids.dtype == torch.bool):
+        raise TypeError(f"class_ids must be integers, got {ids.dtype}")
+    return ids
+
+
+def _checked_names(class_names: Mapping[int, str] | None) -> dict[int, str]:
+    if class_names is None:
+        return {}
+    if not isinstance(class_names, Mapping) or not all(isinstance(name, str) for name in class_names.values()):
+        raise TypeError(f"class_names must map class ids to names, got {shown(class_names)}")
+    if len(set(class_names.values())) < len(class_names):
+        raise ValueError(f"class_names must be different, got {shown(list(class_names.values()))}")
+    return dict(class_names)
 
 
 def _share(part: float, whole: float) -> float:

@@ -2,17 +2,17 @@
 
 import json
 
+import evaluate
 import pytest
 import torch
 
-import evaluate
 import fewshotseg as fs
-from fewshotseg.training import loop as train
 from _processes import run_together
 from _training import MODEL, TINY, run_share, training
-from fewshotseg.training.benchmark import SYNTHETIC
 from fewshotseg.data import PROTOCOLS, EpisodeDataset, SyntheticSource, episodes_hash, pascal5i, pfenet_eval
 from fewshotseg.results import EvaluationResult
+from fewshotseg.training import loop as train
+from fewshotseg.training.benchmark import SYNTHETIC
 
 SHORT = ["--device", "cpu", "--episodes", "25", "--seeds", "0", "1", "--shots", "1"]
 NOVEL = pascal5i(0).novel

@@ -3,11 +3,11 @@
 import json
 import re
 
+import export_onnx
 import pytest
 import torch
 from torch.testing import assert_close
 
-import export_onnx
 import fewshotseg as fs
 from _lite import install
 from _models import tiny

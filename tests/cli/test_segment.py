@@ -4,15 +4,15 @@ import re
 
 import numpy as np
 import pytest
+import segment
 import torch
 from PIL import Image
 
 import fewshotseg as fs
-import segment
-from fewshotseg.training import loop as train
 from _lite import install
 from _training import training
 from fewshotseg.models import pretrained, save_pretrained
+from fewshotseg.training import loop as train
 
 
 @pytest.fixture(scope="module")

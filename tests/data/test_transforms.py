@@ -419,7 +419,7 @@ def test_an_impossible_crop_is_still_a_crop():
         (lambda: ForegroundCrop(4, color=(0,), keep=1.5), "keep must be from 0 to 1, got 1.5"),
         (lambda: ForegroundCrop(4, color=(0,), max_redraws=-1), "max_redraws must be at least 0, got -1"),
         (lambda: RandomScale((1.1, 0.9)), r"the smaller first, got \(1.1, 0.9\)"),
-        (lambda: RandomScale((0.0, 0.9)), "two positive factors"),
+        (lambda: RandomScale((0.0, 0.9)), "every number of scale must be from 0.01 to 10, got 0.0"),
         (lambda: FitSquare(4, color=(0,), multiple=8), "size must be at least 8, got 4"),
         (lambda: FitSquare(4, color=(0,), multiple=0), "multiple must be at least 1, got 0"),
         (lambda: hsnet_eval(0), "size must be at least 1, got 0"),

@@ -10,23 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 
+import ablations
+import evaluate
 import numpy as np
 import pytest
 import torch
+from ablation_tables import ABLATIONS, differences, estimate, markdown, over_folds, report
 from scipy import stats
 
-import ablations
-import evaluate
 import overlays
-from fewshotseg.training import loop as train
 from _folders import make_folder
-from ablation_tables import ABLATIONS, differences, estimate, markdown, over_folds, report
-from fewshotseg.training.benchmark import BENCHMARKS, DataSettings
 from fewshotseg import SCNetConfig, build_scnet
 from fewshotseg.data import EpisodeDataset, SyntheticSource, pascal5i
-from fewshotseg.results import EvaluationResult
-from fewshotseg.training.recipe import RECIPES
 from fewshotseg.models.backbones.tiny import TinyBackbone
+from fewshotseg.results import EvaluationResult
+from fewshotseg.training import loop as train
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings
+from fewshotseg.training.recipe import RECIPES
 
 TINY = [
     *("synthetic", "--folds", "1", "--images", "300", "--size", "33", "--device", "cpu", "--pretrain", "8"),

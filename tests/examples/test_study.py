@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from prototypes import NearestPrototype
 from scipy import stats
 
 import fewshotseg as fs
 import study
-from fewshotseg.training import loop as train
 from _folders import make_folder
-from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
 from fewshotseg.data import EpisodeDataset, SyntheticSource, hsnet_eval
-from fewshotseg.ops import resize_bilinear
-from prototypes import NearestPrototype
 from fewshotseg.models.backbones.tiny import TinyBackbone
+from fewshotseg.ops import resize_bilinear
+from fewshotseg.training import loop as train
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
 
 DOCS = Path(__file__).parents[2] / "docs"
 TINY = [

@@ -271,7 +271,7 @@ def test_empty_support_gives_zero_prototype():
     ("change", "message"),
     [
         ({0: lambda x: x[0]}, r"support images must have shape \(B, S, 3, H, W\), got"),
-        ({0: lambda x: x[:, :0], 1: lambda x: x[:, :0]}, "at least one shot"),
+        ({0: lambda x: x[:, :0], 1: lambda x: x[:, :0]}, "support images must have shape .* and hold something, got"),
         ({0: lambda x: x[:, :, :2]}, "support images must have 3 channels"),
         ({0: lambda x: x[..., :16], 1: lambda x: x[..., :16]}, "sides of at least 32 pixels"),
         ({1: lambda x: x[..., :-1]}, "support masks must have the W of support images"),
@@ -296,7 +296,7 @@ def test_no_shots_are_refused():
 
 def test_integer_images_are_refused():
     support, support_masks, query, _ = batch()
-    with pytest.raises(TypeError, match=r"query_images must be a floating-point tensor, got torch.uint8"):
+    with pytest.raises(TypeError, match=r"query_images must be a floating-point tensor of 16 bits or more, got torch.uint8"):
         tiny()(support, support_masks, query.byte())
 
 

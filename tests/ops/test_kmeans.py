@@ -23,11 +23,11 @@ def assert_equals_reference(points, init, valid=None, num_iters=10, **tolerance)
     return result
 
 
-@pytest.fixture(params=["at hand", "accelerator"])
+@pytest.fixture(params=["eager CPU", "accelerator"])
 def way(request, monkeypatch):
-    """Values at hand, as on a CPU, and Eq. 4 as it is written, as on an accelerator: both must hold to the letter."""
+    """The rounds of a CPU, which look at values, and those of an accelerator: both must hold to the letter."""
     if request.param == "accelerator":
-        monkeypatch.setattr("fewshotseg.ops.kmeans.is_at_hand", lambda tensor: False)
+        monkeypatch.setattr("fewshotseg.ops.kmeans.is_eager_cpu", lambda tensor: False)
 
 
 both_ways = pytest.mark.usefixtures("way")
@@ -280,7 +280,7 @@ def test_both_ways_are_equal(seed, num_clusters, num_points, channels, num_iters
         points = points.mT.contiguous().mT
     result = cosine_kmeans(points, init, valid=valid, num_iters=num_iters)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fewshotseg.ops.kmeans.is_at_hand", lambda tensor: False)
+        patch.setattr("fewshotseg.ops.kmeans.is_eager_cpu", lambda tensor: False)
         written = cosine_kmeans(points, init, valid=valid, num_iters=num_iters)
     assert_close(result.labels, written.labels)
     assert_close(result.counts, written.counts)

@@ -6,6 +6,8 @@ import pytest
 
 from _folders import make_folder, make_voc
 from _tiny_source import TinySource
+from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
+from fewshotseg.models.backbones.tiny import TinyBackbone
 from fewshotseg.training.benchmark import (
     BENCHMARKS,
     Benchmark,
@@ -17,8 +19,6 @@ from fewshotseg.training.benchmark import (
     open_benchmark,
     quarter,
 )
-from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
-from fewshotseg.models.backbones.tiny import TinyBackbone
 
 
 def settings(benchmark, *options):

@@ -10,17 +10,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import evaluate
 import pytest
 import torch
 from torch.testing import assert_close
 
-import evaluate
 import fewshotseg as fs
-from fewshotseg.training import loop as train
 from _folders import make_folder
 from _processes import run_together, start
 from _training import HALF, MODEL, run_share, training, wait
 from _training import train as train_in_process
+from fewshotseg.training import loop as train
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings
 from fewshotseg.training.recipe import COCO, PASCAL, RECIPES, Recipe, change_model
 

@@ -1,26 +1,30 @@
 """Moves of an image and its episode mask together that torchvision does not have."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least
+from fewshotseg._checks import check_at_least, check_flag, check_number, check_numbers
+from fewshotseg.data._pairs import check_color, check_pair, fill_for
 from fewshotseg.data.sources.source import VOID
-from fewshotseg.ops.square import fitted_size
+from fewshotseg.ops.square import MAX_SQUARE, check_square, fitted_size
 
 
 class RandomScale(nn.Module):
     """Resize by a factor drawn uniformly: the image bilinearly without antialiasing, the mask to the nearest.
 
     Args:
-        scale: Smallest and largest factor.
+        scale: Smallest and largest factor, from 0.01 to 10.
 
     Raises:
-        ValueError: If the factors are not positive or not in order.
+        ValueError: If the factors are out of range or not in order.
+        TypeError: If they are not two numbers.
 
     Example:
         >>> import torch
@@ -32,16 +36,17 @@ class RandomScale(nn.Module):
 
     def __init__(self, scale: tuple[float, float]) -> None:
         super().__init__()
-        low, high = scale
-        if not 0 < low <= high:
-            raise ValueError(f"scale must be two positive factors, the smaller first, got {scale}")
+        low, high = check_numbers("scale", scale, 2, 0.01, 10)
+        if low > high:
+            raise ValueError(f"scale must be two factors, the smaller first, got {(low, high)}")
         self.scale = (low, high)
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
         """Resize both by the same factor."""
+        check_pair(image, mask)
         low, high = self.scale
-        factor = low + (high - low) * float(torch.rand(()))
+        factor = low + (high - low) * float(torch.rand((), dtype=torch.float32, device="cpu"))
         size = [max(round(side * factor), 1) for side in mask.shape]
         return F.resize(image, size, antialias=False), F.resize(mask, size)
 
@@ -57,13 +62,14 @@ class ForegroundCrop(nn.Module):
     void in the mask. A mask without foreground takes the first crop.
 
     Args:
-        size: Side of the crop, in pixels.
-        color: Of the padding, one number for each channel, in the units of the image.
+        size: Side of the crop, in pixels, up to 16384.
+        color: Of the padding, one number for each channel or for all, in the units of the image.
         keep: The share of the image's foreground pixels (label 1) that a crop must hold.
-        max_redraws: How often to draw again at most; the last crop is taken as it is.
+        max_redraws: How often to draw again at most, up to 10000; the last crop is taken as it is.
 
     Raises:
-        ValueError: If ``size`` is below 1, ``keep`` not from 0 to 1 or ``max_redraws`` negative.
+        ValueError: If a number is out of its range.
+        TypeError: If an argument is not a number, or not numbers, as it should be.
 
     Example:
         >>> import torch
@@ -76,21 +82,18 @@ class ForegroundCrop(nn.Module):
 
     def __init__(self, size: int, *, color: Sequence[float], keep: float = 0.85, max_redraws: int = 31) -> None:
         super().__init__()
-        check_at_least("size", size, 1)
-        check_at_least("max_redraws", max_redraws, 0)
-        if not 0 <= keep <= 1:
-            raise ValueError(f"keep must be from 0 to 1, got {keep}")
-        self.size = size
-        self.color = tuple(color)
-        self.keep = keep
-        self.max_redraws = max_redraws
+        self.size = check_at_least("size", size, 1, MAX_SQUARE)
+        self.color = check_color(color)
+        self.keep = check_number("keep", keep, 0, 1)
+        self.max_redraws = check_at_least("max_redraws", max_redraws, 0, 10_000)
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
         """Pad and crop both alike."""
+        check_pair(image, mask)
         below, right = (max(self.size - side, 0) for side in mask.shape)
         padding = [right // 2, below // 2, right - right // 2, below - below // 2]
-        image = F.pad(image, padding, fill=list(self.color))
+        image = F.pad(image, padding, fill=fill_for(image, self.color))
         mask = F.pad(mask, padding, fill=VOID)
         top, left = self._place(mask == 1)
         return (
@@ -102,7 +105,7 @@ class ForegroundCrop(nn.Module):
         enough = self.keep * int(foreground.sum())
         rows, columns = (side - self.size + 1 for side in foreground.shape)
         for _ in range(1 + self.max_redraws):
-            top, left = int(torch.randint(rows, ())), int(torch.randint(columns, ()))
+            top, left = (int(torch.randint(count, (), device="cpu")) for count in (rows, columns))
             if int(foreground[top : top + self.size, left : left + self.size].sum()) >= enough:
                 break
         return top, left
@@ -116,13 +119,14 @@ class FitSquare(nn.Module):
     """Resize into the top-left corner of a square: the image bilinearly, the mask to the nearest, void beside it.
 
     Args:
-        size: Side of the square, in pixels.
-        color: Of the padding, one number for each channel, in the units of the image.
+        size: Side of the square, in pixels, up to 16384.
+        color: Of the padding, one number for each channel or for all, in the units of the image.
         multiple: See `fitted_size`.
         antialias: Whether the image is smoothed before it shrinks; OpenCV, and so PFENet, does not.
 
     Raises:
-        ValueError: If ``multiple`` is below 1 or ``size`` below ``multiple``.
+        ValueError: If ``multiple`` is below 1, ``size`` below ``multiple``, or a number out of its range.
+        TypeError: If an argument is not a number, or not numbers, as it should be.
 
     Example:
         >>> import torch
@@ -137,19 +141,17 @@ class FitSquare(nn.Module):
 
     def __init__(self, size: int, *, color: Sequence[float], multiple: int = 1, antialias: bool = True) -> None:
         super().__init__()
-        check_at_least("multiple", multiple, 1)
-        check_at_least("size", size, multiple)
-        self.size = size
-        self.color = tuple(color)
-        self.multiple = multiple
-        self.antialias = antialias
+        self.size, self.multiple = check_square(size, multiple)
+        self.color = check_color(color)
+        self.antialias = check_flag("antialias", antialias)
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Resize and pad both alike; an image without a mask comes back alone."""
+        check_pair(image, mask)
         height, width = fitted_size((image.shape[-2], image.shape[-1]), self.size, multiple=self.multiple)
         padding = [0, 0, self.size - width, self.size - height]
-        fitted: Tensor = F.pad(self._resized(image, height, width), padding, fill=[*self.color])
+        fitted: Tensor = F.pad(self._resized(image, height, width), padding, fill=fill_for(image, self.color))
         if mask is None:
             return fitted
         return fitted, F.pad(F.resize(mask, [height, width]), padding, fill=VOID)
@@ -164,3 +166,33 @@ class FitSquare(nn.Module):
     @override
     def extra_repr(self) -> str:
         return f"{self.size}, color={self.color}, multiple={self.multiple}, antialias={self.antialias}"
+
+
+class Blur(v2.GaussianBlur):  # type: ignore[misc]  # torchvision has no types
+    """Torchvision's blur, which leaves images alone that are too small to be mirrored at their edges.
+
+    Args:
+        kernel_size: Side of the Gaussian kernel, odd, up to 99 pixels.
+        sigma: Of the Gaussian kernel, from 0.01 to 100 pixels.
+
+    Raises:
+        ValueError: If a number is out of its range.
+        TypeError: If one is no number.
+
+    Example:
+        >>> import torch
+        >>> image = tv_tensors.Image(torch.rand(3, 2, 2))
+        >>> Blur(5, 1.1)(image) is image
+        True
+    """
+
+    def __init__(self, kernel_size: int, sigma: float) -> None:
+        kernel_size = check_at_least("blur_kernel", kernel_size, 1, 99)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"blur_kernel must be odd, got {kernel_size}")
+        super().__init__(kernel_size, sigma=check_number("blur_sigma", sigma, 0.01, 100))
+
+    @override
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Blur an image; a mask stays as it is."""
+        return inpt if min(inpt.shape[-2:]) <= self.kernel_size[0] // 2 else super().transform(inpt, params)

@@ -6,15 +6,51 @@ an image as ``tv_tensors.Image`` (uint8, ``(3, H, W)``) and a mask as ``tv_tenso
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from typing_extensions import override
 
-from fewshotseg._checks import check_at_least
+from fewshotseg._checks import check_at_least, check_number, check_numbers
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
-from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale
+from fewshotseg.data._pairs import check_pair
+from fewshotseg.data.geometry import Blur, FitSquare, ForegroundCrop, RandomScale
 from fewshotseg.data.sources.source import VOID
+from fewshotseg.ops.square import MAX_SQUARE
+
+
+class Preset(v2.Compose):  # type: ignore[misc]  # torchvision has no types
+    """Torchvision's composition, for an image and its mask together.
+
+    Random numbers come from torch's default CPU generator, also where another device is the default.
+    """
+
+    @override
+    def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask | None = None) -> Any:
+        """Transform both.
+
+        Args:
+            image: ``(3, H, W)``, uint8 or floating point.
+            mask: ``(H, W)`` label mask; presets for evaluation also take an image alone.
+
+        Returns:
+            Image and mask, or the image alone.
+
+        Raises:
+            ValueError: If a shape does not fit, or a side is empty.
+            TypeError: If one is not a tensor of torchvision's for images or masks, or of another dtype.
+        """
+        check_pair(image, mask)
+        if image.shape[0] != 3:
+            raise ValueError(f"image must have 3 channels, got shape {tuple(image.shape)}")
+        with torch.device("cpu"):
+            return super().forward(image) if mask is None else super().forward(image, mask)
+
+
+def _normalize(mean: Sequence[float], std: Sequence[float]) -> v2.Normalize:
+    return v2.Normalize(list(check_numbers("mean", mean, 3, 0, 1)), list(check_numbers("std", std, 3, 0.001, 1)))
 
 
 def pfenet_train(
@@ -31,31 +67,32 @@ def pfenet_train(
     max_redraws: int = 31,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-) -> v2.Compose:
+) -> Preset:
     """PFENet's augmentation: scale, rotation, blur, mirroring and a crop that keeps the object.
 
     Defaults are those for PASCAL-5i; for COCO-20i PFENet has ``size=641, scale=(0.8, 1.25)``. What rotation and padding
     uncover has the mean colour (0 after normalisation) and is void in the mask.
 
     Args:
-        size: Side of the square crop, in pixels.
-        scale: Range of a factor for both sides, drawn uniformly; None leaves the size alone.
-        degrees: Rotation by an angle drawn uniformly from ``-degrees`` to ``degrees``, about the centre.
+        size: Side of the square crop, in pixels, up to 16384.
+        scale: Range of a factor for both sides, from 0.01 to 10, drawn uniformly; None leaves the size alone.
+        degrees: Rotation by an angle drawn uniformly from ``-degrees`` to ``degrees``, about the centre; 0 to 180.
         rotate_p: Probability of the rotation.
-        blur_kernel: Side of the Gaussian kernel, odd, in pixels.
-        blur_sigma: Of the Gaussian kernel, in pixels.
+        blur_kernel: Side of the Gaussian kernel, odd, up to 99 pixels. Images half as small are not blurred.
+        blur_sigma: Of the Gaussian kernel, from 0.01 to 100 pixels.
         blur_p: Probability of the blur.
         flip_p: Probability of mirroring left to right.
         keep: See `ForegroundCrop`.
         max_redraws: See `ForegroundCrop`.
         mean: Of red, green and blue from 0 to 1; also the colour of the padding.
-        std: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0.001 to 1.
 
     Returns:
         The transform, to be given to an `EpisodeDataset`.
 
     Raises:
         ValueError: If a number is out of its range.
+        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
 
     Example:
         >>> import torch
@@ -65,18 +102,19 @@ def pfenet_train(
         >>> image.shape, image.dtype, mask.shape, mask.dtype
         (torch.Size([3, 65, 65]), torch.float32, torch.Size([65, 65]), torch.int64)
     """
-    fill = {tv_tensors.Image: list(mean), tv_tensors.Mask: VOID}
+    normalize = _normalize(mean, std)
+    fill = {tv_tensors.Image: list(normalize.mean), tv_tensors.Mask: VOID}
+    degrees = check_number("degrees", degrees, 0, 180)
     rotate = v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=fill)
-    blur = v2.GaussianBlur(blur_kernel, sigma=blur_sigma)
-    return v2.Compose(
+    return Preset(
         [
             v2.ToDtype(torch.float32, scale=True),
             *([] if scale is None else [RandomScale(scale)]),
-            v2.RandomApply([rotate], p=rotate_p),
-            v2.RandomApply([blur], p=blur_p),
-            v2.RandomHorizontalFlip(flip_p),
-            ForegroundCrop(size, keep=keep, max_redraws=max_redraws, color=mean),
-            v2.Normalize(list(mean), list(std)),
+            v2.RandomApply([rotate], p=check_number("rotate_p", rotate_p, 0, 1)),
+            v2.RandomApply([Blur(blur_kernel, blur_sigma)], p=check_number("blur_p", blur_p, 0, 1)),
+            v2.RandomHorizontalFlip(check_number("flip_p", flip_p, 0, 1)),
+            ForegroundCrop(size, keep=keep, max_redraws=max_redraws, color=normalize.mean),
+            normalize,
         ]
     )
 
@@ -91,7 +129,7 @@ def scnet_train(
     max_redraws: int = 31,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-) -> v2.Compose:
+) -> Preset:
     """The augmentation that SCNet's text names (Sec. 4.2): `pfenet_train` without scale and blur.
 
     Args:
@@ -102,13 +140,14 @@ def scnet_train(
         keep: See `ForegroundCrop`.
         max_redraws: See `ForegroundCrop`.
         mean: Of red, green and blue from 0 to 1.
-        std: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0.001 to 1.
 
     Returns:
         The transform.
 
     Raises:
         ValueError: If a number is out of its range.
+        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
 
     Example:
         >>> len(scnet_train().transforms), len(pfenet_train().transforms)
@@ -135,7 +174,7 @@ def pfenet_eval(
     color: Sequence[float] = (0.0, 0.0, 0.0),
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-) -> v2.Compose:
+) -> Preset:
     """PFENet's resize for evaluation: into the top-left corner of a black square, draws nothing.
 
     Sides are rounded down to multiples of 8, so that the longer one has 472 of 473 pixels (640 of 641). The square
@@ -146,13 +185,14 @@ def pfenet_eval(
         multiple: See `fitted_size`.
         color: Of the padding, red, green and blue from 0 to 1.
         mean: Of red, green and blue from 0 to 1.
-        std: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0.001 to 1.
 
     Returns:
         The transform; `restore_size` leads back.
 
     Raises:
         ValueError: If a number is out of its range.
+        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
 
     Example:
         >>> import torch
@@ -161,11 +201,11 @@ def pfenet_eval(
         >>> image.shape, [int((mask == label).sum()) for label in (1, 255)] == [32 * 64, 65 * 65 - 32 * 64]
         (torch.Size([3, 65, 65]), True)
     """
-    return v2.Compose(
+    return Preset(
         [
             v2.ToDtype(torch.float32, scale=True),
-            FitSquare(size, multiple=multiple, color=color, antialias=False),
-            v2.Normalize(list(mean), list(std)),
+            FitSquare(size, multiple=multiple, color=check_numbers("color", color, 3, 0, 1), antialias=False),
+            _normalize(mean, std),
         ]
     )
 
@@ -175,19 +215,20 @@ def padded_eval(
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-) -> v2.Compose:
+) -> Preset:
     """A plain resize for evaluation: the longer side becomes ``size``, the rest of the square has the mean colour.
 
     Args:
         size: Side of the square, in pixels.
         mean: Of red, green and blue from 0 to 1; also the colour of the padding, which is then 0.
-        std: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0.001 to 1.
 
     Returns:
         The transform; it draws nothing. `restore_size` leads back.
 
     Raises:
         ValueError: If a number is out of its range.
+        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
 
     Example:
         >>> import torch
@@ -196,13 +237,8 @@ def padded_eval(
         >>> int((mask == 1).sum()) == 32 * 65, image[:, 40, 40].tolist()
         (True, [0.0, 0.0, 0.0])
     """
-    return v2.Compose(
-        [
-            v2.ToDtype(torch.float32, scale=True),
-            FitSquare(size, color=mean),
-            v2.Normalize(list(mean), list(std)),
-        ]
-    )
+    normalize = _normalize(mean, std)
+    return Preset([v2.ToDtype(torch.float32, scale=True), FitSquare(size, color=normalize.mean), normalize])
 
 
 def hsnet_eval(
@@ -210,19 +246,20 @@ def hsnet_eval(
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-) -> v2.Compose:
+) -> Preset:
     """HSNet's resize, for training too: every image is stretched to a square, masks with it.
 
     Args:
         size: Side of the square, in pixels.
         mean: Of red, green and blue from 0 to 1.
-        std: Of red, green and blue from 0 to 1.
+        std: Of red, green and blue from 0.001 to 1.
 
     Returns:
         The transform; it draws nothing.
 
     Raises:
-        ValueError: If ``size`` is below 1.
+        ValueError: If a number is out of its range.
+        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
 
     Example:
         >>> import torch
@@ -230,11 +267,11 @@ def hsnet_eval(
         >>> hsnet_eval()(image, tv_tensors.Mask(torch.ones(50, 100, dtype=torch.long)))[1].shape
         torch.Size([400, 400])
     """
-    check_at_least("size", size, 1)
-    return v2.Compose(
+    size = check_at_least("size", size, 1, MAX_SQUARE)
+    return Preset(
         [
             v2.ToDtype(torch.float32, scale=True),
             v2.Resize((size, size), antialias=True),
-            v2.Normalize(list(mean), list(std)),
+            _normalize(mean, std),
         ]
     )

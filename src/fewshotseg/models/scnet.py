@@ -152,8 +152,6 @@ class SCNet(nn.Module):
         check_tensor("support masks", masks, "B S H W")
         check_sizes("support masks", masks, "B S H W", images, "support images", "B S 3 H W")
         check_images("support images", images)
-        if images.shape[1] == 0:
-            raise ValueError(f"support images must hold at least one shot, got shape {tuple(images.shape)}")
 
         frozen = self._frozen()
         # Around the masks is not enough where the background is pooled as well.

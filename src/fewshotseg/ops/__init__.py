@@ -5,7 +5,7 @@ at hand, ``N = H * W`` points. Label masks hold 1 foreground, 0 background, 255 
 """
 
 from fewshotseg.ops.kmeans import KMeansResult, cosine_kmeans, sample_centroids
-from fewshotseg.ops.partition import CosineKMeans, GridPartition
+from fewshotseg.ops.partition import CosineKMeans, GridPartition, Partition
 from fewshotseg.ops.pooling import masked_average_pool
 from fewshotseg.ops.prior import prior_mask
 from fewshotseg.ops.prototypes import assign_prototypes, background_regions, expand_prototypes
@@ -16,6 +16,7 @@ __all__ = [
     "CosineKMeans",
     "GridPartition",
     "KMeansResult",
+    "Partition",
     "assign_prototypes",
     "background_regions",
     "cosine_kmeans",

@@ -20,7 +20,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
-    """1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector.
+    """1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector, NaN for one that isn't finite.
 
     Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
     """
@@ -28,9 +28,15 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
     safe = torch.where(largest > 0, largest, 1)
     # Squares and a sum: several times faster than a norm where vectors do not lie in one piece of memory.
     length = (vectors / safe).square_().sum(dim, keepdim=True).sqrt()
-    return torch.where(largest > 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny), 0)
+    return torch.where(largest == 0, 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny))
 
 
-def is_at_hand(tensor: Tensor) -> bool:
-    """Whether looking at the values costs nothing: on a CPU, and neither traced nor fake."""
-    return tensor.device.type == "cpu" and type(tensor) is Tensor and not torch.compiler.is_compiling()
+def is_eager_cpu(tensor: Tensor) -> bool:
+    """Whether values may be looked at for free: a real tensor on a CPU, neither fake, traced nor transformed."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and tensor.device.type == "cpu"
+        and type(tensor) is Tensor
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # vmap: the values of many at once
+    )

@@ -3,9 +3,16 @@
 import torch
 from torch import Tensor
 
+from fewshotseg._checks import check_generator
+
 
 def uniform(shape: tuple[int, int], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers in [0, 1), drawn on the generator's own device: one seed gives the same ones for every device."""
+    """Uniform float32 numbers in [0, 1), drawn on the generator's own device: one seed gives the same for every device.
+
+    The host doesn't wait for the numbers to arrive on another device.
+    """
+    check_generator(generator)
     if generator is None:
-        return torch.rand(shape, device=device)
-    return torch.rand(shape, generator=generator, device=generator.device).to(device)
+        return torch.rand(shape, dtype=torch.float32, device=device)
+    drawn = torch.rand(shape, dtype=torch.float32, generator=generator, device=generator.device)
+    return drawn.to(device, non_blocking=True)

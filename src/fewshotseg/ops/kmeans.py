@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._kmeans_cpu import rounds_at_hand
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
+from fewshotseg.ops._kmeans_cpu import rounds_on_cpu
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 from fewshotseg.ops._random import uniform
+from fewshotseg.ops._values import all_finite
+
+MAX_CLUSTERS, MAX_ITERS = 2**16, 10_000
+"""More is a mistake, and would end in a lack of memory or a wait for ever."""
 
 
 class KMeansResult(NamedTuple):
@@ -16,7 +20,7 @@ class KMeansResult(NamedTuple):
 
     Attributes:
         centroids: ``(B, K, C)`` of unit length, float32 (float64 for float64 points).
-        labels: ``(B, N)`` int64, the cluster of every point, valid or not.
+        labels: ``(B, N)`` int64, the cluster of every point, valid or not; 0 for a point that isn't finite.
         counts: ``(B, K)`` int64, how many valid points each cluster holds.
     """
 
@@ -37,16 +41,18 @@ def sample_centroids(
 
     Args:
         points: ``(B, N, C)``.
-        num_clusters: K, how many points to draw from each image.
-        valid: ``(B, N)`` bool, which points may be drawn; all by default.
-        generator: Where the random numbers come from, on any device; torch's default generator otherwise.
+        num_clusters: K, how many points to draw from each image, from 1 to 65536.
+        valid: ``(B, N)`` bool, which points may be drawn; all by default. Points with NaN or infinity never are.
+        generator: Where the random numbers come from, on any device; torch's default generator otherwise, as
+            ``torch.compile`` takes no other.
 
     Returns:
         ``(B, K, C)`` in the dtype of ``points``. With fewer than K valid points they repeat in turn; without any,
-        all points count as valid. No gradient.
+        all points count as valid, and numbers that aren't finite as zeros. No gradient.
 
     Raises:
-        ValueError: If a shape does not fit, ``num_clusters`` is below 1 or there is no point at all.
+        ValueError: If a shape or a device does not fit, ``num_clusters`` is out of range or there is no point at all.
+        TypeError: If ``points`` is not floating point, ``valid`` not bool, or another argument of a wrong type.
 
     Example:
         >>> import torch
@@ -56,19 +62,14 @@ def sample_centroids(
         tensor([1., 2.])
     """
     _check_points(points, valid)
-    check_at_least("num_clusters", num_clusters, 1)
-    batch, num_points, channels = points.shape
-
-    order = uniform((batch, num_points), points.device, generator)
-    available = torch.full((batch,), num_points, device=points.device)
-    if valid is not None:
-        order = torch.where(valid, order, -1.0)
-        num_valid = valid.sum(dim=1)
-        available = torch.where(num_valid > 0, num_valid, num_points)
-    drawn = order.topk(min(num_clusters, num_points), dim=1).indices
-    turn = torch.arange(num_clusters, device=points.device) % available[:, None]
-    chosen = drawn.gather(1, turn)
-    return points.gather(1, chosen[..., None].expand(-1, -1, channels))
+    num_clusters = check_at_least("num_clusters", num_clusters, 1, MAX_CLUSTERS)
+    order = uniform((points.shape[0], points.shape[1]), points.device, generator)
+    drawn = _first_in_order(points, order, num_clusters, valid)
+    if all_finite(drawn):  # then points that aren't finite would not have been drawn either
+        return drawn
+    finite = points.isfinite().all(dim=2)
+    drawn = _first_in_order(points, order, num_clusters, finite if valid is None else finite & valid)
+    return torch.where(drawn.isfinite(), drawn, 0)
 
 
 @torch.no_grad()
@@ -83,16 +84,17 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
     Args:
         points: ``(B, N, C)``, floating point.
         init: ``(B, K, C)``, the first centroids, of any length.
-        valid: ``(B, N)`` bool, which points move centroids; all by default. Every point gets a label.
-        num_iters: Rounds, 10 in the paper.
+        valid: ``(B, N)`` bool, which points move centroids; all by default. Every point gets a label. Points with NaN
+            or infinity are never valid.
+        num_iters: Rounds, 10 in the paper, at most 10000.
 
     Returns:
-        Centroids, labels and counts, without gradient. Never NaN: more clusters than points, equal points and zero
-        vectors only leave clusters empty.
+        Centroids, labels and counts, without gradient. Never NaN for a finite ``init``: more clusters than points,
+        equal points and zero vectors only leave clusters empty.
 
     Raises:
-        ValueError: If a shape does not fit or ``num_iters`` is negative.
-        TypeError: If ``points`` or ``init`` is not floating point, or ``valid`` not bool.
+        ValueError: If a shape or a device does not fit, or ``num_iters`` is out of range.
+        TypeError: If ``points`` or ``init`` is not floating point, ``valid`` not bool or ``num_iters`` no integer.
 
     Example:
         >>> import torch
@@ -104,27 +106,42 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
     check_tensor("init", init, "B K C")
     check_floating("init", init)
     check_sizes("init", init, "B K C", points, "points", "B N C")
-    check_at_least("the number of clusters in init", init.shape[1], 1)
-    check_at_least("num_iters", num_iters, 0)
+    num_iters = check_at_least("num_iters", num_iters, 0, MAX_ITERS)
 
     with without_autocast(points):
         points = at_least_float32(points)
-        rounds = rounds_at_hand if is_at_hand(points) else _rounds
+        rounds = rounds_on_cpu if is_eager_cpu(points) else _rounds
         return KMeansResult(*rounds(points, _unit(init.to(points.dtype)), valid, num_iters))
 
 
 def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
     """Eq. 4 as it is written, all rounds in shapes known beforehand: an accelerator never waits for a value."""
     # A point's length does not change its nearest centroid, so the points themselves are never normalised.
-    weights = inverse_norm(points).mT
-    if valid is not None:
-        weights = weights * valid[:, None]
+    weights = inverse_norm(points)  # B N 1
+    finite = weights.isfinite()
+    points, weights = torch.where(finite, points, 0), torch.where(finite, weights, 0).mT  # 0 * NaN is NaN
+    valid = finite[..., 0] if valid is None else finite[..., 0] & valid  # B N
+    weights = weights * valid[:, None]  # B 1 N
     for _ in range(num_iters):
         members = _members(points, centroids)
         sums = (members * weights) @ points
         centroids = torch.where(_count(members, valid)[..., None] > 0, _unit(sums), centroids)
     members = _members(points, centroids)
     return centroids, members.int().argmax(dim=1), _count(members, valid)
+
+
+def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | None) -> Tensor:
+    """Take the ``count`` valid points with the largest numbers in ``order (B, N)``, in turn where they are too few."""
+    batch, num_points, channels = points.shape
+    available = torch.full((batch,), num_points, device=points.device)
+    if valid is not None:
+        order = torch.where(valid, order, -1.0)
+        num_valid = valid.sum(dim=1)
+        available = torch.where(num_valid > 0, num_valid, num_points)
+    drawn = order.topk(min(count, num_points), dim=1).indices
+    turn = torch.arange(count, device=points.device) % available[:, None]
+    chosen = drawn.gather(1, turn)
+    return points.gather(1, chosen[..., None].expand(-1, -1, channels))
 
 
 def _members(points: Tensor, centroids: Tensor) -> Tensor:
@@ -137,14 +154,13 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors * inverse_norm(vectors)
 
 
-def _count(members: Tensor, valid: Tensor | None) -> Tensor:
-    return (members if valid is None else members & valid[:, None]).sum(dim=2)
+def _count(members: Tensor, valid: Tensor) -> Tensor:
+    return (members & valid[:, None]).sum(dim=2)
 
 
 def _check_points(points: Tensor, valid: Tensor | None) -> None:
     check_tensor("points", points, "B N C")
     check_floating("points", points)
-    check_at_least("the number of points", points.shape[1], 1)
     if valid is not None:
         check_tensor("valid", valid, "B N")
         check_sizes("valid", valid, "B N", points, "points", "B N C")

@@ -1,12 +1,34 @@
 """Partitions: modules that cut a feature map into regions, for background prototypes to be pooled from."""
 
+from typing import Protocol
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops.kmeans import cosine_kmeans, sample_centroids
+from fewshotseg._checks import check_at_least, check_floating, check_labels, check_sizes, check_tensor
+from fewshotseg.ops._values import look_at_indices
+from fewshotseg.ops.kmeans import MAX_CLUSTERS, MAX_ITERS, cosine_kmeans, sample_centroids
+
+
+class Partition(Protocol):
+    """Cuts feature maps into ``num_regions`` regions, from 1 to 65536: `CosineKMeans` and `GridPartition` do.
+
+    Anything with this attribute that can be called so will do, such as a module of one's own.
+    """
+
+    num_regions: int
+
+    def __call__(
+        self,
+        cluster_features: Tensor,
+        *,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Turn ``(B, C, H, W)`` features into ``(B, H, W)`` int64 labels from 0 to ``num_regions - 1``."""
+        ...
 
 
 class CosineKMeans(nn.Module):
@@ -15,11 +37,12 @@ class CosineKMeans(nn.Module):
     Starts from ``num_regions`` different locations drawn at random. See `cosine_kmeans`.
 
     Args:
-        num_regions: n in the paper, whose best is 3 (Table 3).
-        num_iters: Rounds of k-means.
+        num_regions: n in the paper, whose best is 3 (Table 3); at most 65536.
+        num_iters: Rounds of k-means, at most 10000.
 
     Raises:
-        ValueError: If ``num_regions`` is below 1 or ``num_iters`` negative.
+        ValueError: If a number is out of range.
+        TypeError: If one is no integer.
 
     Example:
         >>> import torch
@@ -30,10 +53,8 @@ class CosineKMeans(nn.Module):
 
     def __init__(self, num_regions: int = 3, *, num_iters: int = 10) -> None:
         super().__init__()
-        check_at_least("num_regions", num_regions, 1)
-        check_at_least("num_iters", num_iters, 0)
-        self.num_regions = num_regions
-        self.num_iters = num_iters
+        self.num_regions = check_at_least("num_regions", num_regions, 1, MAX_CLUSTERS)
+        self.num_iters = check_at_least("num_iters", num_iters, 0, MAX_ITERS)
 
     @override
     def forward(
@@ -46,21 +67,26 @@ class CosineKMeans(nn.Module):
         """Label every location with its region.
 
         Args:
-            cluster_features: ``(B, C, H, W)``, floating point; no gradient flows back.
+            cluster_features: ``(B, C, H, W)``, floating point; no gradient flows back. A location with NaN or infinity
+                moves no centroid and gets label 0.
             valid: ``(B, H, W)`` bool, which locations move centroids; all by default.
             generator: Draws the first centroids; torch's default generator otherwise.
 
         Returns:
             ``(B, H, W)`` int64 from 0 to ``num_regions - 1``; some region may hold no location.
+
+        Raises:
+            ValueError: If a shape or a device does not fit.
+            TypeError: If ``cluster_features`` is not floating point, ``valid`` not bool or ``generator`` no generator.
         """
         check_tensor("cluster_features", cluster_features, "B C H W")
         check_floating("cluster_features", cluster_features)
         height = cluster_features.shape[2]
-        points = rearrange(cluster_features, "b c h w -> b (h w) c")
+        points = rearrange(cluster_features, "b c h w -> b (h w) c")  # B N C
         if valid is not None:
             check_tensor("valid", valid, "B H W")
             check_sizes("valid", valid, "B H W", cluster_features, "cluster_features", "B C H W")
-            valid = rearrange(valid, "b h w -> b (h w)")
+            valid = rearrange(valid, "b h w -> b (h w)")  # B N
         init = sample_centroids(points, self.num_regions, valid=valid, generator=generator)
         labels = cosine_kmeans(points, init, valid=valid, num_iters=self.num_iters).labels
         return rearrange(labels, "b (h w) -> b h w", h=height)
@@ -74,10 +100,11 @@ class GridPartition(nn.Module):
     """Regions of equal size on a regular grid: the spatial prototypes that the paper compares with (Table 6).
 
     Args:
-        bins: Rows and columns of the grid; there are ``bins ** 2`` regions.
+        bins: Rows and columns of the grid, from 1 to 256; there are ``bins ** 2`` regions.
 
     Raises:
-        ValueError: If ``bins`` is below 1.
+        ValueError: If ``bins`` is out of range.
+        TypeError: If it is no integer.
 
     Example:
         >>> import torch
@@ -90,9 +117,8 @@ class GridPartition(nn.Module):
 
     def __init__(self, bins: int) -> None:
         super().__init__()
-        check_at_least("bins", bins, 1)
-        self.bins = bins
-        self.num_regions = bins * bins
+        self.bins = check_at_least("bins", bins, 1, 256)
+        self.num_regions = self.bins**2
 
     @override
     def forward(
@@ -111,6 +137,9 @@ class GridPartition(nn.Module):
 
         Returns:
             ``(B, H, W)`` int64 from 0 to ``num_regions - 1``; a map with fewer rows than bins leaves cells empty.
+
+        Raises:
+            ValueError: If ``cluster_features`` is not four-dimensional.
         """
         check_tensor("cluster_features", cluster_features, "B C H W")
         batch, _, height, width = cluster_features.shape
@@ -121,3 +150,22 @@ class GridPartition(nn.Module):
     @override
     def extra_repr(self) -> str:
         return f"{self.bins}"
+
+
+def cut(partition: Partition, cluster_features: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Let ``partition`` label ``(B, C, H, W)`` features; raise unless it gives ``(B, H, W)`` labels in its range."""
+    labels = partition(cluster_features, generator=generator)
+    check_tensor("what partition returns", labels, "B H W")
+    check_labels("what partition returns", labels)
+    check_sizes("what partition returns", labels, "B", cluster_features, "cluster_features")
+    look_at_indices("what partition returns", labels, partition.num_regions)
+    return labels.long()
+
+
+def check_partition(partition: Partition) -> None:
+    """Raise unless ``partition`` has what a `Partition` has."""
+    if not callable(partition) or not hasattr(partition, "num_regions"):
+        raise TypeError(
+            f"partition must be a function with num_regions, such as CosineKMeans(3), got {type(partition).__name__}"
+        )
+    check_at_least("num_regions of partition", partition.num_regions, 1, MAX_CLUSTERS)

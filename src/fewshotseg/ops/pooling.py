@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_floating, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, without_autocast
+from fewshotseg._checks import check_floating, check_number, check_real, check_sizes, check_tensor
+from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, without_autocast
+from fewshotseg.ops._values import look_at_weights
 
 
 def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) -> Tensor:
@@ -20,11 +21,13 @@ def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) ->
 
     Returns:
         ``(B, C)`` or ``(B, K, C)`` in the dtype of ``features``. Sums are taken in at least float32. An empty mask
-        gives a zero vector. Differentiable in ``features`` and in floating-point ``masks``.
+        gives a zero vector. Features outside a mask don't matter to it, NaN and infinity neither; inside they make
+        its mean NaN. Differentiable in ``features`` and in floating-point ``masks``.
 
     Raises:
-        ValueError: If a shape does not fit, or ``eps`` is negative.
-        TypeError: If ``features`` is not floating point.
+        ValueError: If a shape or a device does not fit, ``eps`` is negative or not finite, or masks on a CPU hold
+            anything but 0 to 1.
+        TypeError: If ``features`` is not floating point, ``masks`` is complex or ``eps`` no number.
 
     Example:
         >>> import torch
@@ -37,15 +40,36 @@ def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) ->
     check_tensor("features", features, "B C H W")
     check_floating("features", features)
     check_tensor("masks", masks, "B H W", "B K H W")
+    check_real("masks", masks)
+    check_sizes("masks", masks, "B H W" if masks.ndim == 3 else "B K H W", features, "features", "B C H W")
+    eps = check_number("eps", eps, 0)
+    look_at_weights("masks", masks)
     if masks.ndim == 3:
-        return masked_average_pool(features, masks[:, None], eps=eps)[:, 0]
-    check_sizes("masks", masks, "B K H W", features, "features", "B C H W")
-    if not eps >= 0:
-        raise ValueError(f"eps must be 0 or more, got {eps}")
+        return _pool(features, masks[:, None], eps)[:, 0]
+    return _pool(features, masks, eps)
 
+
+def _pool(features: Tensor, masks: Tensor, eps: float) -> Tensor:
     with without_autocast(features):
-        values = at_least_float32(features)
-        weights = masks.to(values.dtype)
-        sums = torch.einsum("bchw,bkhw->bkc", values, weights)
-        areas = weights.sum(dim=(2, 3)) + eps
+        values = at_least_float32(features)  # B C H W
+        weights = masks.to(values.dtype)  # B K H W
+        sums = _weighted_sums(values, weights)  # B K C
+        areas = weights.sum(dim=(2, 3)) + eps  # B K
         return (sums / torch.where(areas > 0, areas, 1)[..., None]).to(features.dtype)
+
+
+def _weighted_sums(values: Tensor, weights: Tensor) -> Tensor:
+    """``(B, K, C)``: NaN where a value that isn't finite has weight, and only there."""
+    if is_eager_cpu(values):
+        sums = _products(values, weights)
+        if sums.isfinite().all():
+            return sums
+    # 0 * NaN is NaN: such values are left out of the sums, and put in again where they have weight.
+    finite = values.isfinite()
+    sums = _products(torch.where(finite, values, 0), weights)
+    spoiled = _products((~finite).to(values.dtype), (weights != 0).to(values.dtype)) > 0
+    return sums.masked_fill(spoiled, torch.nan)
+
+
+def _products(values: Tensor, weights: Tensor) -> Tensor:
+    return torch.einsum("bchw,bkhw->bkc", values, weights)

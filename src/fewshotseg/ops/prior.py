@@ -4,12 +4,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_at_hand, without_autocast
+from fewshotseg._checks import check_floating, check_sizes, check_tensor
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 from fewshotseg.ops.resizing import foreground_weights
 
-ROUNDING = 1e-6
-"""What resizing a mask may leave of a zero."""
+RESIZED_ZERO = 1e-6
+"""A weight up to this counts as 0: rounding while a mask is resized makes such numbers of zeros."""
 
 
 @torch.no_grad()
@@ -28,11 +28,12 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
 
     Returns:
         ``(B, 1, H, W)`` in 0..1, float32 (float64 for float64 features), without gradient. A shot without
-        foreground adds a map of zeros to the mean.
+        foreground adds a map of zeros to the mean. Support features outside the foreground don't matter, NaN and
+        infinity neither; a query location whose features aren't finite gets 0 and counts for no other.
 
     Raises:
-        ValueError: If a shape does not fit or there is no shot.
-        TypeError: If features are not floating point.
+        ValueError: If a shape or a device does not fit, there is no shot, or weights on a CPU are not from 0 to 1.
+        TypeError: If features are not floating point or masks complex.
 
     Example:
         >>> import torch
@@ -46,23 +47,24 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
     check_tensor("support", support, "B S C H W")
     check_floating("support", support)
     check_sizes("support", support, "B S C", query, "query", "B C")
-    check_at_least("the number of shots in support", support.shape[1], 1)
     check_tensor("support_masks", support_masks, "B S H W")
     check_sizes("support_masks", support_masks, "B S", support, "support")
     height = query.shape[2]
 
     with without_autocast(query):
         points = at_least_float32(rearrange(query, "b c h w -> b c (h w)"))
-        images = torch.split(points, 1) if is_at_hand(points) else [points]  # one by one, temporaries stay small
-        lengths = torch.cat([inverse_norm(image, dim=1) for image in images])
+        images = torch.split(points, 1) if is_eager_cpu(points) else [points]  # one by one, temporaries stay small
+        inverse_lengths = torch.cat([inverse_norm(image, dim=1) for image in images])  # B 1 N
+        finite = inverse_lengths.isfinite()
         priors = []
         for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
             weights = foreground_weights(masks, (shot.shape[2], shot.shape[3]))
-            foreground = rearrange(weights, "b h w -> b (h w)") > ROUNDING
+            foreground = rearrange(weights, "b h w -> b (h w)") > RESIZED_ZERO
             candidates = rearrange(shot.to(points.dtype), "b c h w -> b (h w) c")
-            best = _best_match(candidates, foreground, points) * lengths
-            low, high = best.aminmax(dim=2, keepdim=True)
-            priors.append((best - low) / (high - low + 1e-7))
+            best = _best_match(candidates, foreground, points) * inverse_lengths  # B 1 N
+            low = torch.where(finite, best, torch.inf).amin(dim=2, keepdim=True)
+            high = torch.where(finite, best, -torch.inf).amax(dim=2, keepdim=True)
+            priors.append(torch.where(finite, (best - low) / (high - low + 1e-7), 0))
         prior = torch.stack(priors).mean(dim=0)
     return rearrange(prior, "b 1 (h w) -> b 1 h w", h=height)
 
@@ -73,8 +75,9 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, known to be
     zero, are not computed; elsewhere selecting rows would make the host wait for the device.
     """
-    if not is_at_hand(query):
-        directions = support * inverse_norm(support) * foreground[..., None]
+    if not is_eager_cpu(query):
+        # Not a product with the foreground: 0 * NaN is NaN.
+        directions = torch.where(foreground[..., None], support * inverse_norm(support), 0)
         return (directions @ query).amax(dim=1, keepdim=True)
     best = query.new_empty(query.shape[0], 1, query.shape[2])
     for image, (rows, inside, columns) in enumerate(zip(support, foreground, query, strict=True)):

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_at_least, check_labels, check_sizes, check_tensor
+from fewshotseg._checks import check_at_least, check_labels, check_size, check_sizes, check_tensor, check_void
+from fewshotseg.ops._values import look_at_indices
+from fewshotseg.ops.kmeans import MAX_CLUSTERS
 
 
 def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignore_index: int = 255) -> Tensor:
@@ -14,15 +16,16 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
     Args:
         labels: ``(B, H, W)`` integers, the region of every location, from 0 to K - 1.
         masks: ``(B, H, W)`` label masks: 1 foreground, ``ignore_index`` void, anything else background.
-        num_regions: K.
-        ignore_index: The label of void.
+        num_regions: K, from 1 to 65536.
+        ignore_index: The label of void, neither 0 nor 1.
 
     Returns:
         ``(B, K, H, W)`` bool. A region that lies within the foreground is empty.
 
     Raises:
-        ValueError: If a shape does not fit or ``num_regions`` is below 1.
-        TypeError: If ``labels`` or ``masks`` hold neither integers nor bools.
+        ValueError: If a shape or a device does not fit, a number is out of range, or labels on a CPU are not from 0 to
+            K - 1.
+        TypeError: If ``labels`` or ``masks`` hold neither integers nor bools, or a number is none.
 
     Example:
         >>> import torch
@@ -37,7 +40,10 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
     check_tensor("masks", masks, "B H W")
     check_labels("masks", masks)
     check_sizes("masks", masks, "B H W", labels, "labels")
-    check_at_least("num_regions", num_regions, 1)
+    num_regions = check_at_least("num_regions", num_regions, 1, MAX_CLUSTERS)
+    ignore_index = check_void("ignore_index", ignore_index)
+    labels, masks = labels.long(), masks.long()  # small integers would wrap ignore_index round
+    look_at_indices("labels", labels, num_regions)
     regions = labels[:, None] == torch.arange(num_regions, device=labels.device)[:, None, None]
     background = (masks != 1) & (masks != ignore_index)
     return regions & background[:, None]
@@ -54,7 +60,7 @@ def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
         ``(B, C, H, W)``, a view that takes no memory. Differentiable.
 
     Raises:
-        ValueError: If ``prototypes`` is not two-dimensional.
+        ValueError: If ``prototypes`` is not two-dimensional, or ``size`` is not two numbers from 1 to 65536.
 
     Example:
         >>> import torch
@@ -62,7 +68,7 @@ def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
         torch.Size([1, 2, 2, 3])
     """
     check_tensor("prototypes", prototypes, "B C")
-    return prototypes[:, :, None, None].expand(-1, -1, *size)
+    return prototypes[:, :, None, None].expand(-1, -1, *check_size("size", size))
 
 
 def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
@@ -76,7 +82,7 @@ def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
         ``(B, C, H, W)``. Differentiable in ``prototypes``.
 
     Raises:
-        ValueError: If a shape does not fit.
+        ValueError: If a shape or a device does not fit, or labels on a CPU are not from 0 to K - 1.
         TypeError: If ``labels`` is not int64.
 
     Example:
@@ -90,7 +96,8 @@ def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
     check_sizes("labels", labels, "B H W", prototypes, "prototypes", "B K C")
     if labels.dtype != torch.int64:
         raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}")
+    look_at_indices("labels", labels, prototypes.shape[1])
     batch, height, width = labels.shape
     channels = prototypes.shape[2]
-    chosen = labels.reshape(batch, height * width, 1).expand(-1, -1, channels)
+    chosen = labels.reshape(batch, height * width, 1).expand(-1, -1, channels)  # B N C
     return prototypes.gather(1, chosen).mT.reshape(batch, channels, height, width)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewshotseg._checks import check_floating, check_tensor
+from fewshotseg._checks import check_floating, check_real, check_size, check_tensor
+from fewshotseg.ops._values import look_at_weights
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -22,7 +23,7 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
         ``(B, C, H, W)`` in the dtype of ``maps``, differentiable.
 
     Raises:
-        ValueError: If ``maps`` is not four-dimensional.
+        ValueError: If ``maps`` is not four-dimensional, or ``size`` is not two numbers from 1 to 65536.
         TypeError: If ``maps`` is not floating point.
 
     Example:
@@ -32,9 +33,10 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     check_tensor("maps", maps, "B C H W")
     check_floating("maps", maps)
-    if tuple(maps.shape[-2:]) == tuple(size):
+    size = check_size("size", size)
+    if tuple(maps.shape[-2:]) == size:
         return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
 
 
 def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -48,7 +50,7 @@ def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
         ``(B, H, W)`` in the dtype of ``labels``. A position halfway between two goes to the later one.
 
     Raises:
-        ValueError: If ``labels`` is not three-dimensional.
+        ValueError: If ``labels`` is not three-dimensional, or ``size`` is not two numbers from 1 to 65536.
 
     Example:
         >>> import torch
@@ -57,8 +59,9 @@ def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
                  [0, 4, 8]]])
     """
     check_tensor("labels", labels, "B H W")
+    size = check_size("size", size)
     height, width = labels.shape[-2:]
-    if (height, width) == tuple(size):
+    if (height, width) == size:
         return labels
     rows = _aligned_positions(height, size[0], labels.device)
     columns = _aligned_positions(width, size[1], labels.device)
@@ -78,7 +81,9 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
         the grids' steps are whole pixels.
 
     Raises:
-        ValueError: If ``masks`` is not three-dimensional.
+        ValueError: If ``masks`` is not three-dimensional, ``size`` is not two numbers from 1 to 65536, or weights on a
+            CPU are not from 0 to 1.
+        TypeError: If ``masks`` is complex.
 
     Example:
         >>> import torch
@@ -86,7 +91,12 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
         tensor([[[0., 1.]]])
     """
     check_tensor("masks", masks, "B H W")
-    weights = masks if masks.is_floating_point() else (masks == 1).float()
+    check_real("masks", masks)
+    if masks.is_floating_point():
+        look_at_weights("masks", masks)
+        weights = masks
+    else:
+        weights = (masks == 1).float()
     return resize_bilinear(weights[:, None], size)[:, 0]
 
 

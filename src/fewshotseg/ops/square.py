@@ -2,8 +2,11 @@
 
 from torch import Tensor
 
-from fewshotseg._checks import check_floating, check_tensor
+from fewshotseg._checks import check_at_least, check_floating, check_size, check_tensor
 from fewshotseg.ops.resizing import resize_bilinear
+
+MAX_SQUARE = 2**14
+"""Of the sides of crops and squares, in pixels."""
 
 
 def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> tuple[int, int]:
@@ -11,11 +14,15 @@ def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> t
 
     Args:
         original: Height and width.
-        size: Side of the square.
+        size: Side of the square, up to 16384.
         multiple: Both sides are rounded down to a multiple of this, but not to less than it.
 
     Returns:
         Height and width; the longer one is ``size``, rounded down.
+
+    Raises:
+        ValueError: If ``multiple`` is below 1, ``size`` below ``multiple``, or a number too large.
+        TypeError: If a number is no integer, or ``original`` not two of them.
 
     Example:
         >>> fitted_size((375, 500), 473, multiple=8)
@@ -23,6 +30,8 @@ def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> t
         >>> fitted_size((375, 500), 473)
         (354, 473)
     """
+    original = check_size("original", original)
+    size, multiple = check_square(size, multiple)
     longest = max(original)
     # The ratio first, as PFENet computes it: float rounding decides when a side is nearly a multiple.
     ratio = size / longest
@@ -44,8 +53,9 @@ def restore_size(maps: Tensor, original: tuple[int, int], *, inner: tuple[int, i
         ``(B, C, H, W)``.
 
     Raises:
-        ValueError: If ``maps`` is not four-dimensional, or not square and ``inner`` is missing.
-        TypeError: If ``maps`` is not floating point.
+        ValueError: If ``maps`` is not four-dimensional, or not square and ``inner`` is missing; if ``inner`` is larger
+            than ``maps``, or a size is out of range.
+        TypeError: If ``maps`` is not floating point, or a size not two integers.
 
     Example:
         >>> import torch
@@ -56,10 +66,19 @@ def restore_size(maps: Tensor, original: tuple[int, int], *, inner: tuple[int, i
     """
     check_tensor("maps", maps, "B C H W")
     check_floating("maps", maps)
-    height, width = original
+    height, width = check_size("original", original)
     if inner is not None:
+        inner = check_size("inner", inner)
+        if inner[0] > maps.shape[2] or inner[1] > maps.shape[3]:
+            raise ValueError(f"inner must lie inside maps of shape {tuple(maps.shape)}, got {inner}")
         return resize_bilinear(maps[..., : inner[0], : inner[1]], (height, width))
     if maps.shape[2] != maps.shape[3]:
         raise ValueError(f"maps must be square, got shape {tuple(maps.shape)}")
     longest = max(height, width)
     return resize_bilinear(maps, (longest, longest))[..., :height, :width]
+
+
+def check_square(size: int, multiple: int) -> tuple[int, int]:
+    """Raise unless ``size`` is the side of a square that a multiple of ``multiple`` fits into."""
+    multiple = check_at_least("multiple", multiple, 1, MAX_SQUARE)
+    return check_at_least("size", size, multiple, MAX_SQUARE), multiple

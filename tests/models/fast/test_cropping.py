@@ -130,7 +130,7 @@ def test_the_whole_map_is_computed_where_a_box_is_no_help(reason, monkeypatch):
     if reason == "no blocks":
         stage = SimpleNamespace(high=stage.high, mid=stage.mid, training=False)
     elif reason == "an accelerator":
-        monkeypatch.setattr(masked_module, "is_at_hand", lambda tensor: False)
+        monkeypatch.setattr(masked_module, "is_eager_cpu", lambda tensor: False)
     else:
         stage.train()
     assert_close(masked_high(stage, maps, masks), whole(stage, maps, masks), rtol=0, atol=0)

@@ -13,7 +13,7 @@ from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
 from fewshotseg.models.fast.folding import folded
 from fewshotseg.models.fast.state import State
 from fewshotseg.models.frozen import FrozenBackbone
-from fewshotseg.ops._precision import is_at_hand
+from fewshotseg.ops._precision import is_eager_cpu
 
 
 class FastBackbone:
@@ -71,7 +71,7 @@ class FoldedBackbone(FrozenBackbone):
 
     @torch.no_grad()
     def _run(self, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        if inputs[0].shape[0] == 1 or not is_at_hand(inputs[0]):
+        if inputs[0].shape[0] == 1 or not is_eager_cpu(inputs[0]):
             return step(*inputs)
         return image_by_image(step, *inputs)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg.ops._precision import is_at_hand
+from fewshotseg.ops._precision import is_eager_cpu
 
 WIDE = 128
 """From this many channels on, the matrix products below are faster than the gradient of ``F.conv2d`` on a CPU."""
@@ -48,7 +48,7 @@ def trains_channels_last(maps: Tensor) -> bool:
     """Whether `Conv3x3` trains on these maps with the matrix products below, for which channels are last."""
     return (
         maps.shape[1] >= WIDE
-        and is_at_hand(maps)
+        and is_eager_cpu(maps)
         and maps.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
     )

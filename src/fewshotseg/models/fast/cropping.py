@@ -12,7 +12,7 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from fewshotseg.models.backbones import Backbone, StagedBackbone
 from fewshotseg.ops import foreground_weights
-from fewshotseg.ops._precision import is_at_hand
+from fewshotseg.ops._precision import is_eager_cpu
 
 CONTAINERS = (nn.Sequential, Bottleneck, InvertedResidual, Conv2dNormActivation)
 LEAVES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Identity)
@@ -63,7 +63,7 @@ def masked_high(backbone: Backbone, deepest: Tensor, foreground: Tensor) -> Tens
 
 def _blocks(backbone: Any, stage: str, maps: Tensor) -> Sequence[nn.Module] | None:
     """A stage's blocks where running them around masks is exact and pays: torchvision's, which keep the grid."""
-    if type(backbone) is not StagedBackbone or backbone.training or not is_at_hand(maps):
+    if type(backbone) is not StagedBackbone or backbone.training or not is_eager_cpu(maps):
         return None
     blocks: list[nn.Module] = []
     for module in backbone.stage(stage):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshotseg.models.fast.untouched import HOOKS, any_global_hook
-from fewshotseg.ops._precision import is_at_hand
+from fewshotseg.ops._precision import is_eager_cpu
 
 
 class State:
@@ -73,7 +73,7 @@ def _tracked(tensor: Tensor) -> bool:
 
 
 def _at_hand(tensor: Tensor) -> bool:
-    return is_at_hand(tensor.data) and tensor.numel() > 0
+    return is_eager_cpu(tensor.data) and tensor.numel() > 0
 
 
 def _middle(tensor: Tensor) -> Tensor:

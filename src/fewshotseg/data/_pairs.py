@@ -1,0 +1,54 @@
+"""What an image and its mask must be to be moved together."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+
+from fewshotseg._checks import FLOATS, MAX_SIDE, as_list, check_number
+
+MASK_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+"""Those that can hold void."""
+
+
+def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask | None) -> None:
+    """Raise unless an image and its mask, or an image alone, can be moved.
+
+    Args:
+        image: ``(C, H, W)``, uint8 or floating point.
+        mask: ``(H, W)``, integers; None for an image alone.
+
+    Raises:
+        ValueError: If a shape does not fit, or a side is empty.
+        TypeError: If one is not the kind of tensor that torchvision tells from the other, or of another dtype.
+    """
+    # Told apart by type alone, torchvision would resize a mask that is a plain tensor as if it were an image.
+    for name, value, kind in (("image", image, tv_tensors.Image), ("mask", mask, tv_tensors.Mask)):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name} must be a tv_tensors.{kind.__name__}, got {type(value).__name__}")
+    if image.ndim != 3 or image.numel() == 0:
+        raise ValueError(f"image must have shape (C, H, W) and hold something, got {tuple(image.shape)}")
+    if image.dtype != torch.uint8 and image.dtype not in FLOATS:
+        raise TypeError(f"image must be uint8 or floating point, got {image.dtype}")
+    if mask is None:
+        return
+    if mask.shape != image.shape[1:]:
+        raise ValueError(f"mask must have the (H, W) of image, {tuple(image.shape[1:])}, got shape {tuple(mask.shape)}")
+    if mask.dtype not in MASK_DTYPES:
+        raise TypeError(f"mask must hold integers up to 255, got {mask.dtype}")
+
+
+def check_color(color: Sequence[float]) -> tuple[float, ...]:
+    """Raise unless ``color`` is numbers, at least one."""
+    listed = as_list("color", color, "a number for each channel")
+    if not listed:
+        raise ValueError("color must be a number for each channel, got none")
+    return tuple(check_number("every number of color", each, -MAX_SIDE, MAX_SIDE) for each in listed)
+
+
+def fill_for(image: Tensor, color: tuple[float, ...]) -> list[float]:
+    """The colour in torchvision's form; raise unless it has a number for each channel of the image, or one for all."""
+    if len(color) not in (1, image.shape[0]):
+        raise ValueError(f"color must have the {image.shape[0]} channels of image, got {color}")
+    return list(color)

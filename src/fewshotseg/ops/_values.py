@@ -1,0 +1,72 @@
+"""Looks at values where that is free, on a CPU: anywhere else a host would wait for its accelerator."""
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from fewshotseg._checks import check_labels, check_tensor
+from fewshotseg.ops._precision import is_eager_cpu
+
+ROUNDING = 1e-3
+"""How far resizing may take a weight out of 0..1."""
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether it is known for free that ``tensor`` holds neither NaN nor infinity."""
+    return is_eager_cpu(tensor) and bool(tensor.isfinite().all())
+
+
+def check_label_masks(name: str, masks: Tensor, *, void: int, warn: bool = True) -> Tensor:
+    """``masks`` in int64; raise unless they are ``(B, H, W)`` integers or bools, and on a CPU 0, 1 and ``void`` only.
+
+    Warns once, if it may, of masks in which 255 seems to mean the object.
+    """
+    check_tensor(name, masks, "B H W")
+    check_labels(name, masks)
+    if masks.dtype == torch.bool:
+        return masks.long()
+    masks = masks.long()  # small integers would wrap void round
+    if is_eager_cpu(masks):
+        _look_at_labels(name, masks, void, warn=warn)
+    return masks
+
+
+def look_at_indices(name: str, indices: Tensor, count: int) -> None:
+    """Raise unless all ``indices`` are from 0 to ``count - 1``."""
+    if is_eager_cpu(indices) and indices.numel():
+        lowest, highest = (int(limit) for limit in indices.aminmax())
+        if lowest < 0 or highest >= count:
+            raise ValueError(f"{name} must be from 0 to {count - 1}, got {lowest if lowest < 0 else highest}")
+
+
+def look_at_weights(name: str, weights: Tensor) -> None:
+    """Raise unless all ``weights`` are from 0 to 1, but for rounding."""
+    if is_eager_cpu(weights) and weights.numel():
+        lowest, highest = (float(limit) for limit in weights.detach().aminmax())
+        if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):  # NaN is neither
+            raise ValueError(
+                f"{name} must be weights from 0 to 1, got {lowest:g} to {highest:g}; of label masks pass masks == 1"
+            )
+
+
+def _look_at_labels(name: str, masks: Tensor, void: int, *, warn: bool) -> None:
+    background, foreground, unscored = masks == 0, masks == 1, masks == void
+    others = ~(background | foreground | unscored)
+    if others.any():
+        raise ValueError(
+            f"{name} must hold 0 (background), 1 (foreground) and {void} (void) only, got {masks[others][0]}; "
+            f"of several classes pass one at a time, as masks == class_id"
+        )
+    if warn and void == 255 and background.any() and unscored.any() and not foreground.any():
+        _warn_of_white_masks(name)
+
+
+@cache  # said once
+def _warn_of_white_masks(name: str) -> None:
+    warnings.warn(
+        f"{name} of a whole batch hold 255 but no 1, and 255 is void: nothing is learned of it. If it means the "
+        f"object, as in white on black, pass masks > 127",
+        stacklevel=5,
+    )

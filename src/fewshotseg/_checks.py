@@ -1,8 +1,10 @@
 """The one way arguments are refused: the argument, what it must be, what came."""
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
@@ -36,7 +38,7 @@ def check_tensor(name: str, value: Tensor, *layouts: str) -> None:
         raise TypeError(f"{name} must be a dense tensor of shape {expected}, got a sparse or nested one")
     if value.ndim not in {len(layout.split()) for layout in layouts}:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(value.shape)}")
-    if 0 in value.shape[1:]:
+    if 0 in (value.shape[1:] if layouts[0].startswith("B") else value.shape):
         raise ValueError(f"{name} must have shape {expected} and hold something, got {tuple(value.shape)}")
 
 
@@ -128,14 +130,14 @@ def check_size(name: str, value: Sequence[int]) -> tuple[int, int]:
     )
 
 
-def check_classes(name: str, values: Iterable[int], *, minimum: int = 1) -> tuple[int, ...]:
+def check_whole_numbers(name: str, values: Iterable[int], minimum: int) -> tuple[int, ...]:
     """Python's own ``values``; raise unless they are whole numbers of at least ``minimum``, none twice."""
-    classes = tuple(
-        check_at_least(f"every class of {name}", each, minimum) for each in as_list(name, values, "classes")
+    numbers = tuple(
+        check_at_least(f"every number of {name}", each, minimum) for each in as_list(name, values, "numbers")
     )
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"{name} must be different classes, got {shown(classes)}")
-    return classes
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{name} must be different, got {shown(numbers)}")
+    return numbers
 
 
 def check_void(name: str, value: int) -> int:
@@ -150,6 +152,13 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """``value`` as a path; raise unless it is one."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {type(value).__name__}")
+    return Path(value)
 
 
 def check_generator(value: torch.Generator | None) -> None:

@@ -149,8 +149,12 @@ def check_void(name: str, value: int) -> int:
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    """Raise unless ``value`` is one of ``choices``; True and 1.0 are no 1."""
+
+    def kind(each: object) -> tuple[bool, ...]:
+        return tuple(isinstance(each, one) for one in (bool, Integral, str))
+
+    if not any(kind(value) == kind(choice) and value == choice for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
 
 
@@ -159,6 +163,12 @@ def check_path(name: str, value: str | os.PathLike[str]) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a path, got {type(value).__name__}")
     return Path(value)
+
+
+def check_float_dtype(name: str, value: torch.dtype | None) -> None:
+    """Raise unless ``value`` is None or a floating-point dtype of 16 bits or more."""
+    if value is not None and value not in FLOATS:
+        raise TypeError(f"{name} must be a floating-point dtype such as torch.float16, got {shown(value)}")
 
 
 def check_generator(value: torch.Generator | None) -> None:

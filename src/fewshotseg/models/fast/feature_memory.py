@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fewshotseg._checks import check_float_dtype
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 
@@ -22,6 +23,10 @@ class FeatureMemory:
         max_bytes: What features may take together; those unused for longest make room.
         dtype: To keep features in, such as ``torch.float16`` for half the bytes; as they are by default.
 
+    Raises:
+        ValueError: If ``max_bytes`` is negative.
+        TypeError: If ``max_bytes`` is no integer, or ``dtype`` no floating-point dtype.
+
     Example:
         >>> import fewshotseg, torch
         >>> model = fewshotseg.build_scnet("mobilenet_v2", hidden_channels=8).eval()
@@ -34,6 +39,7 @@ class FeatureMemory:
 
     def __init__(self, max_bytes: int, *, dtype: torch.dtype | None = None) -> None:
         self._kept = LeastRecentlyUsed(max_bytes)
+        check_float_dtype("dtype", dtype)
         self._dtype = dtype
 
     def __call__(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:

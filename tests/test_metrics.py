@@ -275,7 +275,7 @@ def test_what_cannot_be_counted_is_refused_and_counts_nothing(change, error, mes
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="class_ids must be at least one class, got none"):
         FewShotIoU([])
-    with pytest.raises(ValueError, match=r"class_ids must be different classes, got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"class_ids must be different, got \(3, 3\)"):
         FewShotIoU([3, 3])
     with pytest.raises(ValueError, match="class_names must be different"):
         FewShotIoU([1, 2], class_names={1: "cat", 2: "cat"})

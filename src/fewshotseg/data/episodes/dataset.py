@@ -1,6 +1,8 @@
 """Episodes as a data set: item number n is the same on every machine, in every order, with any number of workers."""
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from threading import RLock
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,14 +12,25 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least
-from fewshotseg.data.episodes.lists import EpisodeSpec
-from fewshotseg.data.episodes.sampling import DrawnSpecs, check_ids, images_by_class
+from fewshotseg._checks import check_at_least, check_labels, check_tensor, shown
+from fewshotseg.data.episodes.lists import EpisodeSpec, check_class_id, check_specs
+from fewshotseg.data.episodes.sampling import (
+    MAX_SEED,
+    DrawnSpecs,
+    check_class_ids,
+    check_source,
+    episode_number,
+    images_by_class,
+)
 from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource
 from fewshotseg.data.transforms import padded_eval
 
 EpisodeTransform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[Tensor, Tensor]]
 """Turns a uint8 image ``(3, H, W)`` and its episode mask ``(H, W)`` into what the model takes."""
+
+
+_LOCKS: dict[int, RLock] = {}
+"""One a process: a lock that a fork copied while a thread held it would stay shut."""
 
 
 class Episode(NamedTuple):
@@ -50,9 +63,9 @@ class EpisodeDataset(Dataset[Episode]):
 
     Args:
         source: Images with class masks.
-        class_ids: The classes to draw from, in any order.
+        class_ids: The classes to draw from, in any order; one that stands there twice counts once.
         shots: S, the number of supports.
-        length: The number of episodes.
+        length: The number of episodes, up to 2147483647.
         seed: Of all draws, 0 or more.
         transform: Applied to every image and its episode mask (1 the class, 0 everything else, 255 void), as the
             presets in `fewshotseg.data.transforms`. By default `padded_eval`: 473 x 473, ImageNet's normalisation.
@@ -62,6 +75,7 @@ class EpisodeDataset(Dataset[Episode]):
     Raises:
         ValueError: If a class has fewer than ``shots + 1`` images (it says which, and how many), a class is also to
             be ignored, ids of the source repeat, or a number is out of range.
+        TypeError: If an argument is of a wrong type, such as a class that is no integer.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -76,6 +90,7 @@ class EpisodeDataset(Dataset[Episode]):
     """
 
     specs: Sequence[EpisodeSpec]
+    """All episodes. Others of as many supports may be put in their place."""
 
     def __init__(
         self,
@@ -89,10 +104,18 @@ class EpisodeDataset(Dataset[Episode]):
         min_area: int = 1,
         ignore_classes: Collection[int] = (),
     ) -> None:
-        check_at_least("length", length, 1)
+        length = check_at_least("length", length, 1, 2**31 - 1)
+        self.seed = check_at_least("seed", seed, 0, MAX_SEED)
+        self.source = source
         images = images_by_class(source, class_ids, shots=shots, min_area=min_area)
-        specs = DrawnSpecs(source.ids, images, shots, length, seed)
-        self._set_up(source, specs, images, transform, seed, ignore_classes)
+        self.specs = DrawnSpecs(source.ids, images, shots, length, self.seed)
+        self.ignore_classes = frozenset(check_class_ids("ignore_classes", ignore_classes))
+        if both := sorted(self.ignore_classes & images.keys()):
+            raise ValueError(f"ignore_classes must not hold classes of episodes, got {shown(both)}")
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform must be a function of an image and a mask, got {type(transform).__name__}")
+        self.transform = padded_eval() if transform is None else transform
+        self._positions = {image_id: position for position, image_id in enumerate(source.ids)}
 
     @classmethod
     def from_specs(
@@ -108,7 +131,7 @@ class EpisodeDataset(Dataset[Episode]):
 
         Args:
             source: Where the images are.
-            specs: The episodes.
+            specs: The episodes, at least one.
             transform: As above.
             seed: Of the transform's randomness.
             ignore_classes: As above.
@@ -117,54 +140,58 @@ class EpisodeDataset(Dataset[Episode]):
             A data set as long as the list.
 
         Raises:
-            ValueError: If an episode has no supports, one twice or its query among them, or names an image that the
-                source does not have or that does not hold the class; or if numbers of supports differ.
+            ValueError: If there is no episode; if one has no supports, one twice or its query among them, or names an
+                image that the source does not have or that does not hold the class; if numbers of supports differ.
+            TypeError: If an argument is of a wrong type, or something in ``specs`` no episode.
         """
-        specs = list(specs)
-        check_ids(source)
+        check_source(source)
+        specs = check_specs(specs)
+        if not specs:
+            raise ValueError("specs must be at least one episode, got none")
+        shots = len(specs[0].supports)
         held = dict(zip(source.ids, source.class_areas, strict=True))
         for number, spec in enumerate(specs):
-            _check_spec(number, spec, held)
-            if len(spec.supports) != len(specs[0].supports):
+            _check_images(number, spec, held)
+            if len(spec.supports) != shots:
                 raise ValueError(
-                    f"specs must have equal numbers of supports, got {len(specs[0].supports)} in episode 0 "
+                    f"specs must have equal numbers of supports, got {shots} in episode 0 "
                     f"and {len(spec.supports)} in episode {number}"
                 )
-        episodes = cls.__new__(cls)
-        episodes._set_up(source, specs, {spec.class_id for spec in specs}, transform, seed, ignore_classes)
+        episodes = cls(
+            source,
+            {spec.class_id for spec in specs},
+            shots=shots,
+            length=len(specs),
+            seed=seed,
+            transform=transform,
+            ignore_classes=ignore_classes,
+        )
+        episodes.specs = specs
         return episodes
 
-    def _set_up(
-        self,
-        source: SegmentationSource,
-        specs: Sequence[EpisodeSpec],
-        class_ids: Collection[int],
-        transform: EpisodeTransform | None,
-        seed: int,
-        ignore_classes: Collection[int],
-    ) -> None:
-        check_at_least("seed", seed, 0)
-        if set(class_ids) & set(ignore_classes):
-            both = sorted(set(class_ids) & set(ignore_classes))
-            raise ValueError(f"ignore_classes must not hold classes of episodes, got {both}")
-        self.source = source
-        self.specs = specs
-        self.transform = padded_eval() if transform is None else transform
-        self.seed = seed
-        self.ignore_classes = frozenset(ignore_classes)
-        self._positions = {image_id: position for position, image_id in enumerate(source.ids)}
-
     def spec(self, number: int) -> EpisodeSpec:
-        """The class and the images of episode ``number``; nothing is decoded. All of them are in ``specs``."""
-        return self.specs[number]
+        """Name the class and the images of episode ``number``; nothing is decoded. All of them are in ``specs``.
+
+        Raises:
+            IndexError: If there is no such episode.
+            TypeError: If ``number`` is no integer.
+        """
+        return self.specs[episode_number(number, len(self))]
 
     def sample(self, image_id: str, class_id: int) -> Sample:
         """Decode one image, with its mask as an episode of a class has it, before any transform.
 
         With a transform that draws nothing, ``transform(*sample(image_id, class_id))`` is what every episode gets
         for this image and class, so that it can be kept for the next one.
+
+        Raises:
+            ValueError: If the source has no such image, or ``class_id`` is one that no class can have.
+            TypeError: If ``class_id`` is no integer.
         """
-        image, mask = self.source.load(self._positions[image_id])
+        if image_id not in self._positions:
+            raise ValueError(f"image_id must be the id of an image of the source, got {shown(image_id)}")
+        with torch.device("cpu"):
+            image, mask = self.source.load(self._positions[image_id])
         return Sample(image, episode_mask(mask, class_id, ignore_classes=self.ignore_classes))
 
     def __len__(self) -> int:
@@ -172,21 +199,29 @@ class EpisodeDataset(Dataset[Episode]):
 
     @override
     def __getitem__(self, number: int) -> Episode:
-        number = range(len(self))[number]
+        number = episode_number(number, len(self))
         class_id, query, supports = self.specs[number]
         query_image, query_mask = self._transformed(query, class_id, number, 0)
         shots = [self._transformed(support, class_id, number, 1 + s) for s, support in enumerate(supports)]
         images, masks = zip(*shots, strict=True)
+        if len({part.shape for part in images}) > 1 or len({part.shape for part in masks}) > 1:
+            raise ValueError(
+                f"transform must bring all supports to one size, as padded_eval does, "
+                f"got {shown([tuple(image.shape) for image in images])} in episode {number}"
+            )
         return Episode(torch.stack(images), torch.stack(masks), query_image, query_mask, class_id, number)
 
     def _transformed(self, image_id: str, class_id: int, number: int, place: int) -> tuple[Tensor, Tensor]:
         sample = self.sample(image_id, class_id)
         # place + 1, as numpy's seeds do not tell (seed, number) from (seed, number, 0), which drew the images.
         state = np.random.SeedSequence((self.seed, number, place + 1)).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
+        # Threads share torch's generator, so they take turns.
+        with _LOCKS.setdefault(os.getpid(), RLock()), torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(int(state[0]))
-            image, mask = self.transform(sample.image, sample.mask)
-        return image.as_subclass(Tensor), mask.as_subclass(Tensor)
+            moved = self.transform(sample.image, sample.mask)
+        if not isinstance(moved, Sequence) or [isinstance(part, Tensor) for part in moved] != [True, True]:
+            raise TypeError(f"transform must return an image and a mask, two tensors, got {type(moved).__name__}")
+        return moved[0].as_subclass(Tensor), moved[1].as_subclass(Tensor)
 
 
 def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int] = ()) -> tv_tensors.Mask:
@@ -194,37 +229,44 @@ def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int]
 
     Args:
         mask: ``(H, W)`` class ids; 0 background, 255 void.
-        class_id: The class of the episode.
+        class_id: The class of the episode, 1 or more and not 255.
         ignore_classes: Other classes that become void.
 
     Returns:
         ``(H, W)`` int64: 1 the class, 255 void, 0 everything else.
 
     Raises:
-        ValueError: If the class of the episode is among those to ignore.
+        ValueError: If the class of the episode is among those to ignore, one is not an id that a class can have, or
+            ``mask`` is not two-dimensional.
+        TypeError: If ``mask`` is no tensor of integers, or a class no integer.
 
     Example:
         >>> import torch
         >>> episode_mask(torch.tensor([[0, 3, 7, 9, 255]]), 7, ignore_classes=[9])
         Mask([[  0,   0,   1, 255, 255]])
     """
+    check_tensor("mask", mask, "H W")
+    check_labels("mask", mask)
+    class_id = check_class_id("class_id", class_id)
+    ignore_classes = check_class_ids("ignore_classes", ignore_classes)
     if class_id in ignore_classes:
         raise ValueError(f"ignore_classes must not hold the class of the episode, got {class_id}")
+    mask = mask.long()  # small integers would wrap a large class id round
     void = mask == VOID
     for ignored in ignore_classes:  # much faster than torch.isin for one or a few
         void = void | (mask == ignored)
     return tv_tensors.Mask(torch.where(void, VOID, (mask == class_id).long()))
 
 
-def _check_spec(number: int, spec: EpisodeSpec, held: Mapping[str, Mapping[int, int]]) -> None:
+def _check_images(number: int, spec: EpisodeSpec, held: Mapping[str, Mapping[int, int]]) -> None:
     class_id, query, supports = spec
     if not supports or query in supports or len(set(supports)) < len(supports):
-        raise ValueError(f"specs must have different supports and another query, got {spec} as episode {number}")
+        raise ValueError(f"specs must have different supports and another query, got {shown(spec)} as episode {number}")
     for image_id in (query, *supports):
         if image_id not in held:
-            raise ValueError(f"specs must name images of the source, got {image_id!r} in episode {number}")
+            raise ValueError(f"specs must name images of the source, got {shown(image_id)} in episode {number}")
         if not held[image_id].get(class_id, 0):
             raise ValueError(
-                f"specs must name images that hold their class, got {image_id!r} without class {class_id} "
+                f"specs must name images that hold their class, got {shown(image_id)} without class {class_id} "
                 f"in episode {number}"
             )

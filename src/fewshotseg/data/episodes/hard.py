@@ -1,12 +1,14 @@
 """Training episodes that nobody can answer without a look at the support."""
 
 from collections.abc import Collection, Sequence
-from typing import overload
 
 import numpy as np
 from typing_extensions import override
 
-from fewshotseg.data import EpisodeSpec, SegmentationSource
+from fewshotseg._checks import check_at_least, check_number
+from fewshotseg.data.episodes.lists import EpisodeSpec
+from fewshotseg.data.episodes.sampling import MAX_SEED, Specs, check_class_ids, check_source, refuse_small_classes
+from fewshotseg.data.sources.source import SegmentationSource
 
 MIN_PIXELS = 400
 """What each of two classes in an image must at least cover to be asked for."""
@@ -15,7 +17,7 @@ KINDS = ("two classes", "two classes", "absent", "same image")
 """Each is drawn equally often."""
 
 
-class HardSpecs(Sequence[EpisodeSpec]):
+class HardSpecs(Specs):
     """Episodes of which a share is exchanged for hard ones.
 
     Most photographs show one thing, which is found without a support; a model trained on them alone learns to do so. A
@@ -23,14 +25,15 @@ class HardSpecs(Sequence[EpisodeSpec]):
     among the supports. Number n depends on ``(seed, n)``, the source and the settings, nothing else.
 
     Args:
-        usual: What is drawn otherwise.
+        usual: What is drawn otherwise, at least one episode.
         source: Where the images are.
         class_ids: The classes to ask for.
         share: Of hard episodes, from 0 to 1.
         seed: Of the exchange and of what is put in, 0 or more.
 
     Raises:
-        ValueError: If ``share`` is no share, or no image shows two classes.
+        ValueError: If a number is out of range, a class has too few images, or no image shows two classes.
+        TypeError: If an argument is of a wrong type.
     """
 
     def __init__(
@@ -42,16 +45,20 @@ class HardSpecs(Sequence[EpisodeSpec]):
         share: float,
         seed: int,
     ) -> None:
-        if not 0 <= share <= 1:
-            raise ValueError(f"hard_share must be from 0 to 1, got {share}")
-        self._usual, self._ids, self._share, self._seed = usual, source.ids, share, seed
+        self._share = check_number("hard_share", share, 0, 1)
+        self._seed = check_at_least("seed", seed, 0, MAX_SEED)
+        check_source(source)
+        classes = check_class_ids("class_ids", class_ids)
+        if not isinstance(usual, Sequence) or not usual:
+            raise TypeError("usual must be a sequence of at least one episode")
+        self._usual, self._ids = usual, source.ids
         self._held = [set(areas) for areas in source.class_areas]
+        self._with = {c: [i for i, held in enumerate(self._held) if c in held] for c in classes}
+        refuse_small_classes(source, self._with, len(usual[0].supports))
         large = [
-            {class_id for class_id, area in areas.items() if class_id in set(class_ids) and area >= MIN_PIXELS}
-            for areas in source.class_areas
+            {c for c, area in areas.items() if c in classes and area >= MIN_PIXELS} for areas in source.class_areas
         ]
-        self._with = {c: [i for i, held in enumerate(self._held) if c in held] for c in sorted(class_ids)}
-        pairs = {c: [i for i, classes in enumerate(large) if c in classes and len(classes) > 1] for c in self._with}
+        pairs = {c: [i for i, shown in enumerate(large) if c in shown and len(shown) > 1] for c in classes}
         self._among_others = {c: images for c, images in pairs.items() if images}
         if not self._among_others:
             raise ValueError("hard_share must be 0 where no image shows two classes")
@@ -60,15 +67,8 @@ class HardSpecs(Sequence[EpisodeSpec]):
     def __len__(self) -> int:
         return len(self._usual)
 
-    @overload
-    def __getitem__(self, number: int) -> EpisodeSpec: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[EpisodeSpec]: ...
     @override
-    def __getitem__(self, number: int | slice) -> EpisodeSpec | list[EpisodeSpec]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(len(self))[number]]
-        number = range(len(self))[number]
+    def draw(self, number: int) -> EpisodeSpec:
         usual = self._usual[number]
         stream = np.random.default_rng((self._seed, number, 1))  # 1: not the draws of the usual episode
         if stream.random() >= self._share:

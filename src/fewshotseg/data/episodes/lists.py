@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from fewshotseg._checks import as_list, check_at_least, check_path, shown
 from fewshotseg._io import StrPath, write_atomically
+from fewshotseg.data.sources.source import VOID
 
 _FORMAT = "fewshotseg episodes 1"
 
@@ -34,11 +35,15 @@ def episodes_hash(specs: Iterable[EpisodeSpec]) -> str:
     Returns:
         64 hexadecimal digits, the same on every machine.
 
+    Raises:
+        ValueError: If a class id is one that no class can have.
+        TypeError: If something is not an episode.
+
     Example:
         >>> episodes_hash([EpisodeSpec(1, "a", ("b",))])[:16]
         '5021df8550ee6370'
     """
-    return _hash(_row(spec) for spec in specs)
+    return _hash([_row(spec) for spec in check_specs(specs)])
 
 
 def write_episodes(path: StrPath, specs: Iterable[EpisodeSpec]) -> None:
@@ -51,7 +56,8 @@ def write_episodes(path: StrPath, specs: Iterable[EpisodeSpec]) -> None:
         specs: The episodes.
 
     Raises:
-        TypeError: If something is not an episode that JSON can hold.
+        ValueError: If a class id is one that no class can have.
+        TypeError: If something is not an episode, or ``path`` no path.
         OSError: If the file cannot be written.
 
     Example:
@@ -62,10 +68,11 @@ def write_episodes(path: StrPath, specs: Iterable[EpisodeSpec]) -> None:
         ...     read_episodes(f"{folder}/episodes.json") == specs
         True
     """
-    rows = [_row(spec) for spec in specs]
+    path = check_path("path", path)
+    rows = [_row(spec) for spec in check_specs(specs)]
     lines = ",\n".join(json.dumps(row) for row in rows)
     head = f'"format": {json.dumps(_FORMAT)},\n"sha256": {json.dumps(_hash(rows))}'
-    write_atomically(Path(path), f'{{{head},\n"episodes": [\n{lines}\n]}}\n'.encode())
+    write_atomically(path, f'{{{head},\n"episodes": [\n{lines}\n]}}\n'.encode())
 
 
 def read_episodes(path: StrPath) -> list[EpisodeSpec]:
@@ -79,37 +86,57 @@ def read_episodes(path: StrPath) -> list[EpisodeSpec]:
 
     Raises:
         ValueError: If the file is cut off, is something else, or was changed after it was written.
+        TypeError: If ``path`` is no path.
         OSError: If the file cannot be read.
     """
-    path = Path(path)
+    path = check_path("path", path)
+    expected = f"{path} must be a list of episodes ({_FORMAT!r})"
+    if path.exists() and not path.is_file():  # reading a pipe would never end
+        raise ValueError(f"{expected}, got a folder or a special file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != _FORMAT:
-            raise ValueError(f"its format is {content['format']!r}")
-        specs = [_spec(*row) for row in content["episodes"]]
-        recorded = content["sha256"]
-    except (ValueError, TypeError, KeyError) as fault:
-        raise ValueError(f"{path} must be a list of episodes ({_FORMAT!r}), got a fault: {fault!r}") from fault
-    if episodes_hash(specs) != recorded:
-        raise ValueError(f"{path} must hold the episodes it was written with, got another hash than {recorded}")
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"{expected}, got no JSON: {fault}") from fault
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != _FORMAT:
+        raise ValueError(f"{expected}, got format {shown(found)}")
+    try:
+        specs = check_specs(content.get("episodes"))
+    except (ValueError, TypeError) as fault:
+        raise ValueError(f"{expected}, but {fault}") from fault
+    if episodes_hash(specs) != content.get("sha256"):
+        raise ValueError(f"{path} must hold the episodes it was written with, got another hash than it records")
     return specs
 
 
-def _row(spec: EpisodeSpec) -> list[object]:
+def check_specs(specs: Iterable[EpisodeSpec]) -> list[EpisodeSpec]:
+    """Give the episodes as a list; raise unless each is a class id, the id of a query and those of supports."""
+    return [_check_spec(number, spec) for number, spec in enumerate(as_list("specs", specs, "a list of episodes"))]
+
+
+def check_class_id(name: str, value: int) -> int:
+    """Python's own ``value``; raise unless it is an id that a class can have: 1 or more, and not that of void."""
+    value = check_at_least(name, value, 1)
+    if value == VOID:
+        raise ValueError(f"{name} must be the id of a class, got {VOID}, which is void")
+    return value
+
+
+def _check_spec(number: int, spec: EpisodeSpec) -> EpisodeSpec:
+    if not isinstance(spec, Sequence) or isinstance(spec, str) or len(spec) != 3:
+        raise TypeError(f"specs must hold (class_id, query, supports), got {shown(spec)} as episode {number}")
     class_id, query, supports = spec
-    return [int(class_id), query, list(supports)]
+    if isinstance(supports, str) or not isinstance(supports, Sequence):
+        raise TypeError(f"specs must name supports in a tuple, got {shown(supports)} in episode {number}")
+    for image_id in (query, *supports):
+        if not isinstance(image_id, str):
+            raise TypeError(f"specs must name images by their ids, got {shown(image_id)} in episode {number}")
+    return EpisodeSpec(check_class_id(f"the class of episode {number} in specs", class_id), query, tuple(supports))
 
 
-def _spec(class_id: object, query: object, supports: object) -> EpisodeSpec:
-    if (
-        isinstance(class_id, int)
-        and isinstance(query, str)
-        and isinstance(supports, list)
-        and all(isinstance(support, str) for support in supports)
-    ):
-        return EpisodeSpec(class_id, query, tuple(supports))
-    raise ValueError(f"no episode: {[class_id, query, supports]}")
+def _row(spec: EpisodeSpec) -> list[object]:
+    return [spec.class_id, spec.query, list(spec.supports)]
 
 
-def _hash(rows: Iterable[list[object]]) -> str:
-    return hashlib.sha256(json.dumps(list(rows), separators=(",", ":")).encode()).hexdigest()
+def _hash(rows: list[list[object]]) -> str:
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()

@@ -8,7 +8,7 @@ import torch
 
 from fewshotseg._checks import check_at_least
 from fewshotseg.data.episodes.lists import EpisodeSpec
-from fewshotseg.data.episodes.sampling import images_by_class
+from fewshotseg.data.episodes.sampling import MAX_SEED, images_by_class
 from fewshotseg.data.sources.source import SegmentationSource
 
 
@@ -35,10 +35,10 @@ def pfenet_episodes(
         source: Images with class masks, in the order of PFENet's list.
         class_ids: The classes of the fold.
         shots: S, the number of supports.
-        length: Episodes at most; PFENet scores 5001 on PASCAL-5i and 20001 on COCO-20i.
+        length: Episodes at most, up to 10 million; PFENet scores 5001 on PASCAL-5i and 20001 on COCO-20i.
         max_passes: Passes over the list at most: 20 in PFENet's test, 10 in its validation while training.
-        seed: Of PFENet's run.
-        workers: Of PFENet's loader; 0 for a loader without worker processes.
+        seed: Of PFENet's run, 0 or more.
+        workers: Of PFENet's loader, up to 1024; 0 for a loader without worker processes.
         min_area: In pixels of the stored masks.
 
     Returns:
@@ -48,6 +48,7 @@ def pfenet_episodes(
     Raises:
         ValueError: If a class has fewer than ``shots + 1`` images in the list, where PFENet would search forever, or
             if one shows only in other classes' images; leave it out of ``class_ids`` then. If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> from fewshotseg.data import SyntheticSource
@@ -56,12 +57,12 @@ def pfenet_episodes(
         >>> episodes[0].query in source.ids, episodes[0].query != episodes[0].supports[0]
         (True, True)
     """
-    check_at_least("length", length, 1)
-    check_at_least("max_passes", max_passes, 1)
-    check_at_least("seed", seed, 0)
-    check_at_least("workers", workers, 0)
-    ids = source.ids
+    length = check_at_least("length", length, 1, 10**7)
+    max_passes = check_at_least("max_passes", max_passes, 1, 10**7)
+    seed = check_at_least("seed", seed, 0, MAX_SEED)
+    workers = check_at_least("workers", workers, 0, 1024)
     images = images_by_class(source, class_ids, shots=shots, min_area=min_area)
+    ids = source.ids
     queries = sorted(set().union(*images.values()))
     shown = [[c for c in images if source.class_areas[query].get(c, 0)] for query in queries]
 
@@ -78,11 +79,11 @@ def pfenet_episodes(
 
 def _worker_streams(seed: int, workers: int) -> Iterator[Sequence[random.Random]]:
     """Python's generators as the worker processes of each pass have them."""
-    base_seeds = torch.Generator().manual_seed(seed)
+    base_seeds = torch.Generator("cpu").manual_seed(seed)
     alone = [random.Random(seed)]
     while True:
         # A torch loader draws one 64-bit number a pass and seeds worker w with it plus w.
-        base = int(torch.empty((), dtype=torch.int64).random_(generator=base_seeds))
+        base = int(torch.empty((), dtype=torch.int64, device="cpu").random_(generator=base_seeds))
         yield [random.Random(base + worker) for worker in range(workers)] or alone
 
 

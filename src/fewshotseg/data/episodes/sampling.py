@@ -1,20 +1,23 @@
 """Drawing episodes: the class, the query and the supports of number n from (seed, n) alone."""
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from typing import overload
 
 import numpy as np
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least
-from fewshotseg.data.episodes.lists import EpisodeSpec
+from fewshotseg._checks import as_list, check_at_least
+from fewshotseg.data.episodes.lists import EpisodeSpec, check_class_id
 from fewshotseg.data.sources.source import SegmentationSource
+
+MAX_SEED = 2**63 - 1
 
 
 def images_by_class(
     source: SegmentationSource, class_ids: Iterable[int], *, shots: int, min_area: int
 ) -> dict[int, list[int]]:
-    """Which images hold each class with at least ``min_area`` pixels, in the order of the source.
+    """List the images that hold each class with at least ``min_area`` pixels, in the order of the source.
 
     Args:
         source: Images with class masks.
@@ -26,7 +29,8 @@ def images_by_class(
         Class id, ascending, to positions in the source.
 
     Raises:
-        ValueError: If there is no class, one has too few images, or a setting is below 1.
+        ValueError: If there is no class, one has too few images, a number is out of range, or ids of the source repeat.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> from fewshotseg.data import SyntheticSource
@@ -34,41 +38,70 @@ def images_by_class(
         >>> list(images)
         [1, 2]
     """
-    check_at_least("shots", shots, 1)
-    check_at_least("min_area", min_area, 1)
-    check_ids(source)
-    images: dict[int, list[int]] = {int(class_id): [] for class_id in sorted(class_ids)}
+    shots = check_at_least("shots", shots, 1)
+    min_area = check_at_least("min_area", min_area, 1)
+    check_source(source)
+    images: dict[int, list[int]] = {class_id: [] for class_id in check_class_ids("class_ids", class_ids)}
     for position, areas in enumerate(source.class_areas):
         for class_id, area in areas.items():
             if class_id in images and area >= min_area:
                 images[class_id].append(position)
-    few = {class_id: len(found) for class_id, found in images.items() if len(found) <= shots}
-    if few or not images:
-        names = source.class_names
-        counts = ", ".join(f"{class_id} ({names.get(class_id, 'unknown')}): {few[class_id]}" for class_id in few)
-        raise ValueError(
-            f"class_ids must be classes with at least {shots + 1} images ({shots} supports and a query) "
-            f"of {min_area} pixels or more, got {counts or 'no class'}"
-        )
+    refuse_small_classes(source, images, shots, f" of {min_area} pixels or more")
     return images
 
 
-def check_ids(source: SegmentationSource) -> None:
-    """Raise unless every image of the source has an id of its own."""
+def refuse_small_classes(
+    source: SegmentationSource, images: Mapping[int, Sequence[int]], shots: int, condition: str = ""
+) -> None:
+    """Raise unless every class, at least one, has images for ``shots`` supports and a query."""
+    few = {class_id: len(found) for class_id, found in images.items() if len(found) <= shots}
+    if few or not images:
+        counts = [f"{class_id} ({source.class_names.get(class_id, 'unknown')}): {few[class_id]}" for class_id in few]
+        listed = ", ".join(counts[:8] + ["..."] * (len(counts) > 8))
+        raise ValueError(
+            f"class_ids must be classes with at least {shots + 1} images ({shots} supports and a query)"
+            f"{condition}, got {listed or 'no class'}"
+        )
+
+
+def check_class_ids(name: str, class_ids: Iterable[int]) -> tuple[int, ...]:
+    """Python's own ids, ascending, each once; raise unless all are ids that a class can have."""
+    return tuple(
+        sorted({check_class_id(f"every class of {name}", each) for each in as_list(name, class_ids, "classes")})
+    )
+
+
+def check_source(source: SegmentationSource) -> None:
+    """Raise unless ``source`` has what a `SegmentationSource` has, and an id of its own for every image."""
+    if not all(hasattr(source, member) for member in ("class_names", "ids", "class_areas", "load")):
+        raise TypeError(
+            f"source must have class_names, ids, class_areas and load, as a FolderSource has, "
+            f"got {type(source).__name__}"
+        )
+    if len(source.ids) != len(source.class_areas):
+        raise ValueError(
+            f"source must have class_areas for each of its ids, got {len(source.class_areas)} for {len(source.ids)}"
+        )
     if len(set(source.ids)) < len(source.ids):
         raise ValueError(f"source must have different ids, got {len(source.ids) - len(set(source.ids))} repetitions")
 
 
-class DrawnSpecs(Sequence[EpisodeSpec]):
-    """Episodes that are drawn when they are asked for."""
+def episode_number(number: int, length: int) -> int:
+    """Python's own ``number``, counted from the start; raise unless it is one of ``length`` episodes."""
+    if isinstance(number, slice) or not hasattr(number, "__index__"):
+        raise TypeError(f"the number of an episode must be an integer, got {type(number).__name__}")
+    try:
+        return range(length)[number]
+    except IndexError:
+        raise IndexError(f"the number of an episode must be below their count, {length}, got {number}") from None
 
-    def __init__(self, ids: Sequence[str], images: dict[int, list[int]], shots: int, length: int, seed: int) -> None:
-        self._ids, self._images, self._classes = ids, images, list(images)
-        self._shots, self._length, self._seed = shots, length, seed
 
-    @override
-    def __len__(self) -> int:
-        return self._length
+class Specs(Sequence[EpisodeSpec]):
+    """Episodes that are drawn when they are asked for, in any order."""
+
+    @abstractmethod
+    def draw(self, number: int) -> EpisodeSpec:
+        """Draw episode ``number``, from 0 to one less than their count."""
 
     @overload
     def __getitem__(self, number: int) -> EpisodeSpec: ...
@@ -77,8 +110,31 @@ class DrawnSpecs(Sequence[EpisodeSpec]):
     @override
     def __getitem__(self, number: int | slice) -> EpisodeSpec | list[EpisodeSpec]:
         if isinstance(number, slice):
-            return [self[each] for each in range(self._length)[number]]
-        number = range(self._length)[number]
+            return [self.draw(each) for each in range(len(self))[number]]
+        return self.draw(episode_number(number, len(self)))
+
+
+class DrawnSpecs(Specs):
+    """The class drawn uniformly, then the query and the supports uniformly from its images.
+
+    Args:
+        ids: Of all images.
+        images: Class id to positions in ``ids``.
+        shots: Supports an episode.
+        length: The number of episodes.
+        seed: Of all draws.
+    """
+
+    def __init__(self, ids: Sequence[str], images: Mapping[int, list[int]], shots: int, length: int, seed: int) -> None:
+        self._ids, self._images, self._classes = ids, images, list(images)
+        self._shots, self._length, self._seed = shots, length, seed
+
+    @override
+    def __len__(self) -> int:
+        return self._length
+
+    @override
+    def draw(self, number: int) -> EpisodeSpec:
         stream = np.random.default_rng((self._seed, number))
         class_id = self._classes[stream.integers(len(self._classes))]
         remaining = list(self._images[class_id])

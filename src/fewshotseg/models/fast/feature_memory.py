@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_at_least, check_floating_dtype
+from fewshotseg._checks import check_float_dtype
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.models.fast.state import State, digest
 
@@ -28,7 +28,7 @@ class FeatureMemory:
 
     Raises:
         ValueError: If ``max_bytes`` is negative.
-        TypeError: If ``max_bytes`` is not an integer, or ``dtype`` no floating-point dtype.
+        TypeError: If ``max_bytes`` is no integer, or ``dtype`` no floating-point dtype.
 
     Example:
         >>> import fewshotseg, torch
@@ -41,9 +41,8 @@ class FeatureMemory:
     """
 
     def __init__(self, max_bytes: int, *, dtype: torch.dtype | None = None) -> None:
-        check_at_least("max_bytes", max_bytes, 0)
-        check_floating_dtype("dtype", dtype)
         self._kept = LeastRecentlyUsed(max_bytes)
+        check_float_dtype("dtype", dtype)
         self._dtype = dtype
         self._digests: WeakKeyDictionary[Any, tuple[State, bytes]] = WeakKeyDictionary()
 

@@ -150,7 +150,8 @@ def scaling(plain: PlainPFENet, ours: fs.SCNet, options: Any) -> dict[str, Any]:
             logs = [math.log(row[way]) for row in rows.values()]
             powers[way] = statistics.linear_regression([math.log(value) for value in values], logs).slope
         result[name] = {"seconds": rows, "power": powers}
-        print(f"\n{name}\n{table(rows)}\nseconds grow with {name} to the power of {table({'': powers})}", flush=True)
+        growth = ", ".join(f"{power:.2f} ({way})" for way, power in powers.items())
+        print(f"\n{name}\n{table(rows)}\nseconds grow with {name} to the power of {growth}", flush=True)
     return result
 
 

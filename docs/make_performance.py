@@ -1,4 +1,4 @@
-"""Puts the results of benchmarks/ into performance.md; no number of that page is typed.
+"""Writes the results of benchmarks/ into performance.md, so that no number of that page is typed.
 
 python docs/make_performance.py
 """
@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from fewshotseg.results import markdown_table
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks/results"
@@ -32,20 +34,19 @@ def with_results(page: str, folder: Path) -> str:
 def origin(content: Mapping[str, Any]) -> str:
     """What made a file, where and when."""
     made = content["environment"]
+    device = made.get("device", "cpu")
+    on = "" if device == "cpu" else f"{device}; "
     bfloat16 = "with" if made["native_bfloat16"] else "without"
     return (
-        f"`{made['command']}`, {made['date']}, {made['cores']} cores ({made['cpu']}; {', '.join(made['flags'])}; "
+        f"`{made['command']}`, {made['date']}, {on}{made['cores']} cores ({made['cpu']}; {', '.join(made['flags'])}; "
         f"{bfloat16} bfloat16), {made['threads']} threads, torch {made['torch']}.\n"
     )
 
 
 def table(rows: Mapping[str, Any], columns: Columns, name: str = "") -> str:
     """A table with a row for each entry."""
-    lines = [f"| {name} | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
-    lines += [
-        f"| {row} | " + " | ".join(text(values) for text in columns.values()) + " |" for row, values in rows.items()
-    ]
-    return "\n".join(lines) + "\n"
+    body = [[row, *(text(values) for text in columns.values())] for row, values in rows.items()]
+    return markdown_table([[name, *columns], *body]) + "\n"
 
 
 def seconds(row: Mapping[str, Any]) -> str:
@@ -55,12 +56,12 @@ def seconds(row: Mapping[str, Any]) -> str:
 
 
 def number(name: str, form: str = ".2f", suffix: str = "") -> Callable[[Any], str]:
-    """How to write one entry of a row."""
+    """A function that writes one entry of a row."""
     return lambda row: f"{row[name]:{form}}{suffix}"
 
 
 def forward(content: Mapping[str, Any]) -> str:
-    """Inference."""
+    """Seconds, speed and work of inference."""
     columns = {
         "seconds (quartiles)": seconds,
         "times as fast": number("times_as_fast"),
@@ -78,7 +79,7 @@ def forward(content: Mapping[str, Any]) -> str:
 
 
 def scaling(content: Mapping[str, Any]) -> str:
-    """Cost against sizes."""
+    """How seconds grow with size, shots and batch."""
     columns = {
         "plain": number("plain", ".3g"),
         "fewshotseg": number("fewshotseg", ".3g"),
@@ -92,7 +93,7 @@ def scaling(content: Mapping[str, Any]) -> str:
 
 
 def train_step(content: Mapping[str, Any]) -> str:
-    """A step of training."""
+    """Seconds, speed and work of a training step."""
     columns = {
         "seconds (quartiles)": seconds,
         "as fast as the official step": number("times_as_fast_as_official"),
@@ -128,7 +129,7 @@ def compiled(content: Mapping[str, Any]) -> str:
 
 
 def evaluation(content: Mapping[str, Any]) -> str:
-    """Evaluation."""
+    """Seconds of an evaluation with and without a cache."""
     columns = {
         "seconds": seconds,
         "times as fast": number("times_as_fast"),
@@ -145,7 +146,7 @@ def evaluation(content: Mapping[str, Any]) -> str:
 
 
 def kmeans(content: Mapping[str, Any]) -> str:
-    """k-means beside its peers."""
+    """Seconds of k-means beside its peers."""
     rows = {
         f"B = {shape['batch']}, C = {shape['channels']}, n = {shape['clusters']}": {
             "milliseconds": 1000 * shape["rows"]["fewshotseg"]["seconds"],

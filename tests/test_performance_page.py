@@ -25,6 +25,10 @@ def test_every_number_names_its_command_and_date(tmp_path):
     assert "`python benchmarks/imports.py`, 2026-01-02, 2 cores (some; avx2; without bfloat16), 1 threads" in page
     assert "takes 1.02 times as long as `import torchvision`, 42 ms more" in page
 
+    made |= {"device": "NVIDIA H100"}
+    (tmp_path / "imports.json").write_text(json.dumps(content))
+    assert "2026-01-02, NVIDIA H100; 2 cores (some;" in with_results(f"{START}{END}", tmp_path)
+
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("*.json")) or ["none"])
 def test_committed_results_are_of_this_version_and_of_no_machine_path(name):

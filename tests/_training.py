@@ -75,6 +75,13 @@ def assert_same_run(out, uninterrupted):
     assert log_of(out) == log_of(uninterrupted)
 
 
+def signalled(process, number):
+    """Send a signal; the exit status."""
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
 def wait(condition, process, seconds=60):
     """Until the condition holds; False if the process ended first."""
     deadline = time.monotonic() + seconds
@@ -86,8 +93,9 @@ def wait(condition, process, seconds=60):
     return True
 
 
-def run_command(arguments, stuck_at_save=None):
+def run_command(arguments, *, stuck_at_save=None, said=os.devnull):
     """Run a command in a process of its own; it hangs in that call of torch.save, with half a file written."""
+    sys.stderr = Path(said).open("a")
     torch.set_num_threads(1)
     save, calls = torch.save, []
 
@@ -103,8 +111,9 @@ def run_command(arguments, stuck_at_save=None):
     sys.exit(main(arguments))
 
 
-def run_share(rank, world, store, arguments):
+def run_share(rank, world, store, arguments, said=os.devnull):
     """Run a command as one of several processes, with a file in place of torchrun's ports."""
+    sys.stderr = Path(said).open("a")
     warnings.simplefilter("error", FutureWarning)
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))

@@ -38,14 +38,14 @@ def cache_folder(cache: StrPath | None) -> Path:
 
 
 def progress_bar(
-    items: Iterable[Item], description: str, *, show: bool | None, total: int | None = None, initial: int = 0
+    items: Iterable[Item], description: str, *, show: bool, total: int | None = None, initial: int = 0
 ) -> Iterable[Item]:
-    """Put tqdm's bar around ``items`` if it should show (None: in a terminal only) and tqdm is installed."""
-    if show is False:
+    """``items`` with tqdm's bar around them if it should show and tqdm is installed."""
+    if not show:
         return items
     try:
         from tqdm import tqdm
     except ImportError:
         return items
-    bar: Iterable[Item] = tqdm(items, desc=description, total=total, initial=initial, disable=None if show is None else False)
+    bar: Iterable[Item] = tqdm(items, desc=description, total=total, initial=initial)
     return bar

@@ -26,6 +26,7 @@ from _training import (
     read,
     run_command,
     run_share,
+    signalled,
     trained,
     training,
     wait,
@@ -33,11 +34,6 @@ from _training import (
 from fewshotseg.cli import main
 from fewshotseg.models import load_model
 from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, run
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("run") / "whole", *SELECTING).parent
 
 
 # Killed and resumed
@@ -67,7 +63,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bits(moments, un
     ],
 )
 def test_killed_while_it_writes_a_checkpoint(save, found, uninterrupted, tmp_path):
-    process = start(run_command, training(tmp_path, *SELECTING), save)
+    process = start(run_command, training(tmp_path, *SELECTING), stuck_at_save=save)
     assert wait(lambda: half_a_checkpoint_in(tmp_path), process)
     process.kill()
     process.join()
@@ -103,23 +99,20 @@ def test_a_finished_run_stays_as_it_is(uninterrupted, capsys):
 # Stopped and resumed
 
 
-@pytest.mark.parametrize(("number", "iteration"), [(signal.SIGTERM, 1), (signal.SIGINT, 3), (signal.SIGTERM, 7)])
-def test_stopped_by_a_signal_it_saves_and_goes_on_with_the_same_bits(
-    number, iteration, uninterrupted, tmp_path, capfd
-):
-    process = start(run_command, training(tmp_path, *SELECTING))
-    assert wait(lambda: reached(tmp_path, starts=1, iteration=iteration), process)
-    os.kill(process.pid, number)
-    process.join(60)
-    assert process.exitcode == 128 + number
-    saved = read(tmp_path / "last.pth")["training"]["iteration"]
-    assert saved >= iteration
-    assert capfd.readouterr().err == (
-        f"fewshotseg train: stopped by {number.name} after iteration {saved} of 8, saved in {tmp_path / 'last.pth'}: "
+@pytest.mark.parametrize(("number", "iteration"), [(signal.SIGTERM, 1), (signal.SIGINT, 3), (signal.SIGTERM, 6)])
+def test_stopped_by_a_signal_it_saves_and_goes_on_with_the_same_bits(number, iteration, uninterrupted, tmp_path):
+    out, said = tmp_path / "run", tmp_path / "stderr"
+    process = start(run_command, training(out, *SELECTING), said=said)
+    assert wait(lambda: reached(out, starts=1, iteration=iteration), process)
+    assert signalled(process, number) == 128 + number
+    saved = read(out / "last.pth")["training"]["iteration"]
+    assert 8 > saved >= iteration
+    assert said.read_text() == (
+        f"fewshotseg train: stopped by {number.name} after iteration {saved} of 8, saved in {out / 'last.pth'}: "
         "the same command with --resume goes on from there\n"
     )
-    trained(tmp_path, *SELECTING, "--resume")
-    assert_same_run(tmp_path, uninterrupted)
+    trained(out, *SELECTING, "--resume")
+    assert_same_run(out, uninterrupted)
 
 
 def test_processes_that_load_do_not_die_of_the_signal(uninterrupted, tmp_path, capfd):
@@ -151,20 +144,30 @@ def test_two_processes_train_as_one_with_accumulation(uninterrupted, tmp_path):
     assert two["origin"]["recipe"] == one["origin"]["recipe"]
 
 
-def test_two_processes_stop_together_when_one_is_asked(tmp_path, capfd):
-    arguments = training(tmp_path / "run", "--iterations", 1000)
-    processes = [start(run_share, rank, 2, str(tmp_path / "store"), arguments) for rank in range(2)]
-    assert wait(lambda: reached(tmp_path / "run", starts=1, iteration=2), processes[0])
-    os.kill(processes[1].pid, signal.SIGTERM)
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [128 + signal.SIGTERM] * 2
+def test_two_processes_stop_together_when_one_is_asked(tmp_path):
+    arguments = training(tmp_path / "run", "--iterations", 1000, "--accumulate", 2)
+    store, said = str(tmp_path / "store"), tmp_path / "stderr"
+    first, second = (start(run_share, rank, 2, store, arguments, said=said) for rank in range(2))
+    assert wait(lambda: reached(tmp_path / "run", starts=1, iteration=2), first)
+    assert signalled(second, signal.SIGTERM) == 128 + signal.SIGTERM
+    first.join(60)
+    assert first.exitcode == 128 + signal.SIGTERM
     saved = read(tmp_path / "run" / "last.pth")["training"]["iteration"]
-    assert f"after iteration {saved} of 1000" in capfd.readouterr().err
+    (sentence,) = said.read_text().splitlines()
+    assert f"after iteration {saved} of 1000" in sentence
 
 
 def test_torchrun_starts_it(tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fewshotseg"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "fewshotseg",
+    ]
     arguments = training(tmp_path / "run", "--iterations", 2)
     process = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert process.returncode == 0, process.stderr

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
 
     folder = kinds.add_parser("folder", help="images and masks of your own")
-    folder.add_argument("images", metavar="ROOT|IMAGES", help="A folder with images/ and masks/, or that of the images.")
+    folder.add_argument(
+        "images", metavar="ROOT|IMAGES", help="A folder with images/ and masks/, or that of the images."
+    )
     folder.add_argument("masks", nargs="?", metavar="MASKS", help="The folder of the masks.")
 
     voc = kinds.add_parser("voc", help="PASCAL VOC 2012, with SBD's masks or without")

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     results = []
     with process_group(device) as process:
         subject.model.to(process.device)
-        benchmark = open_benchmark(subject.data, progress=process.rank == 0)
+        benchmark = open_benchmark(subject.data, progress=process.shows_progress)
         for result in measure(subject, benchmark, process, method=method, **how):
             results.append(result)
             if process.rank == 0:

@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="What to write (default: onnx pt2).")  # fmt: skip
     add("--size", type=int, help="Side in pixels of the squares that images are brought to (default: the model's).")
     add("--shots", type=int, default=1, help="For onnx and pt2, the number of annotated examples (default: 1).")
-    add("--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the model's).")
+    add(
+        "--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the model's)."
+    )
     add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out where an installed "
         "package holds them; the file names them by a digest and is small.")  # fmt: skip
     add("--half", action="store_true", help="For model, store the weights of the head in half precision.")

@@ -4,7 +4,7 @@ import argparse
 import ast
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -94,6 +94,8 @@ def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Rec
     Raises:
         ValueError: If a setting is impossible.
     """
+    if options.get("backbone", default.model.backbone) != default.model.backbone:
+        options.setdefault("backbone_weights", None)  # those of the recipe are of its own backbone
     model = change_model(default.model, options.pop("model"))
     model = replace(model, **{name: options.pop(name) for name in ("backbone", "reducer_dropout") if name in options})
     if model.image_size != default.model.image_size:

@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     add_recipe_arguments(parser)
     add = parser.add_argument_group("run", argument_default=argparse.SUPPRESS).add_argument
-    add("--out", default=None, metavar="FOLDER", help="Folder of log and checkpoints (default: outputs/BENCHMARK-foldN).")
+    add(
+        "--out",
+        default=None,
+        metavar="FOLDER",
+        help="Folder of log and checkpoints (default: outputs/BENCHMARK-foldN).",
+    )
     add("--resume", action="store_true", help="Go on from the last checkpoint in --out, if there is one.")
     add("--workers", type=int, metavar="N", help="Processes that load episodes, for each process that trains (default: "
         "0, the training process itself).")  # fmt: skip

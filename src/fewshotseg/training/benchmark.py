@@ -160,6 +160,15 @@ def check_fold(split: ClassSplit, fold: Fold) -> None:
         )
 
 
+def check_base(split: ClassSplit, fold: Fold) -> None:
+    """Raise `ValueError` if a fold leaves no class to train on."""
+    if not split.base:
+        raise ValueError(
+            f"fold must be 'all' to train on every class, as {len(split.novel)} class dealt to four folds leaves this one "
+            f"none to train on, got {fold}"
+        )
+
+
 def with_classes(source: SegmentationSource, class_ids: Collection[int]) -> SubsetSource:
     """Keep the images that hold at least one of these classes."""
     return SubsetSource(source, [i for i, areas in enumerate(source.class_areas) if set(areas) & set(class_ids)])

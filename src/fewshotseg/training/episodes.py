@@ -15,14 +15,9 @@ def training_episodes(
     """Draw all episodes of a run, those of iteration t from number ``t * batch`` on.
 
     Raises:
-        ValueError: If there is no base class, or one has too few images.
+        ValueError: If a base class has too few images.
     """
     train, (base, novel) = benchmark.train, benchmark.split
-    if not base:
-        raise ValueError(
-            f"fold must be 'all' to train on every class, as fold {data.fold} leaves none of the few classes to train "
-            f"on, got {data.fold}"
-        )
     episodes = EpisodeDataset(
         train,
         base,
@@ -44,7 +39,5 @@ def validation_episodes(
     """Draw what chooses among the weights of a run, if anything does."""
     if recipe.select == "last":
         return None
-    protocol = replace(
-        data.protocol, episodes=recipe.validate_episodes, draw="number", workers=None, max_passes=None
-    )
+    protocol = replace(data.protocol, episodes=recipe.validate_episodes, draw="number", workers=None, max_passes=None)
     return draw_test(validation, protocol, model, shots=recipe.shots, seed=recipe.seed)

@@ -5,18 +5,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from fewshotseg._checks import check_at_least
 from fewshotseg._io import progress_bar
 from fewshotseg.data import EpisodeDataset
 from fewshotseg.models import FeatureMemory, SCNet
 from fewshotseg.results import versions
-from fewshotseg.training.benchmark import Benchmark, DataSettings, hold_out, open_benchmark
+from fewshotseg.training.benchmark import Benchmark, DataSettings, check_base, hold_out, open_benchmark
 from fewshotseg.training.episodes import training_episodes, validation_episodes
 from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import Recipe
@@ -98,8 +99,9 @@ def run(
         >>> trained.checkpoint.name
         'last.pth'
     """
-    if min(log_every, save_every) < 1:
-        raise ValueError(f"log_every and save_every must be at least 1, got {log_every} and {save_every}")
+    check_at_least("workers", workers, 0)
+    check_at_least("log_every", log_every, 1)
+    check_at_least("save_every", save_every, 1)
     stop = stop or StopSignals()
     facts = plain(
         {
@@ -117,7 +119,8 @@ def run(
         if recipe.micro_batches % process.world_size:
             raise ValueError(f"micro_batches must be a multiple of {process.world_size}, got {recipe.micro_batches}")
         folder.check_same_run(facts)
-        benchmark = validation = benchmark or open_benchmark(data, progress=process.rank == 0)
+        benchmark = validation = benchmark or open_benchmark(data, progress=process.shows_progress)
+        check_base(benchmark.split, data.fold)
         if recipe.select == "held-out":
             benchmark, validation = hold_out(benchmark)
         epoch = max(benchmark.listed(data.protocol.min_area) // recipe.batch, 1)
@@ -151,8 +154,8 @@ def run(
         with stop.deferred(patient=process.world_size > 1):
             session.catch_up()
             steps = iterations(recipe, state, episodes, process, total=total, workers=workers)
-            show = None if process.rank == 0 else False
-            bar = progress_bar(steps, "training", show=show, total=total, initial=state.iteration)
+            show, start = process.shows_progress, state.iteration
+            bar = progress_bar(steps, "training", show=show, total=total, initial=start)
             for rate, losses in bar:
                 loss = session.after_iteration(rate, losses)
                 if loss is not None and hasattr(bar, "set_postfix"):
@@ -209,4 +212,5 @@ def _data_parallel(model: SCNet, *, sync_buffers: bool) -> DistributedDataParall
     """Let processes share gradients, and buffers before each pass if asked."""
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before PyTorch 2.13
-    return DistributedDataParallel(model, **{name: sync_buffers})
+    options: dict[str, Any] = {name: sync_buffers}
+    return DistributedDataParallel(model, **options)

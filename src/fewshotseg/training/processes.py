@@ -1,9 +1,10 @@
 """One process, or several that torchrun started: what the same code needs to know in both cases."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,12 @@ class ProcessInfo(NamedTuple):
     rank: int
     world_size: int
     device: torch.device
-    control: dist.ProcessGroup | None = None
+    control: Any = None
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether somebody looks at progress bars of this process."""
+        return self.rank == 0 and sys.stderr.isatty()
 
 
 @contextmanager

@@ -131,9 +131,7 @@ class Recipe:
 
 
 PASCAL = Recipe()
-COCO = replace(
-    PASCAL, model=replace(PASCAL.model, bins=SHARES), scale=(0.8, 1.25), lr=0.05, batch=8, epochs=50
-)
+COCO = replace(PASCAL, model=replace(PASCAL.model, bins=SHARES), scale=(0.8, 1.25), lr=0.05, batch=8, epochs=50)
 FOLDERS = replace(
     PASCAL,
     model=SCNetConfig(backbone="efficientnet_lite0", hidden_channels=64, bins=SHARES),

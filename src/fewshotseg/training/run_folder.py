@@ -63,7 +63,8 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, *, writes: bool, resume: bool) -> None:
-        self.path, self._writes, self._board = path, writes, None
+        self.path, self._writes = path, writes
+        self._board: Any = None
         found = [path / name for name in (LAST, PREVIOUS) if (path / name).exists()]
         if found and not resume:
             raise ValueError(f"out must be a new folder, or one to resume with --resume, got {path} with a checkpoint")
@@ -183,17 +184,12 @@ def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say in one sentence which file could not be written, and why, whatever library meant to write it."""
+    """Say in one sentence which file could not be written, and why."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        fault: BaseException | None = error
-        while fault is not None and not isinstance(fault, OSError):
-            fault = fault.__cause__ or fault.__context__  # torch.save hides the file system's error in its own
-        if fault is None:
-            raise
-        reason = "no space left on the device" if fault.errno == errno.ENOSPC else fault.strerror or str(fault)
-        kept = ", the checkpoint before it stays" if path.exists() and path.suffix == ".pth" else ""
+    except OSError as error:
+        reason = "no space left on the device" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        kept = "; what was there before stays" if path.exists() and path.suffix == ".pth" else ""
         raise OSError(f"{path} could not be written: {reason}{kept}") from error
 
 

@@ -40,7 +40,6 @@ def score(
     """
     names = episodes.source.class_names
     metric = FewShotIoU(class_ids, class_names={class_id: names[class_id] for class_id in class_ids})
-    show = None if process.rank == 0 else False
     return evaluate(
         model,
         episodes,
@@ -48,5 +47,5 @@ def score(
         scoring=protocol.scoring,
         batch_size=batch,
         threshold=threshold,
-        progress=lambda numbers: progress_bar(wrap(numbers), "testing", show=show),
+        progress=lambda numbers: progress_bar(wrap(numbers), "testing", show=process.shows_progress),
     )

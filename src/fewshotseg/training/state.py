@@ -57,13 +57,15 @@ class State:
             ValueError: If it is not what a run of this recipe can have saved.
         """
         _check_progress(saved)
-        _check_optimizer(self.optimizer, saved["optimizer"])
-        try:
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.scaler.load_state_dict(saved["scaler"])
-            torch.set_rng_state(saved["rng"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"training must be the state of such a run, but: {str(error).splitlines()[0]}") from error
+        _check_optimizer(self.optimizer, saved.get("optimizer"))
+        scaler, rng = saved.get("scaler"), saved.get("rng")
+        if not isinstance(scaler, dict) or scaler.keys() != self.scaler.state_dict().keys():
+            raise ValueError("scaler must have the settings of the recipe, but it has others")
+        if not isinstance(rng, Tensor) or rng.dtype != torch.uint8 or rng.shape != torch.get_rng_state().shape:
+            raise ValueError("rng must be the state of PyTorch's generator on the CPU, but it is something else")
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(scaler)
+        torch.set_rng_state(rng)
         self.iteration, self.validated, self.best = saved["iteration"], saved["validated"], saved["best"]
 
 
@@ -98,6 +100,10 @@ def initial_state(
 def _new_model(recipe: Recipe, data: DataSettings, benchmark: Benchmark) -> SCNet:
     config = replace(recipe.model, image_size=data.protocol.test_size)
     if config.backbone == "tiny":
+        if recipe.backbone_weights is not None:
+            raise ValueError(
+                f"backbone_weights must not be given for tiny, which is trained here, got {recipe.backbone_weights!r}"
+            )
         transform = v2.Compose([v2.RandomHorizontalFlip(), padded_eval(data.protocol.train_size)])
         backbone = pretrained_tiny_backbone(benchmark.train, benchmark.split.base, transform, recipe.pretrain)
         model = SCNet(backbone, config)
@@ -131,14 +137,14 @@ def _check_progress(saved: Mapping[str, Any]) -> None:
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
     """Raise unless the saved optimizer has the settings of a new one, and finite numbers of the parameters' shapes."""
-    new = optimizer.state_dict()
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
     try:
-        settings, own = ([{**group, "lr": None} for group in each["param_groups"]] for each in (saved, new))
-        fits = settings == own and all(
-            _belongs_to(value, parameters[number]) for number, entry in saved["state"].items() for value in entry.values()
+        settings, own = (
+            [{**group, "lr": None} for group in state["param_groups"]] for state in (saved, optimizer.state_dict())
         )
-    except (KeyError, TypeError, AttributeError, IndexError):
+        numbers = [(parameters[number], entry.values()) for number, entry in saved["state"].items()]
+        fits = settings == own and all(_belongs_to(v, parameter) for parameter, values in numbers for v in values)
+    except (KeyError, TypeError, AttributeError):
         fits = False
     if not fits:
         raise ValueError("optimizer must have the settings of the recipe and finite numbers, but it has others")

@@ -1,5 +1,6 @@
 """Classification of base classes in place of ImageNet: what the backbone ``"tiny"`` learns first."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def pretrained_tiny_backbone(
     row_of[list(base)] = torch.arange(len(base))
     optimizer = torch.optim.AdamW([*backbone.parameters(), *names.parameters()], lr=3e-3)
     order = torch.randint(len(source.ids), (iterations, 16)).tolist()
-    for indices in progress_bar(order, "pretraining the backbone on base classes", show=None):
+    for indices in progress_bar(order, "pretraining the backbone on base classes", show=sys.stderr.isatty()):
         images, masks = zip(*(transform(*source.load(index)) for index in indices), strict=True)
         logits = names(backbone.high(backbone.mid(torch.stack(images))[0]))  # B classes h w
         size = (logits.shape[2], logits.shape[3])

@@ -30,7 +30,15 @@ class HardSpecs(Sequence[EpisodeSpec]):
         seed: Of the exchange and of what is put in, 0 or more.
 
     Raises:
-        ValueError: If ``share`` is no share, or no image shows two classes.
+        ValueError: If ``share`` is not from 0 to 1, or no image shows two classes.
+
+    Example:
+        >>> from fewshotseg.data import EpisodeDataset, SyntheticSource
+        >>> source = SyntheticSource(60, num_classes=4, size=96)
+        >>> episodes = EpisodeDataset(source, [1, 2], length=100)
+        >>> episodes.specs = HardSpecs(episodes.specs, source, [1, 2], share=0.5, seed=0)
+        >>> len(episodes.specs)
+        100
     """
 
     def __init__(

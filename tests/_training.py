@@ -95,7 +95,7 @@ def wait(condition, process, seconds=60):
 
 def run_command(arguments, *, stuck_at_save=None, said=os.devnull):
     """Run a command in a process of its own; it hangs in that call of torch.save, with half a file written."""
-    sys.stderr = Path(said).open("a")
+    sys.stderr = open(said, "a")  # noqa: SIM115, PTH123 (until the process ends)
     torch.set_num_threads(1)
     save, calls = torch.save, []
 
@@ -113,7 +113,7 @@ def run_command(arguments, *, stuck_at_save=None, said=os.devnull):
 
 def run_share(rank, world, store, arguments, said=os.devnull):
     """Run a command as one of several processes, with a file in place of torchrun's ports."""
-    sys.stderr = Path(said).open("a")
+    sys.stderr = open(said, "a")  # noqa: SIM115, PTH123 (until the process ends)
     warnings.simplefilter("error", FutureWarning)
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))

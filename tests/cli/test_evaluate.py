@@ -200,7 +200,7 @@ def test_an_own_protocol_is_told_from_others():
         (["--fold", "1"], "fold must be 0, as the model was trained on classes of other folds, got 1"),
         (["--protocol", "pfenet-pascal"], "protocol must be one of synthetic's, got pfenet-pascal"),
         (["--model", "num_prototypes=0"], "model must not be given without backbone"),
-        (["--device", "gpu"], "device must be one that PyTorch finds here"),
+        (["--device", "gpu"], "device must be one that this machine has"),
         (["--backbone", "resnet50s"], "benchmark must be given"),
         (["--backbone", "mobilenet_v2", "--benchmark", "synthetic"], "must be of a model with backbone"),
         (["--shots", "0"], "shots must be at least 1, got 0"),

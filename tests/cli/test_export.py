@@ -23,7 +23,9 @@ NOTE = "images that the package makes"
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     install(monkeypatch, tmp_path)
-    return trained(tmp_path / "run", "--iterations", 1, "--backbone", "efficientnet_lite0", "--backbone-weights", "package")
+    return trained(
+        tmp_path / "run", "--iterations", 1, "--backbone", "efficientnet_lite0", "--backbone-weights", "package"
+    )
 
 
 def export(*arguments):
@@ -82,7 +84,9 @@ def test_threshold_and_size_go_with_it(checkpoint, tmp_path):
 
 
 def test_programs_and_a_model_side_by_side(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(hub, "FOLDER", trained(tmp_path / "run", "--iterations", 1).parent)  # so that its name is "last"
+    monkeypatch.setattr(
+        hub, "FOLDER", trained(tmp_path / "run", "--iterations", 1).parent
+    )  # so that its name is "last"
     assert export("last", tmp_path / "out", "--format", "pt2", "model", "--size", 33, "--shots", 2) == 0
     printed = capsys.readouterr().out
     assert len(re.findall(r"(?:support|query)\.pt2: \d+\.\d MiB\n", printed)) == 2

@@ -31,7 +31,9 @@ def test_python_m_is_the_command():
     command = [sys.executable, "-m", "fewshotseg"]
     run = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=120, check=False)
     assert (run.returncode, run.stdout, run.stderr) == (0, f"fewshotseg {__version__}\n", "")
-    run = subprocess.run([*command, "check", "folder", "nowhere"], capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(
+        [*command, "check", "folder", "nowhere"], capture_output=True, text=True, timeout=120, check=False
+    )
     assert run.returncode != 0
     assert len(run.stderr.splitlines()) == 1
 
@@ -72,8 +74,14 @@ def test_wrong_arguments_are_one_sentence_and_status_2(arguments, capsys):
         (ValueError(), "ValueError"),
         (ValueError("x" * 10_000), f"{'x' * 597}..."),
         (FileNotFoundError(2, "No such file or directory", "a.pth"), "a.pth: No such file or directory"),
-        (OSError("a.pth could not be written: no space left on the device"), "a.pth could not be written: no space left"),
-        (ModuleNotFoundError("No module named 'onnx'", name="onnx"), 'onnx must be installed: pip install "fewshotseg[onnx]"'),
+        (
+            OSError("a.pth could not be written: no space left on the device"),
+            "a.pth could not be written: no space left",
+        ),
+        (
+            ModuleNotFoundError("No module named 'onnx'", name="onnx"),
+            'onnx must be installed: pip install "fewshotseg[onnx]"',
+        ),
         (ImportError('x needs timm: pip install "fewshotseg[lite]"'), 'x needs timm: pip install "fewshotseg[lite]"'),
         (ArithmeticError("logits differ"), "logits differ"),
         (MemoryError(), "the memory of this machine is not enough"),

@@ -56,7 +56,12 @@ def test_exported_programs_answer_as_the_model(tmp_path, bins, shots):
     differences = export_programs(model, tmp_path, size=SIDE, shots=shots)
     assert differences.keys() == {"onnx", "pt2"}
     assert max(differences.values()) < 1e-4
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["query.onnx", "query.pt2", "support.onnx", "support.pt2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "query.onnx",
+        "query.pt2",
+        "support.onnx",
+        "support.pt2",
+    ]
     assert model.training
     model.eval()
 
@@ -106,5 +111,7 @@ def test_nothing_is_left_of_programs_that_answer_otherwise(tmp_path, monkeypatch
 )
 def test_what_cannot_be_exported_is_refused(settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        export_programs(fs.build_scnet("mobilenet_v2", hidden_channels=8), tmp_path / "out", **{"size": SIDE, **settings})
+        export_programs(
+            fs.build_scnet("mobilenet_v2", hidden_channels=8), tmp_path / "out", **{"size": SIDE, **settings}
+        )
     assert not (tmp_path / "out").exists()

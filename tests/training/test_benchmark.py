@@ -9,9 +9,9 @@ import pytest
 
 from _folders import make_folder, make_voc
 from _tiny_source import TinySource
+from fewshotseg import SCNetConfig
 from fewshotseg.cli.settings import add_data_arguments, data_settings
 from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
-from fewshotseg import SCNetConfig
 from fewshotseg.training.benchmark import (
     BENCHMARKS,
     Benchmark,
@@ -138,7 +138,9 @@ def test_settings_survive_a_checkpoint():
 
 def test_a_fold_without_a_novel_class_says_which_have_one(tmp_path):
     three = make_folder(tmp_path / "three", {f"{c}{n}": [c] for c in (1, 2, 3) for n in range(2)})
-    with pytest.raises(ValueError, match="fold must be 1 or 2 or 3 to test on a class .* or 'all' to train on every .*got 0"):
+    with pytest.raises(
+        ValueError, match=r"fold must be 1 or 2 or 3 to test on a class .* or 'all' to train on every .*got 0"
+    ):
         open_benchmark(settings("folders", "--data", three))
     assert open_benchmark(settings("folders", "--data", three, "--fold", 2)).split == ((1, 3), (2,))
     assert open_benchmark(settings("folders", "--data", three, "--fold", "all")).split == ((1, 2, 3), ())

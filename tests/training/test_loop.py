@@ -35,7 +35,6 @@ from fewshotseg.cli import main
 from fewshotseg.models import load_model
 from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, run
 
-
 # Killed and resumed
 
 
@@ -269,5 +268,5 @@ def test_all_classes_for_a_model_to_use(tmp_path, capsys):
     assert read(checkpoint)["origin"]["data"]["fold"] == "all"
     assert main(["evaluate", str(checkpoint)]) == 2
     assert capsys.readouterr().err.startswith(
-        "fewshotseg evaluate: fold must be 0 to 3 to test a model, as 'all' trains on every class"
+        "fewshotseg evaluate: fold must be 0 to 3 to test a model, as 'all' leaves no class to test on, got 'all'"
     )

@@ -67,7 +67,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damage, uninterrupt
     assert read(copied / "previous.pth")["training"]["iteration"] == 6
     turned = bytearray(whole)
     turned[len(whole) // 2] ^= 1
-    (copied / "last.pth").write_bytes({"half": whole[: len(whole) // 2], "empty": b"", "byte": turned, "text": b"no"}[damage])
+    (copied / "last.pth").write_bytes(
+        {"half": whole[: len(whole) // 2], "empty": b"", "byte": turned, "text": b"no"}[damage]
+    )
     trained(copied, *SELECTING, "--resume")
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"{copied / 'last.pth'} must be ")

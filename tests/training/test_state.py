@@ -11,7 +11,9 @@ from fewshotseg.models import load_model
 from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, open_benchmark
 from fewshotseg.training.state import initial_state, start_comparing
 
-DATA = DataSettings(benchmark="synthetic", images=60, protocol=replace(BENCHMARKS["synthetic"], train_size=49, test_size=65))
+DATA = DataSettings(
+    benchmark="synthetic", images=60, protocol=replace(BENCHMARKS["synthetic"], train_size=49, test_size=65)
+)
 
 
 def test_a_new_model_has_the_settings_of_the_recipe_and_the_protocols_size():

@@ -20,7 +20,7 @@ COMMANDS = {
     "export": "write a trained model to share, as ONNX, or as programs of torch.export",
     "check": "decode every file of a data set, count classes, name every fault",
 }
-"""Each is a module of this folder with ``add_arguments(parser)`` and ``run(options)``, which returns the exit status."""
+"""Each is a module of this folder: ``add_arguments(parser)``, and ``run(options)`` that returns the exit status."""
 
 
 class _Parser(argparse.ArgumentParser):

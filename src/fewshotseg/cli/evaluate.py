@@ -7,10 +7,10 @@
     torchrun --standalone --nproc-per-node 4 -m fewshotseg evaluate outputs/pascal-fold0/last.pth
     fewshotseg evaluate --table outputs/*/last-*.json
 
-For a checkpoint of a training run, data, fold and protocol are those of its training unless options say otherwise; other
-models need --benchmark, --data and --fold. A file that is not of this package, such as PFENet's official ones, needs
---backbone as well, and --model where it differs from PFENet. As in the papers, a model trained with one support may get
-five. Each result is a file, written as soon as it is there.
+For a checkpoint of a training run, data, fold and protocol are those of its training unless options say otherwise.
+Other models need --benchmark, --data and --fold. A file that is not of this package, such as PFENet's official ones,
+needs --backbone as well, and --model where it differs from PFENet. As in the papers, a model trained with one support
+may get five. All episodes are drawn first; each result is a file, written as soon as it is there.
 """
 
 import argparse
@@ -44,16 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command; those not given and without a default here are absent from what is parsed."""
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
-    add("checkpoint", nargs="?", default=None, help="A checkpoint of a training run, a model of save_model, its name, or "
-        "any other file that load_weights reads.")  # fmt: skip
+    add("checkpoint", nargs="?", default=None, help="A checkpoint of a training run, a file or folder of save_model, a "
+        "name such as scnet-lite0, or any other file that load_weights reads.")  # fmt: skip
     add("--benchmark", choices=BENCHMARKS, help="What to measure on (default: what the model was trained on).")
     add_data_arguments(parser)
     add("--backbone", help="For files that are not of this package: resnet50s for PFENet's, or another name that "
         "build_scnet knows.")  # fmt: skip
     add_model_argument(parser)
     add("--shots", type=int, nargs="+", default=[1], metavar="S", help="Numbers of support images (default: 1).")
-    add("--batch", type=int, default=1, metavar="N", help="Episodes at once, which an accelerator likes; it changes "
-        "rounding (default: 1).")  # fmt: skip
+    add("--batch", type=int, default=1, metavar="N", help="Episodes at once, which is faster on an accelerator and "
+        "changes rounding (default: 1).")  # fmt: skip
     add("--amp", choices=AMP, default="none", help="Precision of the model's matrix products (default: none).")
     add("--threshold", type=float, default=None, metavar="P", help="Probability from which on a pixel counts as "
         "foreground (default: the model's, which is 0.5 unless it was exported with another).")  # fmt: skip

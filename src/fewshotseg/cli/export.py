@@ -1,18 +1,18 @@
 """Write a trained model in other forms: to share, as ONNX, or as programs of torch.export.
 
-    fewshotseg export run/last.pth my-model.pth --format model --threshold 0.35 --note "mugs and spoons, 40 photographs"
+    fewshotseg export run/last.pth mugs.pth --format model --threshold 0.35 --note "mugs and spoons, 40 photographs"
     fewshotseg export run/last.pth exported/
     fewshotseg export run/last.pth exported/ --format onnx --size 241 --shots 5
 
-"model" is the model without what only training needs, for fewshotseg.load_model, FewShotPredictor.from_pretrained and
-fewshotseg segment --model: a .pth file, or a folder with config.json and model.safetensors. "onnx" and "pt2" are programs
-that need neither this package nor its Python code: "support" encodes annotated examples once, images (1, S, 3, H, W) and
-label masks (1, S, H, W) to prototype, high and weights; "query" segments with these, images (B, 3, H, W) to logits
-(B, 2, H, W), channel 1 the object, for any B. The number of shots S and the sides H = W are fixed by the export. Images are
-RGB, normalised; the ONNX files' metadata name mean and std.
+"model" is the model without what only training needs: a .pth file, or a folder with config.json and
+model.safetensors, for fewshotseg.load_model, FewShotPredictor.from_pretrained and fewshotseg segment --model.
 
-The programs are run on the CPU, on random images, and nothing is left where their logits differ from the model's by more
-than 1e-4 of the largest. ONNX takes pip install "fewshotseg[onnx]".
+"onnx" and "pt2" are programs that need neither this package nor its Python code. "support" encodes annotated examples
+once: images (1, S, 3, H, W) and label masks (1, S, H, W) to prototype, high and weights. "query" segments with these:
+images (B, 3, H, W) to logits (B, 2, H, W), channel 1 the object, for any B. The number of shots S and the sides H = W
+are fixed by the export. Images are RGB, normalised; the ONNX files' metadata name mean and std. The programs are run on
+the CPU, on random images, and nothing is left where their logits differ from the model's by more than 1e-4 of the
+largest. ONNX takes pip install "fewshotseg[onnx]".
 """
 
 import argparse
@@ -42,10 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="What to write (default: onnx pt2).")  # fmt: skip
     add("--size", type=int, help="Side in pixels of the squares that images are brought to (default: the model's).")
     add("--shots", type=int, default=1, help="For onnx and pt2, the number of annotated examples (default: 1).")
-    add(
-        "--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the model's)."
-    )
-    add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out where an installed "
+    add("--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the "
+        "model's).")  # fmt: skip
+    add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out, if an installed "
         "package holds them; the file names them by a digest and is small.")  # fmt: skip
     add("--half", action="store_true", help="For model, store the weights of the head in half precision.")
     add("--note", help="For model, a line to keep with it: what it was trained on, and for what.")

@@ -22,18 +22,22 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add options for `DataSettings`; those not given are absent from what is parsed."""
     add = parser.add_argument_group("data", argument_default=argparse.SUPPRESS).add_argument
     add("--data", nargs="+", metavar="FOLDER", help="Folders of data: pascal takes the root of VOC 2012; coco that of "
-        "train2014, val2014 and annotations; folders takes one or more with images/ and masks/, or VOC 2012 roots.")  # fmt: skip
+        "train2014, val2014 and annotations; folders takes one or more with images/ and masks/, or VOC 2012 "
+        "roots.")  # fmt: skip
     add("--fold", type=_fold, choices=(*range(4), "all"), metavar="{0,1,2,3,all}",
         help="Which quarter of the classes is novel: not trained on, but tested on (default: 0). For folders also all: "
         "train on every class, for a model to use.")  # fmt: skip
-    add("--protocol", choices=PROTOCOLS, help="A published way to measure (default: SCNet's; for own images another).")
-    add("--size", type=int, help="Side in pixels of training crops and test images, in place of the protocol's.")
+    add("--protocol", choices=PROTOCOLS, metavar="NAME", help="A published way to measure: "
+        f"{', '.join(PROTOCOLS)} (default: SCNet's; for own images another).")  # fmt: skip
+    add("--size", type=int, metavar="N", help="Side in pixels of training crops and test images, in place of the "
+        "protocol's.")  # fmt: skip
     add("--novel", choices=("background", "ignore", "drop"), help="What objects of novel classes in training images "
         "become: background, void, or the image is left out (default: the protocol's).")  # fmt: skip
-    add("--episodes", type=int, help="Test episodes a seed, in place of the protocol's.")
-    add("--seeds", type=int, nargs="+", help="Seeds of the test episodes, one whole evaluation each.")
-    add("--train-list", help="For pascal, the images to train on, as VOCSource names them (default: the protocol's).")
-    add("--images", type=int, help="For synthetic, how many images to train on (default: 1000).")
+    add("--episodes", type=int, metavar="N", help="Test episodes a seed, in place of the protocol's.")
+    add("--seeds", type=int, nargs="+", metavar="N", help="Seeds of the test episodes, one whole evaluation each.")
+    add("--train-list", metavar="NAME", help="For pascal, the images to train on as VOCSource names them (default: the "
+        "protocol's).")  # fmt: skip
+    add("--images", type=int, metavar="N", help="For synthetic, how many images to train on (default: 1000).")
 
 
 def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSettings:

@@ -164,8 +164,8 @@ def check_base(split: ClassSplit, fold: Fold) -> None:
     """Raise `ValueError` if a fold leaves no class to train on."""
     if not split.base:
         raise ValueError(
-            f"fold must be 'all' to train on every class, as {len(split.novel)} class dealt to four folds leaves this one "
-            f"none to train on, got {fold}"
+            f"fold must be 'all' to train on every class, as {len(split.novel)} class dealt to four folds leaves this "
+            f"one none to train on, got {fold}"
         )
 
 
@@ -211,8 +211,8 @@ def draw_test(
     test, (_, novel) = benchmark.test, benchmark.split
     if not novel:
         raise ValueError(
-            "fold must be 0 to 3 to test a model, as 'all' trains on every class and leaves none to test on, got 'all': "
-            "train once more with a fold, or test on other data"
+            "fold must be 0 to 3 to test a model, as 'all' leaves no class to test on, got 'all'; "
+            "train with a fold, or test on other folders"
         )
     transform, min_area = eval_transform(protocol, model), protocol.min_area
     if protocol.max_passes is None or protocol.workers is None:

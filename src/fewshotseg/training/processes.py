@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fewshotseg._checks import checked_device
+
 
 class ProcessInfo(NamedTuple):
     """Which of how many processes this is, and where it computes.
@@ -63,14 +65,7 @@ def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
     """Find the device of that name, or else CUDA where there is any; several processes get one CUDA device each."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", local_rank)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device must be one that PyTorch finds here, such as cpu or cuda:0, got {name!r}") from error
-    return device
+    return checked_device(f"cuda:{local_rank}" if name == "cuda" else name)
 
 
 def mean_over_processes(losses: Mapping[str, Tensor], process: ProcessInfo) -> dict[str, float]:

@@ -126,8 +126,9 @@ class Session:
         return {**self.facts, "iteration": self.state.iteration, "best": self.state.best}
 
     def _stopped(self, number: int) -> Stopped:
+        done, file = self.state.iteration, self.folder.path / LAST
         return Stopped(
             number,
-            f"stopped by {signal.Signals(number).name} after iteration {self.state.iteration} of {self.total}, saved in "
-            f"{self.folder.path / LAST}: the same command with --resume goes on from there",
+            f"stopped by {signal.Signals(number).name} after iteration {done} of {self.total}, saved in {file}: "
+            "the same command with --resume goes on from there",
         )

@@ -2,7 +2,7 @@
 
 import torch
 
-from fewshotseg.models import checkpoints
+from fewshotseg.models import checkpoints, weights
 
 BLOCKS = [  # of the sixteen blocks: expansion, kernel, stride, output channels
     (1, 3, 1, 16),
@@ -53,4 +53,5 @@ def package_state():
 def install(monkeypatch, folder, state=None):
     """Let ``"package"`` mean these weights, the same random ones by default."""
     torch.save(package_state() if state is None else state, folder / "package.pth")
-    monkeypatch.setattr(checkpoints, "package_weights", lambda: folder / "package.pth")
+    for module in (checkpoints, weights):
+        monkeypatch.setattr(module, "package_weights", lambda: folder / "package.pth")

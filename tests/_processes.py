@@ -3,11 +3,11 @@
 import multiprocessing
 
 
-def start(function, *arguments):
+def start(function, *arguments, **options):
     """Start a function of a module in a process of its own, forked from one that has imported what takes long."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["fewshotseg.results", "torch._dynamo", "torch.utils.data", "tqdm"])
-    process = context.Process(target=function, args=arguments, daemon=True)
+    process = context.Process(target=function, args=arguments, kwargs=options, daemon=True)
     process.start()
     return process
 

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -37,7 +37,9 @@ def cache_folder(cache: StrPath | None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewshotseg"
 
 
-def progress_bar(items: Sequence[Item], description: str, *, show: bool) -> Iterable[Item]:
+def progress_bar(
+    items: Iterable[Item], description: str, *, show: bool, total: int | None = None, initial: int = 0
+) -> Iterable[Item]:
     """``items`` with tqdm's bar around them if it should show and tqdm is installed."""
     if not show:
         return items
@@ -45,5 +47,5 @@ def progress_bar(items: Sequence[Item], description: str, *, show: bool) -> Iter
         from tqdm import tqdm
     except ImportError:
         return items
-    bar: Iterable[Item] = tqdm(items, desc=description)
+    bar: Iterable[Item] = tqdm(items, desc=description, total=total, initial=initial)
     return bar

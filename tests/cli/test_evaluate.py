@@ -1,18 +1,20 @@
 """Evaluation: the numbers of a plain loop, on any number of processes, saved with what they mean."""
 
 import json
+import shutil
 
-import evaluate
 import pytest
 import torch
 
 import fewshotseg as fs
+from _folders import make_folder
 from _processes import run_together
-from _training import MODEL, TINY, run_share, training
+from _training import MODEL, TINY, run_share, trained
+from fewshotseg.cli import evaluate, main
 from fewshotseg.data import PROTOCOLS, EpisodeDataset, SyntheticSource, episodes_hash, pascal5i, pfenet_eval
+from fewshotseg.models import load_model, read_model, save_model
 from fewshotseg.results import EvaluationResult
-from fewshotseg.training import loop as train
-from fewshotseg.training.benchmark import SYNTHETIC
+from fewshotseg.training.benchmark import BENCHMARKS
 
 SHORT = ["--device", "cpu", "--episodes", "25", "--seeds", "0", "1", "--shots", "1"]
 NOVEL = pascal5i(0).novel
@@ -20,22 +22,28 @@ NOVEL = pascal5i(0).novel
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    out = tmp_path_factory.mktemp("run")
     options = ["--iterations", 6, "--lr", 0.01, "--model", *MODEL, "self_contrast_weight=1"]
-    return train.main(training(out, *options)).checkpoint
+    return trained(tmp_path_factory.mktemp("run"), *options)
+
+
+def results_of(out, *arguments):
+    """Evaluate; the results by number of shots."""
+    assert main(["evaluate", *map(str, arguments), "--out", str(out)]) == 0
+    results = [EvaluationResult.load(path) for path in sorted(out.glob("*.json"))]
+    return {result.shots: result for result in results}
 
 
 @pytest.fixture(scope="module")
 def results(checkpoint, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
-    evaluate.main([str(checkpoint), *SHORT, "--out", str(out)])
+    results_of(out, checkpoint, *SHORT)
     (path,) = out.iterdir()
     return path
 
 
 def test_numbers_are_those_of_the_library(checkpoint, results):
     result = EvaluationResult.load(results)
-    model, _ = train.load_model(checkpoint)
+    model = load_model(checkpoint)
     source = SyntheticSource(30, num_classes=20, size=48, seed=1)
     for seed, report, digest in zip((0, 1), result.reports, result.episodes_hashes, strict=True):
         episodes = EpisodeDataset(source, NOVEL, length=25, seed=seed, transform=pfenet_eval(49))
@@ -45,24 +53,38 @@ def test_numbers_are_those_of_the_library(checkpoint, results):
         assert digest == episodes_hash(episodes.specs)
 
 
-def test_another_threshold(checkpoint, tmp_path):
-    (result,) = evaluate.main([str(checkpoint), *SHORT, "--threshold", "0.2", "--out", str(tmp_path)])
-    assert [path.name for path in tmp_path.iterdir()] == [f"last-{result.protocol_hash}-fold0-1shot-from0.2.json"]
-    assert result.model["threshold"] == 0.2
-    model, _ = train.load_model(checkpoint)
-    episodes = EpisodeDataset(SyntheticSource(30, num_classes=20, size=48, seed=1), NOVEL, length=25,
-                              transform=pfenet_eval(49))  # fmt: skip
+@pytest.fixture
+def from_a_fifth(checkpoint):
+    """The mIoU when foreground is what has a probability of at least 0.2, counted independently."""
 
     class FromAFifth(fs.FewShotIoU):
         def update(self, prediction, target, class_ids):
-            super().update(prediction.softmax(dim=1)[:, 1] > 0.2, target, class_ids)
+            super().update(prediction.softmax(dim=1)[:, 1] >= 0.2, target, class_ids)
 
-    expected = fs.evaluate(model, episodes, FromAFifth(NOVEL), scoring="original")
-    assert result.reports[0]["miou"] == pytest.approx(expected.miou, abs=1e-4)
+    episodes = EpisodeDataset(SyntheticSource(30, num_classes=20, size=48, seed=1), NOVEL, length=25,
+                              transform=pfenet_eval(49))  # fmt: skip
+    return fs.evaluate(load_model(checkpoint), episodes, FromAFifth(NOVEL), scoring="original").miou
+
+
+def test_another_threshold(checkpoint, results, from_a_fifth, tmp_path):
+    result = results_of(tmp_path, checkpoint, *SHORT, "--threshold", "0.2")[1]
+    assert [path.name for path in tmp_path.iterdir()] == [f"last-{result.protocol_hash}-fold0-1shot-from0.2.json"]
+    assert result.model["threshold"] == 0.2
+    assert result.reports[0]["miou"] == pytest.approx(from_a_fifth, abs=1e-4)
+    assert result.mious != EvaluationResult.load(results).mious
+
+
+def test_the_threshold_of_the_model_holds_where_none_is_given(checkpoint, from_a_fifth, tmp_path):
+    main(["export", str(checkpoint), str(tmp_path / "mine.pth"), "--format", "model", "--threshold", "0.2"])
+    where = ["--benchmark", "synthetic", "--images", "90", "--size", "49"]
+    result = results_of(tmp_path / "out", tmp_path / "mine.pth", *SHORT, *where)[1]
+    assert result.model["threshold"] == 0.2
+    assert result.model["protocol"].startswith("synthetic with train_size 49")
+    assert result.reports[0]["miou"] == pytest.approx(from_a_fifth, abs=1e-4)
 
 
 def test_mixed_precision(checkpoint, results, tmp_path):
-    (result,) = evaluate.main([str(checkpoint), *SHORT, "--amp", "bfloat16", "--out", str(tmp_path)])
+    result = results_of(tmp_path, checkpoint, *SHORT, "--amp", "bfloat16")[1]
     assert [path.name for path in tmp_path.iterdir()] == [f"last-{result.protocol_hash}-fold0-1shot-bfloat16.json"]
     exact = EvaluationResult.load(results)
     assert result.mious != exact.mious
@@ -81,8 +103,8 @@ def test_a_result_says_what_it_is(checkpoint, results):
 
 
 def test_two_processes_with_uneven_shares_give_exactly_the_numbers_of_one(checkpoint, results, tmp_path):
-    arguments = [str(checkpoint), *SHORT, "--out", str(tmp_path / "out")]
-    run_together(run_share, 2, str(tmp_path / "store"), "evaluate", arguments)
+    arguments = ["evaluate", str(checkpoint), *SHORT, "--out", str(tmp_path / "out")]
+    run_together(run_share, 2, str(tmp_path / "store"), arguments)
     (path,) = (tmp_path / "out").iterdir()
     one, two = (json.loads(each.read_text()) for each in (results, path))
     assert one.pop("date") <= two.pop("date")
@@ -94,7 +116,7 @@ def test_folds_make_a_table(results, tmp_path, capsys):
     paths = [tmp_path / f"{fold}.json" for fold in range(4)]
     for fold, path in enumerate(paths):
         path.write_text(json.dumps({**content, "fold": fold}))
-    evaluate.main(["--table", *map(str, paths)])
+    assert main(["evaluate", "--table", *map(str, paths)]) == 0
     header, _, row, _, how = capsys.readouterr().out.splitlines()
     assert " ".join(header.split()) == "| method | shots | Fold-0 | Fold-1 | Fold-2 | Fold-3 | Mean |"
     assert len(set(row.replace(" ", "").split("|")[3:8])) == 1
@@ -102,11 +124,41 @@ def test_folds_make_a_table(results, tmp_path, capsys):
 
 
 def test_five_shots_and_another_name(checkpoint, tmp_path, capsys):
-    shots = ["--shots", "1", "5", "--images", "200", "--out", str(tmp_path), "--method", "ours", "--batch", "4"]
-    one, five = evaluate.main([str(checkpoint), *SHORT[:-2], *shots])
-    assert (one.shots, five.shots, one.method) == (1, 5, "ours")
-    assert len(list(tmp_path.iterdir())) == 2
+    how = ["--shots", 1, 5, "--images", 200, "--method", "ours", "--batch", 4]
+    found = results_of(tmp_path, checkpoint, *SHORT[:-2], *how)
+    assert list(found) == [1, 5]
+    assert {result.method for result in found.values()} == {"ours"}
     assert "|   ours |     5 |" in capsys.readouterr().out
+
+
+def test_episodes_that_cannot_be_drawn_are_said_before_any_are_measured(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "score", lambda *_, **__: pytest.fail("measured"))
+    assert main(["evaluate", str(checkpoint), *SHORT, "--shots", "1", "30", "--out", str(tmp_path / "out")]) == 2
+    assert "class_ids must be classes with at least 31 images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_done_is_saved_when_the_rest_fails(checkpoint, tmp_path, monkeypatch, capsys):
+    score, calls = evaluate.score, []
+
+    def full_after_two_seeds(*arguments, **settings):
+        calls.append(1)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device", "somewhere")
+        return score(*arguments, **settings)
+
+    monkeypatch.setattr(evaluate, "score", full_after_two_seeds)
+    shots = ["--shots", "1", "2", "--images", "200"]
+    assert main(["evaluate", str(checkpoint), *SHORT, *shots, "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "fewshotseg evaluate: somewhere: No space left on device\n"
+    (path,) = tmp_path.iterdir()
+    assert EvaluationResult.load(path).shots == 1
+
+
+def test_results_lie_beside_the_checkpoint(checkpoint, tmp_path):
+    shutil.copy(checkpoint, tmp_path / "mine.pth")
+    assert main(["evaluate", str(tmp_path / "mine.pth"), *SHORT]) == 0
+    assert len([*tmp_path.glob("mine-*-fold0-1shot.json")]) == 1
 
 
 def test_checkpoints_from_elsewhere(tmp_path):
@@ -114,17 +166,32 @@ def test_checkpoints_from_elsewhere(tmp_path):
     other = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0, 0.5))
     fs.save_weights(other, tmp_path / "theirs.pth")
     where = ["--benchmark", "synthetic", *TINY[1:5], "--backbone", "mobilenet_v2", "--model", *MODEL]
-    (result,) = evaluate.main(
-        [str(tmp_path / "theirs.pth"), *SHORT, *where, "--episodes", "15", "--out", str(tmp_path)]
-    )
+    result = results_of(tmp_path / "out", tmp_path / "theirs.pth", *SHORT, *where, "--episodes", "15")[1]
     assert result.method == "PFENet"
     assert result.model["weights"] == "theirs.pth"
     assert result.model["model"]["hidden_channels"] == 8
+    assert result.model["model"]["image_size"] == 49
     assert result.reports[0]["episodes"] == 15
 
 
+def test_other_folders_may_be_another_fold(tmp_path, capsys):
+    items = {f"{c}{n}": [c] for c in (1, 2, 3, 4) for n in range(3)}
+    small = ("--size", 33, "--backbone", "tiny", "--pretrain", 1, "--iterations", 1, "--model", "hidden_channels=8")
+    own, other = make_folder(tmp_path / "own", items), make_folder(tmp_path / "other", {"a": [7], "b": [7], "c": [7]})
+    run = tmp_path / "run"
+    assert main(["train", "folders", "--data", str(own), "--out", str(run), *map(str, small)]) == 0
+    capsys.readouterr()
+    for data, fold in ((own, 1), (other, 0)):
+        assert main(["evaluate", str(run / "last.pth"), *SHORT, "--data", str(data), "--fold", str(fold)]) == 2
+    wrong, empty = capsys.readouterr().err.splitlines()
+    assert "fold must be 0, as the model was trained on classes of other folds, got 1" in wrong
+    assert "fold must be 3 to test on a class that was not trained on" in empty
+    result = results_of(tmp_path / "out", run / "last.pth", *SHORT, "--data", other, "--fold", 3)[1]
+    assert list(result.reports[0]["per_class"]) == ["7"]
+
+
 def test_an_own_protocol_is_told_from_others():
-    assert SYNTHETIC.hash() not in {protocol.hash() for protocol in PROTOCOLS.values()}
+    assert BENCHMARKS["synthetic"].hash() not in {protocol.hash() for protocol in PROTOCOLS.values()}
 
 
 @pytest.mark.parametrize(
@@ -132,39 +199,48 @@ def test_an_own_protocol_is_told_from_others():
     [
         (["--fold", "1"], "fold must be 0, as the model was trained on classes of other folds, got 1"),
         (["--protocol", "pfenet-pascal"], "protocol must be one of synthetic's, got pfenet-pascal"),
-        (["--model", "num_prototypes=0"], "model and backbone must not be given for checkpoints of train.py"),
+        (["--model", "num_prototypes=0"], "model must not be given without backbone"),
+        (["--device", "gpu"], "device must be one that this machine has"),
         (["--backbone", "resnet50s"], "benchmark must be given"),
-        (["--backbone", "mobilenet_v2", "--benchmark", "synthetic"], "must fit the model"),
-        (["--shots", "30"], "class_ids must be classes with at least 31 images"),
-        (["--threshold", "0"], "threshold must be between 0 and 1, got 0.0"),
+        (["--backbone", "mobilenet_v2", "--benchmark", "synthetic"], "must be of a model with backbone"),
+        (["--shots", "0"], "shots must be at least 1, got 0"),
+        (["--threshold", "0"], "threshold must be"),
         (["--batch", "0"], "batch_size must be at least 1, got 0"),
         (["--benchmark", "coco"], "data must be one folder for coco, got 0"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_what_cannot_be_done_is_said_in_one_sentence(options, message, checkpoint, tmp_path, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        evaluate.main([str(checkpoint), *SHORT, "--out", str(tmp_path / "out"), *options])
-    assert exit_info.value.code == 2
-    said = capsys.readouterr().err
+    assert main(["evaluate", str(checkpoint), *SHORT, "--out", str(tmp_path / "out"), *options]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("fewshotseg evaluate: ")
     assert message in said
-    assert len(said.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_files_that_are_not_there_or_something_else(tmp_path, capsys):
+def test_files_that_are_not_there_or_something_else(checkpoint, tmp_path, capsys):
     (tmp_path / "text.pth").write_text("no checkpoint")
-    for arguments in (
-        [str(tmp_path / "missing.pth")],
-        [str(tmp_path / "text.pth")],
-        ["--table", str(tmp_path / "text.pth")],
-        [],
-    ):
-        with pytest.raises(SystemExit) as exit_info:
-            evaluate.main(arguments)
-        assert exit_info.value.code == 2
-    said = capsys.readouterr().err
-    assert "missing.pth" in said
-    assert "text.pth must be a checkpoint of train.py" in said
-    assert "text.pth must be a result" in said
-    assert "either a checkpoint or --table must be given" in said
+    save_model(load_model(checkpoint), tmp_path / "shared.pth", origin={"note": "of somebody"})
+    content = torch.load(checkpoint, weights_only=True)
+    content["origin"]["iteration"] = 7
+    torch.save(content, tmp_path / "changed.pth")
+    for arguments, message in {
+        ("missing.pth",): "missing.pth",
+        ("text.pth",): "needs --backbone and --benchmark",
+        ("changed.pth",): "it is damaged or cut off",
+        ("shared.pth",): "benchmark must be given for",
+        ("--table", "text.pth"): "text.pth must be a result",
+        ("nothing",): "name must be a file",
+        (): "either a checkpoint or --table must be given",
+    }.items():
+        words = [str(tmp_path / word) if word.endswith(".pth") else word for word in arguments]
+        assert main(["evaluate", *words]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert message in said
+
+
+def test_a_checkpoint_without_its_settings_of_data_is_refused(checkpoint, tmp_path, capsys):
+    origin = {**read_model(checkpoint).origin, "data": {"benchmark": "synthetic"}}
+    save_model(load_model(checkpoint), tmp_path / "odd.pth", origin=origin)
+    assert main(["evaluate", str(tmp_path / "odd.pth")]) == 2
+    assert "data must be the settings of a training run" in capsys.readouterr().err

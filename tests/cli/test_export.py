@@ -1,114 +1,139 @@
-"""Exported programs answer as the model they were made of, with ONNX Runtime and with torch.export."""
+"""From a training run to a model to share, or to programs: they answer as the checkpoint does."""
 
-import json
 import re
+import sys
 
-import export_onnx
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 import fewshotseg as fs
 from _lite import install
-from _models import tiny
-from fewshotseg.models import pretrained, save_pretrained
-from fewshotseg.models.backbones import image_statistics
+from _training import trained
+from fewshotseg.cli import main
+from fewshotseg.models import hub, load_model, read_model
 
-onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install "fewshotseg[onnx]"')
-pytest.importorskip("onnxscript", reason='needs pip install "fewshotseg[onnx]"')
-
-SIDE = 49
-
-
-def episode(shots):
-    """Other images and masks than those that the example compares on."""
-    generator = torch.Generator().manual_seed(7)
-    images, queries = (torch.rand(n, 3, SIDE, SIDE, generator=generator) for n in (shots, 3))
-    masks = torch.zeros(1, shots, SIDE, SIDE, dtype=torch.long)
-    masks[..., 10:30, 5:40] = 1
-    masks[..., 8:10, :] = 255
-    return images[None], masks, queries
+PHOTO = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+MASK = np.zeros((60, 90), bool)
+MASK[20:40, 30:60] = True
+NOTE = "images that the package makes"
 
 
-def run_onnx(folder, images, masks, queries):
-    support, query = (
-        onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
-        for name in ("support.onnx", "query.onnx")
-    )
-    names = [output.name for output in support.get_outputs()]
-    known = dict(zip(names, support.run(None, {"images": images.numpy(), "masks": masks.numpy()}), strict=True))
-    (logits,) = query.run(["logits"], {"images": queries.numpy(), **known})
-    return torch.from_numpy(logits), query.get_modelmeta().custom_metadata_map
-
-
-def run_pt2(folder, images, masks, queries):
-    support, query = (torch.export.load(folder / name).module() for name in ("support.pt2", "query.pt2"))
-    return query(queries, *support(images, masks))[0].detach()
-
-
-def answers(model, images, masks, queries):
-    with torch.no_grad():
-        batch = len(queries)
-        return model(images.expand(batch, -1, -1, -1, -1), masks.expand(batch, -1, -1, -1), queries).logits
-
-
-@pytest.mark.parametrize(("bins", "shots"), [((1.0, 0.5), 1), ((5, 9), 2)], ids=["shares", "cells"])
-def test_exported_programs_answer_as_the_model(tmp_path, bins, shots):
-    model = tiny(bins=bins)
-    differences = export_onnx.export(model, tmp_path, size=SIDE, shots=shots)
-    assert differences.keys() == {"onnx", "pt2"}
-    assert max(differences.values()) < 1e-4
-
-    tensors = episode(shots)
-    expected = answers(model, *tensors)
-    logits, metadata = run_onnx(tmp_path, *tensors)
-    assert_close(logits, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
-    assert_close(run_pt2(tmp_path, *tensors), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
-    for name, value in image_statistics(model.backbone).items():
-        assert json.loads(metadata[name]) == list(value)
-
-    # Not because nothing matters: another mask is another answer, and another model is refused.
-    other, _ = run_onnx(tmp_path, tensors[0], 1 - tensors[1].clamp(max=1), tensors[2])
-    assert (other - expected).abs().max() > 1e-3 * expected.abs().max()
-    with torch.no_grad():
-        model.head.classifier[-1].bias += expected.abs().max()
-    with pytest.raises(ArithmeticError, match="logits of the onnx files must be the model's"):
-        export_onnx.check(model, tmp_path, size=SIDE, shots=shots)
-
-
-def test_command_line(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
     install(monkeypatch, tmp_path)
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    config = fs.SCNetConfig(hidden_channels=8, bins=(1.0,))
-    model = fs.build_scnet("efficientnet_lite0", backbone_weights="package", hidden_channels=8, bins=(1.0,))
-    save_pretrained(model, tmp_path / "mine.pth", backbone="efficientnet_lite0", config=config, size=65, origin={})
-    export_onnx.main(["mine", "--size", str(SIDE), "--out", str(tmp_path / "out")])
+    return trained(
+        tmp_path / "run", "--iterations", 1, "--backbone", "efficientnet_lite0", "--backbone-weights", "package"
+    )
+
+
+def export(*arguments):
+    return main(["export", *map(str, arguments)])
+
+
+def answer(predictor):
+    predictor.set_support(PHOTO, MASK)
+    return predictor.predict(PHOTO)
+
+
+def test_a_model_to_share_answers_as_its_checkpoint(checkpoint, tmp_path, capsys):
+    out = tmp_path / "models" / "mine.pth"
+    assert export(checkpoint, out, "--format", "model", "--note", NOTE) == 0
+    assert re.search(r"mine\.pth: \d+ KiB\n", capsys.readouterr().out)
+    shared = fs.FewShotPredictor.from_pretrained(out)
+    assert shared.size == 49
+    assert_close(answer(shared).probability, answer(fs.FewShotPredictor.from_pretrained(checkpoint)).probability)
+    saved = read_model(out)
+    assert saved.training is None
+    assert saved.origin["note"] == NOTE
+    assert (saved.origin["recipe"]["optimizer"], saved.origin["iteration"]) == ("adamw", 1)
+    assert saved.origin["protocol"].endswith("fold 0")
+    assert str(tmp_path) not in str(saved.origin)
+
+
+def test_without_backbone_and_in_half_precision_it_is_small(checkpoint, tmp_path):
+    out = tmp_path / "mine.pth"
+    assert export(checkpoint, out, "--format", "model", "--without-backbone", "--half") == 0
+    assert out.stat().st_size < 150_000
+    assert read_model(out).backbone is None
+    shared, whole = (fs.FewShotPredictor.from_pretrained(path) for path in (out, checkpoint))
+    assert_close(answer(shared).probability, answer(whole).probability, atol=1e-3, rtol=0)
+
+
+def test_a_folder_is_a_model_too(checkpoint, tmp_path):
+    pytest.importorskip("safetensors")
+    assert export(checkpoint, tmp_path / "mine", "--format", "model") == 0
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"config.json", "model.safetensors"}
+    shared = load_model(tmp_path / "mine")
+    assert_close(shared.state_dict(), load_model(checkpoint).state_dict(), atol=0, rtol=0)
+
+
+def test_threshold_and_size_go_with_it(checkpoint, tmp_path):
+    out = tmp_path / "mine.pth"
+    before = answer(fs.FewShotPredictor(load_model(checkpoint), size=65))
+    middle = float(before.probability.quantile(0.9))
+    assert export(checkpoint, out, "--format", "model", "--threshold", middle, "--size", 65) == 0
+    predictor = fs.FewShotPredictor.from_pretrained(out)
+    after = answer(predictor)
+    assert predictor.size == 65
+    assert predictor.model.config.threshold == middle
+    assert_close(after.probability, before.probability)
+    assert after.mask.float().mean() == pytest.approx(0.1, abs=0.02)
+    assert before.mask.float().mean() > 0.5
+
+
+def test_programs_and_a_model_side_by_side(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        hub, "FOLDER", trained(tmp_path / "run", "--iterations", 1).parent
+    )  # so that its name is "last"
+    assert export("last", tmp_path / "out", "--format", "pt2", "model", "--size", 33, "--shots", 2) == 0
     printed = capsys.readouterr().out
-    assert len(re.findall(r"(?:support|query)\.(?:onnx|pt2): \d+\.\d MiB\n", printed)) == 4
-    assert len(re.findall(r": logits differ from the model.s by \d\.\de-\d\d of the largest\n", printed)) == 2
-    tensors = episode(1)
-    expected = answers(export_onnx.open_model("mine")[0], *tensors)
-    logits, _ = run_onnx(tmp_path / "out", *tensors)
-    assert_close(logits, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+    assert len(re.findall(r"(?:support|query)\.pt2: \d+\.\d MiB\n", printed)) == 2
+    assert len(re.findall(r"pt2: logits differ from the model's by \d\.\de-\d\d of the largest\n", printed)) == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"support.pt2", "query.pt2", "model.pth"}
+    encode = torch.export.load(tmp_path / "out" / "support.pt2").module()
+    prototype, *_ = encode(torch.rand(1, 2, 3, 33, 33), torch.ones(1, 2, 33, 33, dtype=torch.long))
+    assert prototype.shape == (1, 8)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nothing"], "name must be a .pth file or one of"),
-        (["none.pth"], "No such file"),
-    ],
-)
-def test_what_cannot_be_exported_ends_in_one_sentence(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as stopped:
-        export_onnx.main([*arguments, "--out", str(tmp_path / "out")])
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+def test_onnx_and_pt2_at_the_models_size_by_default(tmp_path, monkeypatch):
+    asked = []
+
+    def write_nothing(model, out, **settings):
+        asked.append(settings)
+        return {}
+
+    monkeypatch.setattr("fewshotseg.cli.export.export_programs", write_nothing)
+    assert export(trained(tmp_path / "run", "--iterations", 1), tmp_path / "out") == 0
+    assert asked == [{"size": 49, "shots": 1, "kinds": ["onnx", "pt2"]}]
 
 
-def test_no_shot_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="shots must be at least 1, got 0"):
-        export_onnx.export(fs.build_scnet("mobilenet_v2", hidden_channels=8), tmp_path, size=SIDE, shots=0)
+def test_what_cannot_be_exported_is_said_in_one_sentence(checkpoint, tmp_path, monkeypatch, capsys):
+    tiny = trained(tmp_path / "tiny", "--iterations", 1)
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["backbone"]["conv_stem.weight"] += 1
+    torch.save(saved, tmp_path / "changed.pth")
+    fs.save_weights(torch.nn.Linear(1, 1), tmp_path / "other.pth")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    capsys.readouterr()
+    model = ("--format", "model")
+    for arguments, message in {
+        (tiny, *model, "--without-backbone"): "backbone must be efficientnet_lite0, whose weights an installed package",
+        (tmp_path / "changed.pth", *model): "it is damaged or cut off",
+        (tmp_path / "other.pth", *model): "must be a model that save_model wrote",
+        (tmp_path / "none.pth", *model): "none.pth",
+        ("nothing", *model): "name must be a file",
+        (tiny, *model, "--threshold", "1"): "threshold must be",
+        (tiny, *model, "--size", "31"): "image_size must be",
+        (tiny, "--format", "pt2", "--shots", "0"): "shots must be at least 1, got 0",
+        (tiny,): "out must be a folder for onnx and pt2",
+    }.items():
+        source, *rest = arguments
+        assert export(source, tmp_path / "out.pth" if "pt2" not in rest else tmp_path / "out", *rest) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith("fewshotseg export: ")
+        assert message in said
+    assert export(tiny, tmp_path / "out") == 2
+    assert capsys.readouterr().err == 'fewshotseg export: onnx must be installed: pip install "fewshotseg[onnx]"\n'
+    assert not [*tmp_path.glob("out*")]

@@ -1,19 +1,21 @@
 """Folds of own images: what trains and what tests never meet."""
 
 import argparse
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 from _folders import make_folder, make_voc
 from _tiny_source import TinySource
+from fewshotseg import SCNetConfig
+from fewshotseg.cli.settings import add_data_arguments, data_settings
 from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
-from fewshotseg.models.backbones.tiny import TinyBackbone
 from fewshotseg.training.benchmark import (
     BENCHMARKS,
     Benchmark,
     DataSettings,
-    add_data_arguments,
-    data_settings,
     draw_test,
     hold_out,
     open_benchmark,
@@ -83,13 +85,15 @@ def test_pfenets_draws_and_this_packages():
     source = TinySource([{1: 10, 2: 4}, {1: 9}, {2: 8}, {1: 5, 2: 5}])
     benchmark = Benchmark(source, source, quarter([1, 2, 3, 4, 5, 6, 7, 8], 0))
     protocol = settings("synthetic", "--episodes", 7, "--size", 33).protocol
-    drawn = draw_test(benchmark, protocol, TinyBackbone(), shots=1, seed=3)
+    model = SimpleNamespace(config=SCNetConfig(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    drawn = draw_test(benchmark, protocol, model, shots=1, seed=3)
     assert len(drawn) == 7
     assert drawn[0].query_image.shape == (3, 33, 33)
+    assert -1 <= drawn[0].query_image.min() < drawn[0].query_image.max() <= 1  # by the model's own mean and std
     pfenet = PROTOCOLS["pfenet-pascal"].__class__(
         **{**vars(PROTOCOLS["pfenet-pascal"]), "min_area": 5, "max_passes": 2}
     )
-    passes = draw_test(benchmark, pfenet, TinyBackbone(), shots=1, seed=321)
+    passes = draw_test(benchmark, pfenet, model, shots=1, seed=321)
     assert [spec.query for spec in passes.specs] == ["image-000", "image-001", "image-002", "image-003"] * 2
 
 
@@ -123,3 +127,27 @@ def test_settings_that_exclude_each_other(benchmark, options, message):
 def test_a_fault_of_the_settings_is_not_hidden_by_a_default():
     with pytest.raises(TypeError, match="protocol"):
         DataSettings(benchmark="synthetic")
+
+
+def test_settings_survive_a_checkpoint():
+    given = settings("folders", "--data", "a", "b", "--fold", "all", "--seeds", 1, 2)
+    assert DataSettings.from_dict(json.loads(json.dumps(asdict(given)))) == given
+    with pytest.raises(ValueError, match="data must be the settings of a training run"):
+        DataSettings.from_dict({"benchmark": "synthetic"})
+
+
+def test_a_fold_without_a_novel_class_says_which_have_one(tmp_path):
+    three = make_folder(tmp_path / "three", {f"{c}{n}": [c] for c in (1, 2, 3) for n in range(2)})
+    with pytest.raises(
+        ValueError, match=r"fold must be 1 or 2 or 3 to test on a class .* or 'all' to train on every .*got 0"
+    ):
+        open_benchmark(settings("folders", "--data", three))
+    assert open_benchmark(settings("folders", "--data", three, "--fold", 2)).split == ((1, 3), (2,))
+    assert open_benchmark(settings("folders", "--data", three, "--fold", "all")).split == ((1, 2, 3), ())
+    one = make_folder(tmp_path / "one", {"a": [1], "b": [1]})
+    with pytest.raises(ValueError, match=r"fold must be 3 to test .*: 1 class dealt to four folds .*, got 0"):
+        open_benchmark(settings("folders", "--data", one))
+    assert open_benchmark(settings("folders", "--data", one, "--fold", 3)).split == ((), (1,))
+    none = make_folder(tmp_path / "none", {"a": [], "b": []})
+    with pytest.raises(ValueError, match="data must have masks that show a class"):
+        open_benchmark(settings("folders", "--data", none, "--fold", "all"))

@@ -1,183 +1,212 @@
 """Measure a model on the novel classes of a fold, in a way that has a name, and keep the numbers with what they mean.
 
-    python examples/evaluate.py outputs/pascal-fold0/last.pth --shots 1 5
-    python examples/evaluate.py outputs/folders-fold0/last.pth --seeds 0 1 2 3 4
-    python examples/evaluate.py train_epoch_183.pth --benchmark pascal --data VOC2012/ --fold 0 --backbone resnet50s
-    torchrun --standalone --nproc-per-node 4 examples/evaluate.py outputs/pascal-fold0/last.pth
-    python examples/evaluate.py --table outputs/*/last-*.json
+    fewshotseg evaluate outputs/pascal-fold0/last.pth --shots 1 5
+    fewshotseg evaluate outputs/folders-fold0/last.pth --seeds 0 1 2 3 4
+    fewshotseg evaluate scnet-lite0 --benchmark folders --data photographs/ --fold 3
+    fewshotseg evaluate train_epoch_183.pth --benchmark pascal --data VOC2012/ --fold 0 --backbone resnet50s
+    torchrun --standalone --nproc-per-node 4 -m fewshotseg evaluate outputs/pascal-fold0/last.pth
+    fewshotseg evaluate --table outputs/*/last-*.json
 
-For a checkpoint of train.py, data, fold and protocol are those of its training unless options say otherwise. Any other
-file that `fewshotseg.load_weights` reads, such as PFENet's official ones, needs --benchmark, --data, --fold and
---backbone, and --model where it differs from PFENet. As in the papers, a model trained with one support may get five.
+For a checkpoint of a training run, data, fold and protocol are those of its training unless options say otherwise.
+Other models need --benchmark, --data and --fold. A file that is not of this package, such as PFENet's official ones,
+needs --backbone as well, and --model where it differs from PFENet. As in the papers, a model trained with one support
+may get five. All episodes are drawn first; each result is a file, written as soon as it is there.
 """
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-import fewshotseg as fs
-from fewshotseg.data import EvaluationProtocol, episodes_hash
+from fewshotseg.cli.settings import add_data_arguments, add_model_argument, change_model, data_settings
+from fewshotseg.data import episodes_hash
+from fewshotseg.models import SCNet, build_scnet, load_model, read_model
+from fewshotseg.models.hub import find_model
 from fewshotseg.results import EvaluationResult, results_table
-from fewshotseg.training.benchmark import (
-    BENCHMARKS,
-    DataSettings,
-    add_data_arguments,
-    data_settings,
-    draw_test,
-    open_benchmark,
-)
-from fewshotseg.training.loop import AMP, load_model, score
-from fewshotseg.training.processes import joined_processes
-from fewshotseg.training.recipe import RECIPES, add_model_argument, change_model
-from open_model import count_from
+from fewshotseg.training.benchmark import BENCHMARKS, Benchmark, DataSettings, draw_test, open_benchmark
+from fewshotseg.training.processes import ProcessInfo, process_group
+from fewshotseg.training.recipe import RECIPES
+from fewshotseg.training.score import AMP, score
 
 
-def run(
-    model: fs.SCNet,
-    data: DataSettings,
+class Subject(NamedTuple):
+    """What is measured: a model, where to measure it, and how it came about."""
+
+    model: SCNet
+    data: DataSettings
+    origin: dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command; those not given and without a default here are absent from what is parsed."""
+    parser.argument_default = argparse.SUPPRESS
+    add = parser.add_argument
+    add("checkpoint", nargs="?", default=None, help="A checkpoint of a training run, a file or folder of save_model, a "
+        "name such as scnet-lite0, or any other file that load_weights reads.")  # fmt: skip
+    add("--benchmark", choices=BENCHMARKS, help="What to measure on (default: what the model was trained on).")
+    add_data_arguments(parser)
+    add("--backbone", help="For files that are not of this package: resnet50s for PFENet's, or another name that "
+        "build_scnet knows.")  # fmt: skip
+    add_model_argument(parser)
+    add("--shots", type=int, nargs="+", default=[1], metavar="S", help="Numbers of support images (default: 1).")
+    add("--batch", type=int, default=1, metavar="N", help="Episodes at once, which is faster on an accelerator and "
+        "changes rounding (default: 1).")  # fmt: skip
+    add("--amp", choices=AMP, default="none", help="Precision of the model's matrix products (default: none).")
+    add("--threshold", type=float, default=None, metavar="P", help="Probability from which on a pixel counts as "
+        "foreground (default: the model's, which is 0.5 unless it was exported with another).")  # fmt: skip
+    add("--method", help="The row of the table (default: SCNet, or PFENet where lambda or n is 0).")
+    add("--out", type=Path, metavar="FOLDER", help="Folder of the results (default: that of the checkpoint).")
+    add("--device", default=None, help="Where to compute, such as cpu or cuda:1 (default: CUDA where there is any).")
+    add("--table", nargs="+", default=None, metavar="JSON", help="Measure nothing, put results together in a table.")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure as the options say, and write a file for each number of supports.
+
+    Raises:
+        ValueError: If something cannot be done.
+        OSError: If data is missing or files cannot be written.
+        ImportError: If an extra is not installed.
+    """
+    given = vars(options)
+    path, table = given.pop("checkpoint"), given.pop("table")
+    if (path is None) == (table is None):
+        raise ValueError("either a checkpoint or --table must be given")
+    if table is not None:
+        print(results_table(EvaluationResult.load(each) for each in table))
+        return 0
+    out = given.pop("out", Path(path).parent if Path(path).exists() else Path())
+    how = {name: given.pop(name) for name in ("shots", "batch", "amp", "threshold")}
+    device, method = given.pop("device"), given.pop("method", None)
+    subject = from_elsewhere(path, given) if "backbone" in given else from_this_package(path, given)
+    method = method or ("PFENet" if subject.model.self_contrast is None else "SCNet")
+    results = []
+    with process_group(device) as process:
+        subject.model.to(process.device)
+        benchmark = open_benchmark(subject.data, progress=process.shows_progress)
+        for result in measure(subject, benchmark, process, method=method, **how):
+            results.append(result)
+            if process.rank == 0:
+                file = out / f"{Path(path).stem}-{file_name(result)}.json"
+                result.save(file)
+                print(f"saved {file}\n", flush=True)
+        if process.rank == 0:
+            print(results_table(results))
+    return 0
+
+
+def measure(
+    subject: Subject,
+    benchmark: Benchmark,
+    process: ProcessInfo,
     *,
     method: str,
-    origin: dict[str, Any],
-    shots: Sequence[int] = (1,),
+    shots: Sequence[int],
     batch: int = 1,
     amp: str = "none",
-    device: str | None = None,
-) -> list[EvaluationResult]:
-    """Measure a model under a protocol, with all of its seeds, together with all other processes.
+    threshold: float | None = None,
+) -> Iterator[EvaluationResult]:
+    """Measure a model under its protocol with all seeds, together with all other processes.
 
     Args:
-        model: What to measure; it is moved to the device.
-        data: Images, fold and protocol.
+        subject: The model, on the device of this process, and its data.
+        benchmark: The data, opened.
+        process: This process among all.
         method: The name that the results carry.
-        origin: What the results should say about the model.
         shots: Numbers of supports, one result for each.
         batch: Episodes at once, see `fewshotseg.evaluate`.
         amp: Precision of the model's matrix products, a key of `AMP`.
-        device: By default CUDA where there is any, else the CPU.
+        threshold: Probability from which on a pixel counts as foreground; by default the model's own.
+
+    Yields:
+        Results, as soon as they are there. All episodes are drawn before the first is measured.
     """
+    model, data, origin = subject
     protocol = data.protocol
-    results = []
-    with joined_processes(device) as place:
-        model.to(place.device)
-        benchmark = open_benchmark(data, progress=place.rank == 0)
-        for each in shots:
-            reports, hashes = [], []
-            for seed in protocol.seeds:
-                episodes = draw_test(benchmark, protocol, model.backbone, shots=each, seed=seed)
-                with torch.autocast(place.device.type, AMP[amp], enabled=amp != "none"):
-                    report = score(model, episodes, benchmark.split.novel, protocol, place, batch=batch)
-                if place.rank == 0:
-                    print(f"{each}-shot, seed {seed}\n{report}\n")
-                reports.append(report.to_dict())
-                hashes.append(episodes_hash(episodes.specs))
-            result = EvaluationResult(
-                method=method,
-                model=origin,
-                fold=data.fold,
-                shots=each,
-                seeds=protocol.seeds,
-                protocol=protocol.name,
-                protocol_hash=protocol.hash(),
-                episodes_hashes=hashes,
-                reports=reports,
-            )
-            results.append(result)
-    return results
+    threshold = model.config.threshold if threshold is None else threshold
+    tests = {
+        number: [draw_test(benchmark, protocol, model, shots=number, seed=seed) for seed in protocol.seeds]
+        for number in shots
+    }
+    for number, drawn in tests.items():
+        reports = []
+        for seed, episodes in zip(protocol.seeds, drawn, strict=True):
+            with torch.autocast(process.device.type, AMP[amp], enabled=amp != "none"):
+                report = score(
+                    model, episodes, benchmark.split.novel, protocol, process, batch=batch, threshold=threshold
+                )
+            if process.rank == 0:
+                print(f"{number}-shot, seed {seed}\n{report}\n", flush=True)
+            reports.append(report.to_dict())
+        yield EvaluationResult(
+            method=method,
+            model=origin | {"threshold": threshold, "amp": amp},
+            fold=int(data.fold),
+            shots=number,
+            seeds=protocol.seeds,
+            protocol=protocol.name,
+            protocol_hash=protocol.hash(),
+            episodes_hashes=[episodes_hash(episodes.specs) for episodes in drawn],
+            reports=reports,
+        )
 
 
-def trained_here(path: str, options: dict[str, Any]) -> tuple[fs.SCNet, DataSettings, dict[str, Any]]:
-    """The model of a checkpoint of train.py, where to measure it, and how it came about."""
+def file_name(result: EvaluationResult) -> str:
+    """Name what was measured, and how if not as usual."""
+    name = f"{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
+    threshold, amp = result.model["threshold"], result.model["amp"]
+    return name + ("" if threshold == 0.5 else f"-from{threshold:g}") + ("" if amp == "none" else f"-{amp}")
+
+
+def from_this_package(path: str, options: dict[str, Any]) -> Subject:
+    """Open a model of this package: of a training run, to share, or by its name."""
     if options.pop("model"):
-        raise ValueError("model and backbone must not be given for checkpoints of train.py, which hold them, got model")
-    model, saved = load_model(path)
-    default = {**saved["data"], "protocol": EvaluationProtocol(**saved["data"]["protocol"])}
-    if options.get("benchmark", default["benchmark"]) == default["benchmark"]:
-        if options.get("fold", default["fold"]) != default["fold"]:
-            raise ValueError(
-                f"fold must be {default['fold']}, as the model was trained on classes of other folds, "
-                f"got {options['fold']}"
-            )
+        raise ValueError("model must not be given without backbone, as files of this package hold their settings")
+    source = find_model(path)
+    try:
+        saved = read_model(source)
+    except ValueError as error:
+        raise ValueError(f"{error}; a file of others, such as PFENet, needs --backbone and --benchmark") from error
+    if "data" in saved.origin and "recipe" in saved.origin:
+        default, origin = _as_trained(saved.origin, options)
+    elif "benchmark" in options:
+        default, origin = {"protocol": BENCHMARKS[options["benchmark"]]}, saved.origin
     else:
+        raise ValueError(f"benchmark must be given for {path}, which does not say what it was trained on")
+    return Subject(load_model(source), data_settings(options, default), origin)
+
+
+def _as_trained(saved: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Find the settings of data that hold where no option is given, and what results say about the model."""
+    trained = DataSettings.from_dict(saved["data"])
+    default = {**vars(trained)}
+    if options.get("benchmark", trained.benchmark) != trained.benchmark:
         default = {"protocol": BENCHMARKS[options["benchmark"]]}
+    elif options.get("fold", trained.fold) != trained.fold and not _is_other_data(trained, options):
+        raise ValueError(
+            f"fold must be {trained.fold}, as the model was trained on classes of other folds, got {options['fold']}"
+        )
     origin = {key: saved[key] for key in ("recipe", "iteration", "best", "versions")}
-    origin["trained under"] = f"{saved['protocol']} ({saved['protocol_hash']}), fold {saved['data']['fold']}"
-    return model, data_settings(options, default), origin
+    origin["trained under"] = f"{saved['protocol']} ({saved['protocol_hash']}), fold {trained.fold}"
+    return default, origin
 
 
-def trained_elsewhere(path: str, options: dict[str, Any]) -> tuple[fs.SCNet, DataSettings, dict[str, Any]]:
-    """The model of another file, PFENet unless options say otherwise."""
+def _is_other_data(trained: DataSettings, options: Mapping[str, Any]) -> bool:
+    """Whether folders are given whose classes the model was not trained on, as far as their names tell."""
+    folders = {Path(folder).resolve() for folder in options.get("data", ())}
+    return trained.benchmark == "folders" and bool(folders) and not folders & {Path(f).resolve() for f in trained.data}
+
+
+def from_elsewhere(path: str, options: dict[str, Any]) -> Subject:
+    """Open a file that `load_weights` reads, of PFENet unless options say otherwise."""
     benchmark, backbone = options.get("benchmark"), options.pop("backbone")
     if benchmark is None:
-        raise ValueError("benchmark must be given for a checkpoint that is not of train.py, as it does not say it")
-    config = change_model(replace(RECIPES[benchmark].model, num_prototypes=0), options.pop("model"))
+        raise ValueError("benchmark must be given for a file of others, which does not say what it was trained on")
     data = data_settings(options, {"protocol": BENCHMARKS[benchmark]})
-    model = fs.build_scnet(backbone, weights=path, **asdict(config))
-    return model, data, {"backbone": backbone, "model": asdict(config), "weights": Path(path).name}
-
-
-def main(arguments: Sequence[str] | None = None) -> list[EvaluationResult]:
-    """Measure as the command line says; what cannot be done ends the program with one sentence."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
-    add = parser.add_argument
-    add("checkpoint", nargs="?", default=None, help="of train.py, or any file that load_weights reads")
-    add("--benchmark", choices=BENCHMARKS, help="what to measure on (default: what the model was trained on)")
-    add_data_arguments(parser)
-    add(
-        "--backbone",
-        help="for files that are not of train.py: resnet50s for PFENet's, or another that build_scnet knows",
-    )
-    add_model_argument(parser)
-    add("--shots", type=int, nargs="+", default=[1], help="numbers of supports (default: 1)")
-    add("--batch", type=int, default=1, help="episodes at once, for an accelerator; changes rounding (default: 1)")
-    add("--amp", choices=AMP, default="none", help="mixed precision (default: none)")
-    add("--threshold", type=float, default=0.5, help="foreground is from this probability on (default: 0.5)")
-    add("--method", help="the row of the table (default: SCNet, or PFENet where lambda or n is 0)")
-    add("--out", help="folder of the results (default: that of the checkpoint)")
-    add("--device", default=None, help="such as cpu or cuda:1 (default: CUDA where there is any)")
-    add("--table", nargs="+", default=None, metavar="JSON", help="measure nothing, put results together in a table")
-    options = vars(parser.parse_args(arguments))
-    path, table, threshold = (options.pop(name) for name in ("checkpoint", "table", "threshold"))
-    how = {name: options.pop(name) for name in ("shots", "batch", "amp", "device")}
-    if (path is None) == (table is None):
-        parser.error("either a checkpoint or --table must be given")
-    try:
-        if table is not None:
-            results = [EvaluationResult.load(each) for each in table]
-            print(results_table(results))
-            return results
-        folder = Path(options.pop("out", Path(path).parent))
-        method = options.pop("method", None)
-        if "backbone" in options:
-            model, data, origin = trained_elsewhere(path, options)
-        else:
-            model, data, origin = trained_here(path, options)
-        count_from(model, threshold)
-        origin |= {"threshold": threshold, "amp": how["amp"]}
-        if method is None:
-            method = "SCNet" if model.partition is not None and model.self_contrast_weight else "PFENet"
-        with joined_processes(how["device"]) as place:
-            results = run(model, data, method=method, origin=origin, **how)
-            if place.rank == 0:
-                print(results_table(results))
-                for result in results:
-                    name = f"{Path(path).stem}-{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
-                    name += "" if threshold == 0.5 else f"-from{threshold:g}"
-                    name += "" if how["amp"] == "none" else f"-{how['amp']}"
-                    result.save(folder / f"{name}.json")
-                    print(f"saved {folder / name}.json")
-        return results
-    except (OSError, ValueError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-
-
-if __name__ == "__main__":
-    main()
+    config = replace(RECIPES[benchmark].model, backbone=backbone, num_prototypes=0)
+    config = change_model(replace(config, image_size=data.protocol.test_size), options.pop("model"))
+    model = build_scnet(weights=path, **config.to_dict())
+    return Subject(model, data, {"backbone": backbone, "model": config.to_dict(), "weights": Path(path).name})

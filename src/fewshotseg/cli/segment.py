@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from open_model import open_model
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 import fewshotseg as fs
-from open_model import open_model
 
 RED = (228, 0, 43)
 

@@ -1,35 +1,85 @@
-"""One process or several that torchrun started: the same script for both."""
+"""One process, or several that torchrun started: what the same code needs to know in both cases."""
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from fewshotseg._checks import checked_device
 
 
-class Place(NamedTuple):
-    """Where this process stands among all."""
+class ProcessInfo(NamedTuple):
+    """Which of how many processes this is, and where it computes.
+
+    Attributes:
+        rank: From 0; the process of rank 0 writes files and messages.
+        world_size: Number of processes.
+        device: Device of this process.
+        control: Group for `max_over_processes`, on CPUs so that no accelerator waits; None for one process.
+    """
 
     rank: int
-    processes: int
+    world_size: int
     device: torch.device
+    control: Any = None
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether somebody looks at progress bars of this process."""
+        return self.rank == 0 and sys.stderr.isatty()
 
 
 @contextmanager
-def joined_processes(device: str | None) -> Iterator[Place]:
-    """Join the other processes that torchrun started, if it did; leave them in the end."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    chosen = torch.device(device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+def process_group(device: str | None = None) -> Iterator[ProcessInfo]:
+    """Join the other processes that torchrun started, if it did; leave them in the end.
+
+    Args:
+        device: Such as ``"cpu"`` or ``"cuda:1"``; by default CUDA where there is any, one device a process.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     joins = "WORLD_SIZE" in os.environ and not dist.is_initialized()
     if joins:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        together = dist.is_initialized()
-        yield Place(dist.get_rank() if together else 0, dist.get_world_size() if together else 1, chosen)
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            control = dist.new_group(backend="gloo")
+            yield ProcessInfo(dist.get_rank(), dist.get_world_size(), chosen, control)
+        else:
+            yield ProcessInfo(0, 1, chosen)
     finally:
         if joins:
             dist.destroy_process_group()
+
+
+def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """Find the device of that name, or else CUDA where there is any; several processes get one CUDA device each."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return checked_device(f"cuda:{local_rank}" if name == "cuda" else name)
+
+
+def mean_over_processes(losses: Mapping[str, Tensor], process: ProcessInfo) -> dict[str, float]:
+    """Average the losses of an iteration over its whole batch."""
+    values = torch.stack([value.double() for value in losses.values()])
+    if process.world_size > 1:
+        dist.all_reduce(values)
+    return dict(zip(losses, (values / process.world_size).tolist(), strict=True))
+
+
+def max_over_processes(value: int, process: ProcessInfo) -> int:
+    """Find the largest of the processes' values, so that all of them act alike."""
+    if process.control is None:
+        return value
+    largest = torch.tensor(value)
+    dist.all_reduce(largest, dist.ReduceOp.MAX, group=process.control)
+    return int(largest)

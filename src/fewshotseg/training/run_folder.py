@@ -1,84 +1,158 @@
 """The folder of a training run: log lines and checkpoints that are whole whenever the process dies."""
 
+import errno
 import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
+from fewshotseg.models import SCNet, load_model, save_model
+from fewshotseg.models.checkpoints import read_model
 
-from fewshotseg.models.checkpoints import save_atomically
+LAST, PREVIOUS, BEST, LOG = "last.pth", "previous.pth", "best.pth", "log.jsonl"
+NEXT = ".next.pth"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model file of a run, and what it says.
+
+    Attributes:
+        path: The file; `fewshotseg.load_model` opens it.
+        origin: Recipe, data, protocol and versions of the run, the iteration and the best mIoU, in plain values.
+        training: What `State.to_dict` gave.
+    """
+
+    path: Path
+    origin: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+    def load_model(self) -> SCNet:
+        """Make the model of the file."""
+        return load_model(self.path)
+
+    @property
+    def iteration(self) -> Any:
+        """Iterations that the file says were done."""
+        return self.training.get("iteration")
 
 
 class RunFolder:
-    """``log.jsonl``, ``last.pth`` and ``best.pth``. Every process opens it, one writes.
+    """``log.jsonl``, ``last.pth``, the one before it as ``previous.pth``, and ``best.pth``.
 
-    Opening it removes what a killed process left half written. Log lines after the last checkpoint are dropped, as the
-    resumed run writes them anew, and equal.
+    Every process opens it, the one that writes calls `start` before it does. A checkpoint is at any moment the old
+    one or the new one. Log lines after the last checkpoint are dropped, as the resumed run writes them anew, and equal.
 
     Args:
         path: Of the folder.
         writes: Whether this process is the one that writes.
-        resume: Go on from ``last.pth`` if there is one. Otherwise there must be none.
-        tensorboard: Write the numbers of the log for TensorBoard too.
+        resume: Go on from ``last.pth`` if there is one, or from ``previous.pth`` if that is damaged. Otherwise there
+            must be none.
 
     Attributes:
-        last: The content of ``last.pth`` as it was found, or None.
+        last: The checkpoint to go on from, or None.
 
     Raises:
-        ValueError: If there is a checkpoint and ``resume`` is false, or it cannot be read.
-        ImportError: If TensorBoard is asked for and not installed.
+        ValueError: If there is a checkpoint and ``resume`` is false, or none of them can be read.
     """
 
-    def __init__(self, path: Path, *, writes: bool, resume: bool, tensorboard: bool = False) -> None:
-        self.path, self._writes, self._board = path, writes, None
-        if (path / "last.pth").exists() and not resume:
+    def __init__(self, path: Path, *, writes: bool, resume: bool) -> None:
+        self.path, self._writes = path, writes
+        self._board: Any = None
+        found = [path / name for name in (LAST, PREVIOUS) if (path / name).exists()]
+        if found and not resume:
             raise ValueError(f"out must be a new folder, or one to resume with --resume, got {path} with a checkpoint")
-        self.last = read_checkpoint(path / "last.pth") if (path / "last.pth").exists() else None
-        iteration = self.last["iteration"] if self.last else 0
-        if writes:
-            path.mkdir(parents=True, exist_ok=True)
-            for leftover in (*path.glob(".*.pth.*"), *path.glob(".log.jsonl.*")):
-                leftover.unlink()
-            self._drop_log_after(iteration)
-        if writes and tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ImportError("tensorboard must be installed for --tensorboard: pip install tensorboard") from error
-            self._board = SummaryWriter(path, purge_step=iteration + 1)
+        self.last = self._first_whole(found)
 
-    def check_same_run(self, facts: dict[str, Any]) -> None:
+    def check_same_run(self, facts: Mapping[str, Any]) -> None:
         """Raise unless the run to go on with was started with these facts; only its folders may have moved."""
         if self.last is None:
             return
-        before, now = _settings(self.last), _settings(facts)
+        before, now = _settings(self.last.origin), _settings(facts)
         for name, value in now.items():
             if before.get(name) != value:
                 raise ValueError(f"{name} must be {before.get(name)!r} as in the run to resume, got {value!r}")
+
+    def start(self, *, tensorboard: bool = False) -> None:
+        """Make the folder ready to write to: remove what a killed process left half written.
+
+        Args:
+            tensorboard: Write the numbers of the log for TensorBoard too.
+
+        Raises:
+            ImportError: If TensorBoard is asked for and not installed.
+            OSError: If the folder cannot be written to.
+        """
+        if not self._writes:
+            return
+        iteration = 0 if self.last is None else self.last.iteration
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in (*self.path.glob(".*.pth*"), *self.path.glob(".log.jsonl.*")):
+            leftover.unlink()
+        self._drop_log_after(iteration)
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ImportError('TensorBoard must be installed: pip install "fewshotseg[train]"') from error
+            self._board = SummaryWriter(self.path, purge_step=iteration + 1)
 
     def log(self, **entry: Any) -> None:
         """Add a line to the log; its numbers go to TensorBoard too, over its ``iteration``."""
         if not self._writes:
             return
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+        with _naming(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         if self._board is not None:
             for name in entry.keys() - {"iteration"}:
                 if isinstance(entry[name], float):
                     self._board.add_scalar(name, entry[name], entry["iteration"])
 
-    def save(self, name: str, content: dict[str, Any]) -> None:
-        """Write a checkpoint; at any moment the file is the old one or the new one."""
+    def save_last(self, model: SCNet, origin: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """Write the checkpoint to go on from; the one before it becomes ``previous.pth``."""
+        if not self._writes:
+            return
+        last, new = self.path / LAST, self.path / NEXT
+        with _naming(last):
+            save_model(model, new, origin=origin, training=training)
+            if last.exists():
+                _copy(last, self.path / PREVIOUS)
+            new.replace(last)
+
+    def save_best(self, model: SCNet, origin: Mapping[str, Any]) -> None:
+        """Write the weights that did best so far."""
         if self._writes:
-            save_atomically(content, self.path / name)
+            with _naming(self.path / BEST):
+                save_model(model, self.path / BEST, origin=origin)
+
+    def _first_whole(self, paths: list[Path]) -> Checkpoint | None:
+        faults = []
+        for path in paths:
+            try:
+                checkpoint = read_checkpoint(path)
+            except ValueError as error:
+                faults.append(str(error))
+                continue
+            if faults and self._writes:
+                print(f"{faults[0]}; going on from {path} at iteration {checkpoint.iteration}", file=sys.stderr)
+            return checkpoint
+        if faults:
+            raise ValueError(f"{faults[0]}: start again in a new folder")
+        return None
 
     def _drop_log_after(self, iteration: int) -> None:
-        log, part = self.path / "log.jsonl", self.path / ".log.jsonl.part"
+        log, part = self.path / LOG, self.path / f".{LOG}.part"
         if not log.exists():
             return
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        part.write_text("".join(line for line in whole if json.loads(line)["iteration"] <= iteration), encoding="utf-8")
+        kept = [line for line in lines if line.endswith("\n") and _iteration_of(line) <= iteration]
+        part.write_text("".join(kept), encoding="utf-8")
         part.replace(log)
 
     def __enter__(self) -> Self:
@@ -89,25 +163,57 @@ class RunFolder:
             self._board.close()
 
 
-def _settings(facts: dict[str, Any]) -> dict[str, Any]:
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read what a run saved to go on from.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or no checkpoint of a run.
+    """
+    content = read_model(path)
+    if not content.training or not {"recipe", "data", "protocol", "protocol_hash"} <= content.origin.keys():
+        raise ValueError(f"{path} must be a checkpoint of a training run, but it is another model")
+    return Checkpoint(Path(path), content.origin, content.training)
+
+
+def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give facts as JSON would: lists for tuples, strings for names."""
+    values: dict[str, Any] = json.loads(json.dumps(facts))
+    return values
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say in one sentence which file could not be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        reason = "no space left on the device" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        kept = "; what was there before stays" if path.exists() and path.suffix == ".pth" else ""
+        raise OSError(f"{path} could not be written: {reason}{kept}") from error
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """Give a file a second name, in one step; where links are not possible, copy it."""
+    part = copy.with_name(f".{copy.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(file, part)
+    except OSError:
+        shutil.copyfile(file, part)
+    part.replace(copy)
+
+
+def _iteration_of(line: str) -> float:
+    """Read the iteration of a log line; a line that is none belongs to no iteration of the past."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """All that decides about the course of a run, by name."""
     protocol = f"{facts['protocol']} ({facts['protocol_hash']})"
     flat = {**facts["recipe"], **facts["recipe"]["model"], **facts["data"], "protocol": protocol}
     return {name: value for name, value in flat.items() if name not in {"model", "data"}}
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What train.py saved, tensors on the CPU.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or something else.
-    """
-    with Path(path).open("rb") as file:
-        try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            if not {"model", "recipe", "data", "protocol", "iteration"} <= content.keys():
-                raise ValueError("it lacks entries")
-        except Exception as error:  # damaged files fail in many ways
-            raise ValueError(f"{path} must be a checkpoint of train.py, but: {error}") from error
-    return content

@@ -1,13 +1,14 @@
 """Classification of base classes in place of ImageNet: what the backbone ``"tiny"`` learns first."""
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from fewshotseg._io import progress_bar
 from fewshotseg.data import VOID, SegmentationSource
 from fewshotseg.models.backbones import StagedBackbone
 from fewshotseg.models.backbones.tiny import tiny
@@ -17,18 +18,34 @@ from fewshotseg.ops import sample_nearest
 def pretrained_tiny_backbone(
     source: SegmentationSource, base: Sequence[int], transform: Callable[..., Any], iterations: int
 ) -> StagedBackbone:
-    """Learn to name the base class of each object pixel, in place of ImageNet. Nothing is learned from other pixels."""
+    """Train the backbone to name the base class of each object pixel; nothing is learned from other pixels.
+
+    Args:
+        source: Images with class masks.
+        base: The classes to tell apart.
+        transform: Brings images and masks to one size and normalises them.
+        iterations: How often to learn from 16 images.
+
+    Returns:
+        The trained backbone. The draws are those of torch's default generator.
+
+    Raises:
+        ValueError: If there is no base class or no image.
+    """
+    if not base or not source.ids:
+        raise ValueError(f"source must have images of base classes to train on, got {len(source.ids)} images")
     backbone, names = tiny(), nn.Conv2d(128, len(base), 1)
     row_of = torch.full((256,), VOID)
     row_of[list(base)] = torch.arange(len(base))
     optimizer = torch.optim.AdamW([*backbone.parameters(), *names.parameters()], lr=3e-3)
     order = torch.randint(len(source.ids), (iterations, 16)).tolist()
-    for indices in tqdm(order, desc="pretraining the backbone on base classes", disable=None):
+    for indices in progress_bar(order, "pretraining the backbone on base classes", show=sys.stderr.isatty()):
         images, masks = zip(*(transform(*source.load(index)) for index in indices), strict=True)
-        logits = names(backbone.high(backbone.mid(torch.stack(images))[0]))
-        labels = row_of[sample_nearest(torch.stack(masks), logits.shape[2:])]
+        logits = names(backbone.high(backbone.mid(torch.stack(images))[0]))  # B classes h w
+        size = (logits.shape[2], logits.shape[3])
+        labels = row_of[sample_nearest(torch.stack(masks), size)]  # B h w
         loss = F.cross_entropy(logits, labels, ignore_index=VOID)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return backbone

@@ -3,15 +3,9 @@
 from collections import Counter
 
 import pytest
-import torch
-from torch.nn.functional import conv2d, relu
 
-import fewshotseg as fs
-from _training import training
 from fewshotseg.data import EpisodeDataset, SyntheticSource
 from fewshotseg.data.episodes.hard import MIN_PIXELS, HardSpecs
-from fewshotseg.training import loop as train
-from fewshotseg.training.recipe import Recipe, start_comparing
 
 SOURCE = SyntheticSource(60, num_classes=4, size=96)
 CLASSES = [1, 2, 4]
@@ -81,30 +75,3 @@ def test_bad_requests_are_refused():
         specs(1.5)
     with pytest.raises(ValueError, match="hard_share must be 0 where no image shows two classes"):
         specs(classes=[1])
-    for name in ("hard_share", "reducer_dropout"):
-        with pytest.raises(ValueError, match=f"{name} must be from 0 to 1, got -0.5"):
-            Recipe(**{name: -0.5})
-
-
-def test_the_head_starts_with_differences():
-    model = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0, 0.5)).eval()
-    before = model.head.merge[0][0].weight.clone()
-    start_comparing(model)
-    maps = torch.rand(1, 128, 5, 5)
-    torch.testing.assert_close(model.reduce_support(maps), model.reduce_query(maps), rtol=0, atol=0)
-    query, prototype, prior = torch.rand(1, 8, 5, 5), torch.rand(1, 8, 1, 1), torch.zeros(1, 1, 5, 5)
-    merged = relu(conv2d(torch.cat([query, prototype.expand_as(query), prior], dim=1), model.head.merge[0][0].weight))
-    expected = relu(conv2d(query - prototype, before[:, :8]))
-    torch.testing.assert_close(merged, expected)
-
-
-def test_training_with_all_of_it(tmp_path):
-    options = ["--iterations", 3, "--hard-share", 0.5, "--start", "comparing", "--reducer-dropout", 0]
-    trained, again = (train.main(training(tmp_path / out, *options)) for out in ("a", "b"))
-    one, other = (torch.load(run.checkpoint, weights_only=True)["model"] for run in (trained, again))
-    assert all(torch.equal(one[key], other[key]) for key in one)
-    model, saved = train.load_model(trained.checkpoint)
-    assert saved["recipe"]["hard_share"] == 0.5
-    assert not torch.equal(model.reduce_query[0].weight, model.reduce_support[0].weight)
-    with pytest.raises(SystemExit):
-        train.main(training(tmp_path / "c", "--hard-share", 2))

@@ -34,6 +34,15 @@ class HardSpecs(Specs):
     Raises:
         ValueError: If a number is out of range, a class has too few images, or no image shows two classes.
         TypeError: If an argument is of a wrong type.
+
+
+    Example:
+        >>> from fewshotseg.data import EpisodeDataset, SyntheticSource
+        >>> source = SyntheticSource(60, num_classes=4, size=96)
+        >>> episodes = EpisodeDataset(source, [1, 2], length=100)
+        >>> episodes.specs = HardSpecs(episodes.specs, source, [1, 2], share=0.5, seed=0)
+        >>> len(episodes.specs)
+        100
     """
 
     def __init__(

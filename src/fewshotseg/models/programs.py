@@ -1,0 +1,195 @@
+"""The two halves of a model as programs that need neither this package nor its Python code: ONNX and torch.export."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg._inference import inference
+from fewshotseg._io import StrPath
+from fewshotseg.models.encodings import SMALLEST_SIDE, Support
+from fewshotseg.models.scnet import SCNet
+
+TOLERANCE = 1e-4
+"""How far logits of a program may be from the model's, as a share of the largest."""
+
+SUPPORT = ("prototype", "high", "weights")
+"""What goes from the support's program to the query's; see `fewshotseg.models.Support`."""
+
+KINDS = ("onnx", "pt2")
+"""Endings of the files: ONNX, and programs of torch.export."""
+
+Program = Callable[..., Sequence[Tensor]]
+
+
+class SupportProgram(nn.Module):
+    """The half of a model that encodes supports."""
+
+    def __init__(self, model: SCNet) -> None:
+        super().__init__()
+        self.model = model
+
+    @override
+    def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
+        support = self.model.encode_support(images, masks)
+        return tuple(getattr(support, name) for name in SUPPORT)
+
+
+class QueryProgram(nn.Module):
+    """The half of a model that segments."""
+
+    def __init__(self, model: SCNet) -> None:
+        super().__init__()
+        self.model = model
+
+    @override
+    def forward(self, images: Tensor, prototype: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor]:
+        return (self.model.segment(Support(prototype, high, weights), self.model.encode_query(images)),)
+
+
+def export_programs(
+    model: SCNet, out: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
+) -> dict[str, float]:
+    """Write ``support`` and ``query`` of each kind, after comparing their answers with the model's.
+
+    ``support`` encodes the annotated examples once: images ``(1, S, 3, H, W)`` and label masks ``(1, S, H, W)`` to
+    prototype, high and weights. ``query`` segments with these: images ``(B, 3, H, W)`` to logits ``(B, 2, H, W)``,
+    channel 1 the object, for any B. S and H = W are fixed by the export. Images are normalised; the ONNX files'
+    metadata say by which mean and std, and the threshold for probabilities. Each file holds all weights it needs.
+
+    Args:
+        model: On the CPU, in float32.
+        out: Folder for the files; made if need be. Files of these names are replaced, all or none.
+        size: Height and width of all images, from 32 pixels up.
+        shots: S, annotated examples.
+        kinds: ``"onnx"`` for ONNX Runtime and what else reads ONNX, ``"pt2"`` for `torch.export.load`.
+
+    Returns:
+        For each kind how far logits are from the model's, relative to the largest.
+
+    Raises:
+        ValueError: If ``size`` is below 32, there is no shot, or a kind is unknown.
+        ImportError: If ONNX is asked for and onnx, onnxscript or onnxruntime is not installed.
+        ArithmeticError: If logits differ by more than `TOLERANCE`; nothing is written.
+    """
+    check_at_least("size", size, SMALLEST_SIDE)
+    check_at_least("shots", shots, 1)
+    for kind in kinds:
+        check_choice("kinds", kind, KINDS)
+    if "onnx" in kinds:  # now, not after minutes of work
+        for name in ("onnx", "onnxruntime", "onnxscript"):
+            import_module(name)
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with inference(model), TemporaryDirectory(dir=out, prefix=".export-") as folder:
+        images, masks, queries = example_inputs(size, shots)
+        support, query = SupportProgram(model), QueryProgram(model)
+        known = dict(zip(SUPPORT, support(images, masks), strict=True))
+        for name, half, inputs, outputs in (
+            ("support", support, {"images": images, "masks": masks}, SUPPORT),
+            ("query", query, {"images": queries, **known}, ("logits",)),
+        ):
+            program = _traced(half, inputs, batched=("images",) if name == "query" else ())
+            for kind in kinds:
+                path = Path(folder, f"{name}.{kind}")
+                if kind == "pt2":
+                    torch.export.save(program, path)
+                else:
+                    _write_onnx(program, path, inputs=[*inputs], outputs=outputs, model=model)
+        differences = check_programs(model, folder, size=size, shots=shots, kinds=kinds)
+        for file in sorted(Path(folder).iterdir()):
+            file.replace(out / file.name)
+    return differences
+
+
+@torch.no_grad()
+def check_programs(
+    model: SCNet, folder: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
+) -> dict[str, float]:
+    """Run the files of a folder on random images, one query and two, and compare with the model in evaluation mode.
+
+    Args:
+        model: As in `export_programs`.
+        folder: The folder of the files.
+        size: As in `export_programs`.
+        shots: As in `export_programs`.
+        kinds: As in `export_programs`.
+
+    Returns:
+        As `export_programs`.
+
+    Raises:
+        ArithmeticError: As `export_programs`.
+    """
+    images, masks, queries = example_inputs(size, shots, seed=1)
+    with inference(model):
+        expected = model.segment(model.encode_support(images, masks), model.encode_query(queries))
+    differences = {}
+    for kind in kinds:
+        encode, segment = (_load(Path(folder, f"{half}.{kind}")) for half in ("support", "query"))
+        known = encode(images, masks)
+        errors = [(segment(queries[:batch], *known)[0] - expected[:batch]).abs().max() for batch in (1, 2)]
+        differences[kind] = float(torch.stack(errors).max() / expected.abs().max())
+        if not differences[kind] <= TOLERANCE:
+            raise ArithmeticError(
+                f"logits of the {kind} files must be the model's to {TOLERANCE} of the largest, but differ by "
+                f"{differences[kind]:.1e}"
+            )
+    return differences
+
+
+def _traced(half: nn.Module, inputs: Mapping[str, Tensor], *, batched: Sequence[str]) -> torch.export.ExportedProgram:
+    """Trace a half of the model; the first axis of the inputs in ``batched`` may have any length."""
+    axes = {name: {0: torch.export.Dim("batch")} if name in batched else None for name in inputs}
+    return torch.export.export(half.eval(), tuple(inputs.values()), dynamic_shapes=axes)
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, path: Path, *, inputs: Sequence[str], outputs: Sequence[str], model: SCNet
+) -> None:
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it says what it does not simplify
+    made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    for name in ("mean", "std", "threshold"):
+        made.model.metadata_props[name] = json.dumps(getattr(model.config, name))
+    made.save(path, external_data=False)
+
+
+def example_inputs(size: int, shots: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw support images, masks with an object and some void for them, and two queries."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(1, shots, 3, size, size, generator=generator)
+    masks = torch.zeros(1, shots, size, size, dtype=torch.long)
+    masks[..., size // 4 : size // 2, size // 3 : size // 3 * 2] = 1
+    masks[..., -size // 8 :, :] = 255
+    return images, masks, torch.randn(2, 3, size, size, generator=generator)
+
+
+def _load(path: Path) -> Program:
+    """Open a program as a function of tensors."""
+    return _load_onnx(path) if path.suffix == ".onnx" else _load_pt2(path)
+
+
+def _load_onnx(path: Path) -> Program:
+    onnxruntime: Any = import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*tensors: Tensor) -> list[Tensor]:
+        arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+    return run
+
+
+def _load_pt2(path: Path) -> Program:
+    module: Program = torch.export.load(path).module()
+    return module

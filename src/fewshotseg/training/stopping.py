@@ -1,0 +1,85 @@
+"""End a run when somebody asks for it, by Ctrl-C or SIGTERM, at a moment after which nothing is lost."""
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Stopped(Exception):
+    """Somebody asked to stop.
+
+    Attributes:
+        signal: Number of the signal by which they asked.
+    """
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message or f"stopped by {signal.Signals(number).name}, nothing was saved")
+        self.signal = number
+
+
+class StopSignals:
+    """Takes SIGINT (Ctrl-C) and SIGTERM while it is entered, in the main thread.
+
+    A signal raises `Stopped` at once; within `deferred` it is only noted in ``received``, for the code there to find a
+    good moment.
+
+    Attributes:
+        received: Number of the signal that was noted, 0 if there was none.
+
+    Example:
+        >>> with StopSignals() as stop, stop.deferred():
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     stop.received == signal.SIGTERM
+        True
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._defers = self._patient = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self, *, patient: bool = False) -> Iterator[None]:
+        """Only note signals meanwhile.
+
+        Args:
+            patient: Note a second Ctrl-C too, as a launcher sends it once more; otherwise it raises at once.
+        """
+        self._defers, self._patient = True, patient
+        try:
+            yield
+        finally:
+            self._defers = False
+
+    def interruptible(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Give items until a signal was noted, then raise `Stopped`."""
+        for item in items:
+            if self.received:
+                raise Stopped(self.received)
+            yield item
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        again = self.received and number == signal.SIGINT and not self._patient
+        if not self._defers or again:
+            raise Stopped(number)
+        self.received = self.received or number
+
+
+def ignore_stop_signals(_: int = 0) -> None:
+    """Leave signals to the main process; for the processes that load data, which get them too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

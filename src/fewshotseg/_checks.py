@@ -215,3 +215,15 @@ def checked_device(device: object) -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"device must be one that this machine has, such as 'cpu', got {str(device)!r}") from error
     return found
+
+
+def name_some(items: Sequence[str], *, most: int = 5, separator: str = ", ") -> str:
+    """The first few of ``items``, each in a line of bearable length, and how many more there are."""
+    more = [f"and {len(items) - most:,} more"] if len(items) > most else []
+    return separator.join([*map(one_line, items[:most]), *more])
+
+
+def one_line(text: str, *, most: int = 300) -> str:
+    """The text with line breaks and the like spelled out, and its middle left out where it is longer."""
+    kept = text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in kept)

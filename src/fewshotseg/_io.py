@@ -31,10 +31,22 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def cache_folder(cache: StrPath | None) -> Path:
-    """``cache``, or else ``fewshotseg`` in the user's cache folder (``$XDG_CACHE_HOME``, by default ``~/.cache``)."""
+    """``cache``, or else ``fewshotseg`` in the user's cache folder (``$XDG_CACHE_HOME``, by default ``~/.cache``).
+
+    Raises:
+        OSError: If there is no ``cache`` and the user has no home folder, as in some containers.
+    """
     if cache is not None:
         return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewshotseg"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewshotseg"
+    except RuntimeError as error:
+        raise OSError("there is no home folder for a cache: set XDG_CACHE_HOME, or give a folder as cache") from error
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, without its number and the repetition of the file's name."""
+    return error.strerror.lower() if error.strerror else str(error)
 
 
 def progress_bar(

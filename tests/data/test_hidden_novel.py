@@ -44,6 +44,11 @@ def test_no_training_image(class_areas):
         hidden_novel_share(source(*class_areas), SPLIT)
 
 
+def test_a_class_on_both_sides_is_refused():
+    with pytest.raises(ValueError, match=r"split must not have classes that are base and novel, got \[2\]"):
+        hidden_novel_share(source({1: 9}), ClassSplit(base=(1, 2), novel=(2, 3)))
+
+
 def test_equals_a_count_over_decoded_masks():
     data = SyntheticSource(40, num_classes=5, size=32)
     base = novel = 0

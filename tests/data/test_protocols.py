@@ -17,7 +17,7 @@ HASHES = {
     "pfenet-coco": "97c82ec700c2",
     "scnet-pascal": "8231d2acfe72",
     "scnet-coco": "ae1e5ea55b5c",
-    "hsnet-pascal": "0db0a445a975",
+    "hsnet-pascal": "3e26ce3b8b86",
     "hsnet-coco": "c7d7a8fe19bf",
 }
 
@@ -91,7 +91,11 @@ def test_protocols_cannot_be_changed():
         ({"episodes": 0}, "episodes must be at least 1"),
         ({"min_area": 0}, "min_area must be at least 1"),
         ({"train_size": 0}, "train_size must be at least 1"),
-        ({"seeds": ()}, "seeds must hold at least one seed"),
+        ({"seeds": ()}, "seeds must hold at least one seed, got none"),
+        ({"seeds": (3, 4, 3)}, "seeds must be different, got"),
+        ({"seeds": (1, -1)}, "every number of seeds must be at least 0, got -1"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"max_passes": 0}, "max_passes must be at least 1, got 0"),
         ({"workers": None}, "workers must be set for PFENet's draws"),
         ({"max_passes": None}, "max_passes must be set for PFENet's draws"),
         ({"draw": "number"}, "workers must be set for PFENet's draws and None otherwise, got 8"),
@@ -102,8 +106,27 @@ def test_impossible_values_are_refused(change, message):
         dataclasses.replace(PFENET_PASCAL, **change)
 
 
+@pytest.mark.parametrize("name", ["min_area", "episodes", "train_size", "test_size", "workers", "max_passes"])
+@pytest.mark.parametrize("value", ["5", 5.0, True, float("nan"), [5]])
+def test_numbers_are_whole(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be an integer, got"):
+        dataclasses.replace(PFENET_PASCAL, **{name: value})
+
+
+@pytest.mark.parametrize("seeds", [3, "12", [1, 2], None, ("a",), (1.0,), (True,), ((1,),)])
+def test_seeds_are_a_tuple_of_whole_numbers(seeds):
+    with pytest.raises(TypeError, match="seeds must be"):
+        dataclasses.replace(PFENET_PASCAL, seeds=seeds)
+
+
+@pytest.mark.parametrize("name", ["name", "train_images", "test_images"])
+def test_names_are_strings(name):
+    with pytest.raises(TypeError, match=f"{name} must be a string, got int"):
+        dataclasses.replace(PFENET_PASCAL, **{name: 5})
+
+
 def test_the_numbers_are_those_of_the_papers():
     assert (PFENET_PASCAL.episodes, PFENET_PASCAL.test_size, PFENET_PASCAL.workers) == (5001, 473, 8)
     assert (PFENET_COCO.episodes, PFENET_COCO.test_size, PFENET_COCO.workers) == (20001, 641, 16)
     assert (SCNET_COCO.episodes, SCNET_COCO.train_size, SCNET_COCO.split) == (20001, 473, "interleaved")
-    assert (HSNET_PASCAL.episodes, HSNET_PASCAL.test_size, HSNET_PASCAL.min_area) == (1000, 400, 1)
+    assert (HSNET_PASCAL.episodes, HSNET_PASCAL.test_size, HSNET_PASCAL.min_area) == (1000, 400, 2048)

@@ -54,7 +54,7 @@ def test_names_at_known_ids():
     }
 
 
-@pytest.mark.parametrize("fold", [-1, 4, 999, "0", None])
+@pytest.mark.parametrize("fold", [-1, 4, 999, "0", None, True, 1.0])
 def test_unknown_folds_are_refused(fold):
     with pytest.raises(ValueError, match="fold must be one of 0, 1, 2, 3, got"):
         pascal5i(fold)

@@ -11,12 +11,14 @@ Counts go to standard output, faults to standard error. The exit status is 1 if 
 import argparse
 import sys
 
+from fewshotseg._checks import one_line
 from fewshotseg.cli.errors import EXPECTED, sentence
-from fewshotseg.data.sources.check import check_source, describe
+from fewshotseg.data.sources.check import SourceReport, check_parts, describe
 from fewshotseg.data.sources.coco import COCOSource
 from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.sources.folder import FolderSource
 from fewshotseg.data.sources.fss1000 import FSS1000Source
+from fewshotseg.data.sources.listing import FaultyFilesError
 from fewshotseg.data.sources.voc import VOCSource
 
 
@@ -46,24 +48,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check a data set.
+    """Check a data set. What is found is printed at once, and counted in the end, also if the check is interrupted.
 
     Returns:
-        1 if a fault was found, else 0.
+        1 if a fault was found or the check was interrupted, else 0.
     """
     progress = sys.stderr.isatty()
+    report, done, source = SourceReport([], [], []), 0, None
+    try:
+        source = _open(options, report, progress=progress)
+        if source is None:
+            return 1
+        for images, part in check_parts(source, progress=progress):
+            done = images
+            _show(part, progress=progress)
+            report.areas.extend(part.areas)
+            report.faults.extend(part.faults)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    if source is None:
+        return 1
+    names = source.class_names if source.named else {i: str(i) for i in sorted(set().union(*report.areas))}
+    interrupted = done < len(source.ids)
+    checked = f"{done} of {len(source.ids)} images" if interrupted else f"{done} images"
+    _print(describe(report, names, layout=getattr(options, "layout", "interleaved")))
+    _print(f"\n{len(report.faults)} faults in {checked}")
+    return 1 if report.faults or interrupted else 0
+
+
+def _open(options: argparse.Namespace, report: SourceReport, *, progress: bool) -> FileSource | None:
+    """The source, or what is left of it if some of it is at fault; None if nothing is."""
+    faults: tuple[str, ...] = ()
+    source = None
     try:
         source = _source(options, progress=progress)
+    except FaultyFilesError as error:
+        faults = error.faults
+        source = error.source if isinstance(error.source, FileSource) else None
     except EXPECTED as error:
-        print(f"fault: {sentence(error)}", file=sys.stderr)
-        return 1
-    report = check_source(source, progress=progress)
-    names = source.class_names if source.named else {i: str(i) for i in sorted(set().union(*report.areas))}
-    print(describe(report, names, layout=getattr(options, "layout", "interleaved")))
-    for fault in report.faults:
-        print(f"fault: {fault}", file=sys.stderr)
-    print(f"\n{len(report.faults)} faults in {len(source.ids)} images")
-    return 1 if report.faults else 0
+        faults = (sentence(error),)
+    report.faults.extend(faults)
+    _show(SourceReport([], list(faults), []), progress=progress)
+    return source
+
+
+def _show(part: SourceReport, *, progress: bool) -> None:
+    """Print faults and remarks to standard error, above the progress bar if there is one."""
+    said = [*(f"fault: {fault}" for fault in part.faults), *(f"note: {remark}" for remark in part.remarks)]
+    for line in (one_line(text, most=1000) for text in said):
+        if progress and "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _print(text: str) -> None:
+    """Print to standard output; characters that it cannot show, as in names of odd files, are spelled out."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _source(options: argparse.Namespace, *, progress: bool) -> FileSource:

@@ -10,9 +10,10 @@ from fewshotseg.data.sources.combine import ConcatSource, SubsetSource, without_
 from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.sources.folder import FolderSource
 from fewshotseg.data.sources.fss1000 import FSS1000Source
+from fewshotseg.data.sources.sbd import write_sbd_masks
 from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource
 from fewshotseg.data.sources.synthetic import SyntheticSource
-from fewshotseg.data.sources.voc import VOCSource, write_sbd_masks
+from fewshotseg.data.sources.voc import VOCSource
 from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, ClassSplit, coco20i, pascal5i
 from fewshotseg.data.transforms import hsnet_eval, padded_eval, pfenet_eval, pfenet_train, scnet_train
 

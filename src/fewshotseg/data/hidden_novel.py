@@ -20,7 +20,7 @@ def hidden_novel_share(source: SegmentationSource, split: ClassSplit) -> float:
         From 0, where training images hold no novel class, towards 1. The paper has 0.235 for Fold-2 of PASCAL-5i.
 
     Raises:
-        ValueError: If no image holds a base class.
+        ValueError: If no image holds a base class, or a class is both base and novel.
 
     Example:
         Two training images, with two base and one novel class among them; the third holds no base class:
@@ -34,6 +34,8 @@ def hidden_novel_share(source: SegmentationSource, split: ClassSplit) -> float:
         0.3333333333333333
     """
     base, novel = set(split.base), set(split.novel)
+    if base & novel:
+        raise ValueError(f"split must not have classes that are base and novel, got {sorted(base & novel)}")
     held = [{class_id for class_id, area in areas.items() if area > 0} for areas in source.class_areas]
     training = [classes for classes in held if classes & base]
     if not training:

@@ -1,6 +1,7 @@
 import pytest
 
 from _folders import make_folder
+from fewshotseg.data import EpisodeDataset
 from fewshotseg.data.sources.combine import ConcatSource, SubsetSource, without_classes
 from fewshotseg.data.sources.folder import FolderSource
 
@@ -43,6 +44,50 @@ def test_subset_of_other_positions_is_refused(source, index):
 def test_subset_with_repetitions_is_refused(source):
     with pytest.raises(ValueError, match="twice"):
         SubsetSource(source, [1, 1])
+
+
+@pytest.mark.parametrize("index", [True, 1.0, "1", None])
+def test_positions_are_whole_numbers(source, index):
+    with pytest.raises(TypeError, match="keep must have positions, which are whole numbers, got"):
+        SubsetSource(source, [index])
+
+
+class TestPairs:
+    """Lists of images with one of their classes, as HSNet publishes them."""
+
+    def test_images_count_for_the_listed_classes_alone(self, source):
+        listed = SubsetSource.from_pairs(source, [("c", 3), ("b", 3), ("c", 3)])
+        assert (listed.ids, listed.class_areas) == (["c", "b"], [{3: 4}, {3: 4}])
+        assert same(listed.load(1), source.load(1))
+        assert SubsetSource(listed, [1]).class_areas == [{3: 4}]
+        assert without_classes(listed, {3}).ids == []
+
+    @pytest.mark.parametrize("text", ["b__02\nc__03\n", "b 2\r\n\r\nc\t3", "\ufeffb__2\nc__03"])
+    def test_lists_in_files(self, source, tmp_path, text):
+        (tmp_path / "fold0.txt").write_text(text)
+        for path in (tmp_path / "fold0.txt", str(tmp_path / "fold0.txt")):
+            assert SubsetSource.from_pairs(source, path).class_areas == [{2: 4}, {3: 4}]
+
+    def test_episodes_come_from_the_list(self, source):
+        listed = SubsetSource.from_pairs(source, [("b", 3), ("c", 3)])
+        assert {EpisodeDataset(listed, [3], length=9).spec(i).query for i in range(9)} == {"b", "c"}
+        with pytest.raises(ValueError, match=r"2 \(2\): 0"):
+            EpisodeDataset(listed, [2])
+
+    def test_all_pairs_that_are_not_there_are_named(self, source, tmp_path):
+        with pytest.raises(ValueError, match="pairs has 2 faults: image 'b' does not hold class 1; image 'x' is "):
+            SubsetSource.from_pairs(source, [("b", 1), ("b", 2), ("x", 1)])
+        (tmp_path / "fold0.txt").write_text("b__02\nb__\nb\nb__two\n")
+        with pytest.raises(ValueError, match=r"fold0\.txt has 3 faults: 'b__' must be an image id and a class id; "):
+            SubsetSource.from_pairs(source, tmp_path / "fold0.txt")
+        (tmp_path / "fold0.txt").write_text("")
+        with pytest.raises(ValueError, match="it holds no pair"):
+            SubsetSource.from_pairs(source, tmp_path / "fold0.txt")
+
+    @pytest.mark.parametrize("pair", ["b2", ("b", "2"), ("b", True), ("b", 2, 2), (2, "b"), ("b", 2.0)])
+    def test_other_things_are_no_pairs(self, source, pair):
+        with pytest.raises(TypeError, match="pairs must be tuples of an image id and a class id, got"):
+            SubsetSource.from_pairs(source, [pair])
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from _folders import make_folder, mask_of, save_image, save_mask
-from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.sources.folder import FolderSource
+from fewshotseg.data.sources.listing import FaultyFilesError
 from fewshotseg.data.splits import PASCAL_CLASSES
 
 
@@ -46,6 +46,11 @@ def test_background_and_void_cannot_be_named(root, class_id):
         source_of(root, class_names={class_id: "x"})
 
 
+def test_class_ids_that_no_mask_can_hold_are_refused(root):
+    with pytest.raises(ValueError, match=r"class_names must have ids below 255, .* got 256"):
+        source_of(root, class_names={1: "x", 256: "y"})
+
+
 def test_ids_choose_and_order(root):
     assert source_of(root, ids=["c", "a"]).class_areas == [{}, {1: 4, 2: 8}]
 
@@ -59,7 +64,9 @@ def test_hidden_files_and_other_files_are_passed_over(root):
     for name in (".DS_Store", "._a.jpg", "Thumbs.db", "notes.txt"):
         (root / "images" / name).write_text("x")
     (root / "images" / "sub.jpg.d").mkdir()
-    assert source_of(root).ids == ("a", "b", "c")
+    source = source_of(root)
+    assert source.ids == ("a", "b", "c")
+    assert [path.name for path in source.passed_over] == ["Thumbs.db", "notes.txt"]
 
 
 def test_endings_in_capitals(tmp_path):
@@ -68,10 +75,73 @@ def test_endings_in_capitals(tmp_path):
     assert source_of(tmp_path).class_areas == [{1: 4}]
 
 
-def test_two_images_of_one_name_are_refused(root):
+def test_all_files_of_one_name_are_refused_and_the_rest_can_be_checked(root):
     save_image(root / "images" / "a.png")
-    with pytest.raises(ValueError, match=r"must hold one file of each name, got a\.jpg and a\.png"):
+    save_mask(root / "masks" / "b.bmp", mask_of(1), palette=False)
+    with pytest.raises(
+        FaultyFilesError, match=r"2 faults: .*one file of each name, got a\.jpg and a\.png; .*b\.bmp"
+    ) as error:
         source_of(root)
+    assert error.value.source.class_areas[2] == {}
+
+
+def test_folders_of_the_folders_are_read(root):
+    save_image(root / "images" / "dog" / "rex" / "1.jpg")
+    save_mask(root / "masks" / "dog" / "rex" / "1.png", mask_of(9))
+    source = source_of(root)
+    assert source.ids == ("a", "b", "c", "dog/rex/1")
+    assert source.class_areas[3] == {9: 4}
+    assert source_of(root, ids=["dog/rex/1"]).load(0).mask.unique().tolist() == [0, 9]
+
+
+@pytest.mark.parametrize("ending", ["jfif", "gif", "webp", "avif", "tiff", "bmp", "jp2", "jpe"])
+def test_images_of_any_format(tmp_path, ending):
+    picture = save_image(tmp_path / "images" / "a.png")
+    try:
+        Image.open(picture).save(tmp_path / "images" / f"a.{ending}")
+    except (OSError, KeyError):
+        pytest.skip(f"this Pillow does not write {ending}")
+    picture.unlink()
+    save_mask(tmp_path / "masks" / "a.png", mask_of(1))
+    assert source_of(tmp_path).load(0).image.shape == (3, 4, 6)
+
+
+def test_names_of_macos_and_of_linux_belong_together(tmp_path):
+    save_image(tmp_path / "images" / "cafe\u0301.jpg")
+    save_mask(tmp_path / "masks" / "caf\u00e9.png", mask_of(1))
+    assert source_of(tmp_path).ids == ("caf\u00e9",)
+    assert source_of(tmp_path, ids=["cafe\u0301"]).class_areas == [{1: 4}]
+
+
+def test_names_keep_their_dots(tmp_path):
+    for name in ("2007.v1", "2007.v2", "2007"):
+        save_image(tmp_path / "images" / f"{name}.jpg")
+        save_mask(tmp_path / "masks" / f"{name}.png", mask_of(1))
+    assert source_of(tmp_path).ids == ("2007", "2007.v1", "2007.v2")
+
+
+def test_files_of_other_endings_stand_where_one_is_missing(root):
+    (root / "masks" / "b.png").unlink()
+    (root / "masks" / "b.npy").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"b\.npy cannot be read"):
+        _ = source_of(root).class_areas
+
+
+def test_special_files_are_named_and_not_opened(root):
+    (root / "masks" / "b.png").unlink()
+    os.mkfifo(root / "masks" / "b.png")
+    (root / "images" / "c.jpg").unlink()
+    (root / "images" / "c.jpg").mkdir()
+    with pytest.raises(ValueError, match=r"^2 of the files .*: .*c\.jpg is a folder, .*b\.png is no ordinary file$"):
+        _ = source_of(root).class_areas
+
+
+def test_many_missing_files_are_counted(root):
+    for number in range(2000):
+        (root / "images" / f"{number:04}.jpg").touch()
+    with pytest.raises(FileNotFoundError, match=r"^2,000 of the files .* and 1,995 more$") as error:
+        _ = source_of(root).class_areas
+    assert len(str(error.value)) < 1500
 
 
 def test_no_images_are_refused(tmp_path):
@@ -92,7 +162,7 @@ def test_missing_partners_are_named_before_anything_is_read(root, part):
     (root / part / f"b.{suffix}").unlink()
     source = source_of(root)
     assert source.ids == ("a", "b", "c")
-    with pytest.raises(FileNotFoundError, match=rf"1 of the files .* the first is .*{part}.b\.{suffix}"):
+    with pytest.raises(FileNotFoundError, match=rf"^1 of the files .*{part}.b\.{suffix} is missing$"):
         _ = source.class_areas
     with pytest.raises(FileNotFoundError, match=rf"b\.{suffix}"):
         source.load(1)
@@ -132,85 +202,28 @@ def test_making_a_source_opens_nothing(root, user_cache):
     assert not user_cache.exists()
 
 
-def test_areas_are_remembered_in_the_cache(root, tmp_path):
+def test_areas_are_remembered_in_the_cache(root, tmp_path, monkeypatch):
     _ = source_of(root, cache=tmp_path / "cache").class_areas
-    for file in (root / "masks").iterdir():  # same size and time, other content
-        stat = file.stat()
-        file.write_bytes(b"x" * stat.st_size)
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    monkeypatch.delattr("fewshotseg.data.sources.files.read_mask")  # nothing is read again
     assert source_of(root, cache=tmp_path / "cache").class_areas == [{1: 4, 2: 8}, {1: 4}, {}]
+
+
+def test_a_mask_of_another_content_is_counted_again_though_size_and_time_are_the_same(root, tmp_path):
+    files = [save_mask(root / "masks" / f"{name}.bmp", mask_of(3), palette=False) for name in "abc"]
+    for name in "abc":
+        (root / "masks" / f"{name}.png").unlink()
+    assert source_of(root, cache=tmp_path / "cache").class_areas == [{3: 4}] * 3
+    before = files[0].stat()
+    save_mask(files[0], mask_of(5), palette=False)
+    os.utime(files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files[0].stat().st_size == before.st_size
+    assert source_of(root, cache=tmp_path / "cache").class_areas == [{5: 4}, {3: 4}, {3: 4}]
 
 
 def test_sources_travel_to_workers(root):
     copy = pickle.loads(pickle.dumps(source_of(root, class_names={1: "x", 2: "y"})))
     assert copy.class_areas == [{1: 4, 2: 8}, {1: 4}, {}]
     assert dict(copy.class_names) == {1: "x", 2: "y"}
-
-
-class TestFromRoot:
-    def test_two_folders_are_enough(self, root):
-        source = FolderSource.from_root(root)
-        assert source.ids == ("a", "b", "c")
-        assert not source.named
-
-    def test_classes_are_named_by_csv(self, root):
-        (root / "classes.csv").write_text("id,name,more\n0,background,\n2,dog,x\n1,cat,y\n255,void,\n")
-        assert list(FolderSource.from_root(root).class_names.items()) == [(1, "cat"), (2, "dog")]
-
-    def test_an_index_pairs_and_orders(self, root):
-        (root / "index.csv").write_text("w,image,mask\n6,images/c.jpg,masks/a.png\n6,images/a.jpg,masks/b.png\n")
-        source = FolderSource.from_root(root)
-        assert source.ids == ("c", "a")
-        assert source.class_areas == [{1: 4, 2: 8}, {1: 4}]
-
-    def test_an_index_may_give_ids(self, root):
-        (root / "index.csv").write_text("id,image,mask\nfirst,images/c.jpg,masks/c.png\n,images/a.jpg,masks/a.png\n")
-        assert FolderSource.from_root(root).ids == ("first", "a")
-
-    def test_spreadsheets_write_a_byte_order_mark(self, root):
-        (root / "index.csv").write_bytes("image,mask\r\nimages/a.jpg,masks/a.png\r\n".encode("utf-8-sig"))
-        assert FolderSource.from_root(root).ids == ("a",)
-
-    @pytest.mark.parametrize("name", ["index.csv", "classes.csv"])
-    @pytest.mark.parametrize("text", ["", "x,y\n1,2\n"])
-    def test_missing_columns_are_named(self, root, name, text):
-        (root / name).write_text(text)
-        with pytest.raises(ValueError, match=rf"{name} must have the columns (image, mask|id, name), got"):
-            FolderSource.from_root(root)
-
-    def test_missing_values_are_named_by_row(self, root):
-        (root / "index.csv").write_text("image,mask\nimages/a.jpg,masks/a.png\nimages/b.jpg,\n")
-        with pytest.raises(ValueError, match="a value for image and mask in each row, row 3 has not"):
-            FolderSource.from_root(root)
-
-    def test_an_index_without_rows_is_refused(self, root):
-        (root / "index.csv").write_text("image,mask\n")
-        with pytest.raises(ValueError, match=r"index\.csv must have a row for each image, got none"):
-            FolderSource.from_root(root)
-
-    @pytest.mark.parametrize("rows", ["1,cat\n1,dog\n", "one,cat\n", "-1,cat\n", "1.5,cat\n"])
-    def test_odd_class_ids_are_refused(self, root, rows):
-        (root / "classes.csv").write_text(f"id,name\n{rows}")
-        with pytest.raises(ValueError, match="a different whole number as id in each row, got"):
-            FolderSource.from_root(root)
-
-
-class TestFileSource:
-    def test_files_of_any_place_and_name(self, tmp_path):
-        image = save_image(tmp_path / "x" / "photo.webp")
-        mask = save_mask(tmp_path / "y" / "photo_label.png", mask_of(5))
-        source = FileSource([str(image)], [mask])
-        assert (source.ids, source.class_areas) == (("photo",), [{5: 4}])
-
-    def test_lengths_must_agree(self):
-        with pytest.raises(ValueError, match="equally many, got 2, 1 and 2"):
-            FileSource(["a.jpg", "b.jpg"], ["a.png"])
-        with pytest.raises(ValueError, match="equally many, got 1, 1 and 2"):
-            FileSource(["a.jpg"], ["a.png"], ids=["a", "b"])
-
-    def test_none_are_refused(self):
-        with pytest.raises(ValueError, match="images must not be empty"):
-            FileSource([], [])
 
 
 @pytest.mark.data

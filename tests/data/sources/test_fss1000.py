@@ -3,6 +3,7 @@ import pytest
 
 from _folders import save_image, save_mask
 from fewshotseg.data.sources.fss1000 import FSS1000Source
+from fewshotseg.data.sources.listing import FaultyFilesError
 
 
 def add(root, name, number, white=1):
@@ -62,9 +63,54 @@ def test_a_class_more_is_noticed(tmp_path):
 def test_hidden_folders_and_loose_files_are_passed_over(tmp_path):
     add(tmp_path, "bell", 1)
     (tmp_path / ".git").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "bell" / "deep").mkdir()
     (tmp_path / "readme.txt").touch()
     (tmp_path / "bell" / "readme.txt").touch()
-    assert FSS1000Source(tmp_path).ids == ("bell/1",)
+    source = FSS1000Source(tmp_path)
+    assert (source.ids, source.class_names) == (("bell/1",), {1: "bell"})
+    assert source.passed_over == tuple(tmp_path / name for name in ("readme.txt", "bell/deep", "bell/readme.txt"))
+
+
+def test_an_empty_folder_keeps_its_id_and_is_named(tmp_path):
+    add(tmp_path, "bell", 1)
+    add(tmp_path, "zebra", 1)
+    (tmp_path / "cup").mkdir()
+    source = FSS1000Source(tmp_path)
+    assert source.class_names == {1: "bell", 2: "cup", 3: "zebra"}
+    assert source.class_areas == [{1: 4}, {3: 4}]
+    assert source.incomplete == (f"{tmp_path / 'cup'} holds no images",)
+
+
+def test_photographs_of_other_endings(tmp_path):
+    for number, ending in enumerate(["jpeg", "JPG", "jfif", "bmp"], start=1):
+        add(tmp_path, "bell", number)
+        (tmp_path / "bell" / f"{number}.jpg").rename(tmp_path / "bell" / f"{number}.{ending}")
+    source = FSS1000Source(tmp_path)
+    assert source.ids == ("bell/1", "bell/2", "bell/3", "bell/4")
+    assert source.load(3).image.shape == (3, 4, 6)  # its content is JPEG, whatever its name
+    assert source.passed_over == ()
+
+
+def test_a_mask_is_never_taken_for_its_missing_photograph(tmp_path):
+    add(tmp_path, "bell", 1)
+    (tmp_path / "bell" / "1.jpg").unlink()
+    assert FSS1000Source(tmp_path).images == (tmp_path / "bell" / "1.jpg",)
+
+
+def test_all_files_of_one_name_are_refused_and_the_rest_can_be_checked(tmp_path):
+    for name in ("bell", "cup"):
+        add(tmp_path, name, 8)
+        save_image(tmp_path / name / "8.JPEG")
+    with pytest.raises(FaultyFilesError, match=r"2 faults: .*bell must .* 8\.JPEG and 8\.jpg; .*cup must") as error:
+        FSS1000Source(tmp_path)
+    assert error.value.source.ids == ("bell/8", "cup/8")
+
+
+def test_names_are_the_same_on_every_system(tmp_path):
+    add(tmp_path, "cafe\u0301", 1)
+    source = FSS1000Source(tmp_path)
+    assert (source.ids, source.class_names) == (("caf\u00e9/1",), {1: "caf\u00e9"})
 
 
 def test_missing_partners_are_named(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -100,6 +101,9 @@ def test_other_files_and_other_keys_do_not_meet(files, tmp_path):
         lambda text: json.dumps({**json.loads(text), "areas": [{"x": 1}] * 3}),
         lambda text: json.dumps({**json.loads(text), "areas": [{"1": 1}]}),
         lambda text: json.dumps({**json.loads(text), "areas": None}),
+        lambda text: json.dumps({**json.loads(text), "areas": [{"1": float("inf")}] * 3}),
+        lambda text: json.dumps({**json.loads(text), "areas": [{"1": "many"}] * 3}),
+        lambda text: "[" * 100_000,
         lambda text: json.dumps({"areas": json.loads(text)["areas"]}),
     ],
 )
@@ -121,6 +125,52 @@ def test_where_nothing_can_be_written_a_warning_says_so(files, tmp_path):
     (tmp_path / "cache").write_text("a file, where a folder is wanted")
     with pytest.warns(UserWarning, match="the index of 3 masks is not remembered"):
         assert index_with(files, tmp_path / "cache")[0] == AREAS
+
+
+@pytest.mark.parametrize("home", ["", "/nonexistent/home"])
+def test_without_a_home_a_warning_says_so(files, monkeypatch, home):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    if home:
+        monkeypatch.setattr(
+            "pathlib.Path.mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "No", home))
+        )
+        monkeypatch.setenv("HOME", home)
+    else:
+        monkeypatch.setattr("pathlib.Path.home", no_home)
+    reason = "no" if home else "there is no home folder for a cache: set XDG_CACHE_HOME, or give a folder as cache"
+    with pytest.warns(UserWarning, match=f"^the index of 3 masks is not remembered: {reason}$"):
+        assert index_with(files, None)[0] == AREAS
+
+
+def test_a_cache_of_another_user_is_passed_over(files, tmp_path, monkeypatch):
+    index_with(files, tmp_path / "cache")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", "x")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("fewshotseg.data.sources.index.write_atomically", refuse)
+    with pytest.warns(UserWarning, match="the index of 3 masks is not remembered: permission denied"):
+        assert index_with(files, tmp_path / "cache") == (AREAS, [0, 1, 2])
+
+
+def test_all_broken_masks_are_named(tmp_path):
+    files = [save_mask(tmp_path / f"{i:03}.png", mask_of(1)) for i in range(100)]
+    for file in files[1:]:
+        file.write_bytes(b"rubbish")
+    with pytest.raises(ValueError, match=r"^99 masks cannot be used: .*001\.png cannot be read.*and 94 more$"):
+        index_with(files, tmp_path / "cache")
+
+
+def test_several_threads_may_count_at_once(files, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: index_with(files, tmp_path / "cache")[0], range(8)))
+    assert found == [AREAS] * 8
+    only_file(tmp_path / "cache")
 
 
 def test_a_crash_leaves_no_file(files, tmp_path, monkeypatch):

@@ -1,32 +1,24 @@
 import numpy as np
 import pytest
-from scipy.io import savemat
 
-from _folders import make_voc, mask_of, save_mask
-from fewshotseg.data import voc as voc_module
-from fewshotseg.data.sources.voc import VOCSource, write_sbd_masks
+from _folders import make_voc, mask_of, save_image, save_mask
+from fewshotseg.data.sources.voc import VOCSource
 from fewshotseg.data.splits import PASCAL_CLASSES
-
-
-def save_sbd(root, masks):
-    """``cls/*.mat`` as SBD stores masks: a struct of one element."""
-    (root / "cls").mkdir(parents=True, exist_ok=True)
-    for name, mask in masks.items():
-        savemat(root / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": np.asarray(mask), "CategoriesPresent": [1]}})
-    return root
 
 
 @pytest.fixture
 def voc(tmp_path):
     """SBD has masks of all but ``t1``; classification trains on ``s1``, ``t2`` and an image without mask."""
-    folder = make_voc(tmp_path, sbd=("s1", "s2", "none"), main_train=("s1", "t2", "none"))
-    save_sbd(tmp_path / "sbd", {name: mask_of(3) for name in ("t2", "v1", "s1", "s2")})
-    return folder
+    return make_voc(tmp_path, sbd=("s1", "s2", "none"), main_train=("s1", "t2", "none"))
 
 
 @pytest.fixture
-def augmented(voc, tmp_path):
-    write_sbd_masks(tmp_path / "sbd", voc)
+def augmented(voc):
+    """The masks of both: VOC's own show class 20, SBD's class 3."""
+    for name in ("t1", "t2", "v1"):
+        save_mask(voc / "SegmentationClassAug" / f"{name}.png", mask_of(20, 255))
+    for name in ("s1", "s2"):
+        save_mask(voc / "SegmentationClassAug" / f"{name}.png", mask_of(3))
     return voc
 
 
@@ -59,14 +51,15 @@ def test_splits_with_sbd_need_its_masks(voc):
 
 
 def test_masks_of_both(augmented):
-    folder = augmented / "SegmentationClassAug"
-    assert sorted(file.stem for file in folder.iterdir()) == ["s1", "s2", "t1", "t2", "v1"]
-    assert not (augmented / "SegmentationClassAug.part").exists()
     source = VOCSource(augmented, split="trainaug")
     assert source.ids == ("t1", "t2", "s1", "s2")
-    assert source.class_areas == [{20: 4}, {20: 4}, {3: 4}, {3: 4}]  # VOC's own masks come first
-    assert np.array_equal(source.load(2).mask.numpy(), mask_of(3))
-    assert VOCSource(augmented, split="val").masks[0].parent == folder
+    assert source.class_areas == [{20: 4}, {20: 4}, {3: 4}, {3: 4}]
+    assert VOCSource(augmented, split="val").masks[0].parent == augmented / "SegmentationClassAug"
+
+
+def test_hidden_files_are_no_images(augmented):
+    (augmented / "SegmentationClassAug" / "._s1.png").write_bytes(b"of macOS")
+    assert VOCSource(augmented, split="trainaug").ids == ("t1", "t2", "s1", "s2")
 
 
 def test_pfenet_trains_on_voc_and_the_part_of_sbd_in_the_list_for_classification(augmented):
@@ -90,6 +83,10 @@ def test_a_list_of_that_name_comes_first(augmented):
         "s2\nt1\ns2\n",
         "JPEGImages/s2.jpg SegmentationClassAug/s2.png\r\nJPEGImages/t1.jpg SegmentationClassAug/t1.png\r\n",
         "/JPEGImages/s2.jpg /SegmentationClassAug/s2.png\n\n/JPEGImages/t1.jpg /SegmentationClassAug/t1.png",
+        "JPEGImages\\s2.jpg SegmentationClassAug\\s2.png\r\nJPEGImages\\t1.jpg\r\n",
+        "../../elsewhere/s2\n/t1\n",
+        "\ufeffs2\nt1",
+        "s2  1\nt1 -1\ns2 0\n",
     ],
 )
 def test_lists_in_files(augmented, tmp_path, text):
@@ -106,77 +103,30 @@ def test_unknown_splits_are_refused(voc, split):
 
 def test_empty_lists_are_refused(voc, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(ValueError, match="images must not be empty"):
+    with pytest.raises(ValueError, match=r"split must name images, got .*empty\.txt', which names none"):
         VOCSource(voc, split=tmp_path / "empty.txt")
 
 
-@pytest.mark.parametrize("place", ["", "benchmark_RELEASE", "benchmark_RELEASE/dataset"])
-def test_sbd_may_be_unpacked_anywhere(tmp_path, place):
-    voc = make_voc(tmp_path)
-    save_sbd(tmp_path / "sbd" / "benchmark_RELEASE" / "dataset", {"s1": mask_of(1)})
-    assert write_sbd_masks(tmp_path / "sbd" / place, tmp_path) == voc / "SegmentationClassAug"
+@pytest.mark.parametrize("ending", ["jpg", "JPG", "png", "jfif"])
+@pytest.mark.parametrize("name", ["img.v1", "img.v2.1", "two words", "cafe\u0301"])
+def test_images_of_ones_own_may_have_any_name(voc, tmp_path, name, ending):
+    for number in (1, 2):
+        save_image(voc / "JPEGImages" / f"{name}.{number}.{ending}") if ending != "jfif" else save_image(
+            voc / "JPEGImages" / f"{name}.{number}.jpg"
+        ).rename(voc / "JPEGImages" / f"{name}.{number}.jfif")
+        save_mask(voc / "SegmentationClass" / f"{name}.{number}.png", mask_of(number))
+    for lines in (
+        [f"{name}.1", f"{name}.2"],
+        [f"JPEGImages/{name}.{i}.{ending} SegmentationClass/{name}.{i}.png" for i in (1, 2)],
+    ):
+        (tmp_path / "own.txt").write_text("\n".join(lines), encoding="utf-16")
+        source = VOCSource(voc, split=tmp_path / "own.txt")
+        assert source.ids == tuple(f"{name}.{i}".replace("e\u0301", "\u00e9") for i in (1, 2))
+        assert source.class_areas == [{1: 4}, {2: 4}]
+        assert source.load(1).image.shape == (3, 4, 6)
 
 
-def test_masks_that_exist_stay(augmented, tmp_path):
-    save_mask(augmented / "SegmentationClassAug" / "s1.png", mask_of(9))
-    write_sbd_masks(tmp_path / "sbd", augmented)
-    assert VOCSource(augmented, split="trainaug").class_areas[2] == {9: 4}
-
-
-def test_an_interrupted_run_goes_on(voc, tmp_path, monkeypatch):
-    written = []
-
-    def write(path, mask):
-        if written:
-            raise KeyboardInterrupt
-        written.append(path.stem)
-        save_mask(path, mask)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(voc_module, "write_mask", write)
-        with pytest.raises(KeyboardInterrupt):
-            write_sbd_masks(tmp_path / "sbd", voc)
-    assert not (voc / "SegmentationClassAug").exists()
-    monkeypatch.setattr(voc_module, "write_mask", lambda path, mask: (written.append(path.stem), save_mask(path, mask)))
-    write_sbd_masks(tmp_path / "sbd", voc)
-    assert written == ["s1", "s2"]  # the masks of t2 and v1 are VOC's
-    assert len(list((voc / "SegmentationClassAug").iterdir())) == 5
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "cannot be read"),
-        (b"rubbish" * 99, "cannot be read"),
-        ({"other": 1}, "cannot be read as a mask of SBD: KeyError"),
-        (
-            {"GTcls": {"Segmentation": np.full((4, 6), 21, dtype=np.uint8)}},
-            "must hold a uint8 mask with classes 0 to 20",
-        ),
-        ({"GTcls": {"Segmentation": np.zeros((4, 6))}}, "must hold a uint8 mask .* got float64"),
-        ({"GTcls": {"Segmentation": np.zeros((4, 6, 3), dtype=np.uint8)}}, "must hold .* of shape"),
-    ],
-)
-def test_broken_files_of_sbd_are_named(voc, tmp_path, content, reason):
-    path = tmp_path / "sbd" / "cls" / "s2.mat"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        savemat(path, content)
-    with pytest.raises(ValueError, match=rf"s2\.mat {reason}"):
-        write_sbd_masks(tmp_path / "sbd", voc)
-    assert not (voc / "SegmentationClassAug").exists()
-
-
-def test_missing_sbd_is_named(voc, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"one of these folders must exist: .*cls"):
-        write_sbd_masks(tmp_path / "nowhere", voc)
-    (tmp_path / "empty" / "cls").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"holds 3 masks of VOC and .* 0 of SBD"):
-        write_sbd_masks(tmp_path / "empty", voc)
-
-
-def test_without_scipy_it_says_what_to_install(voc, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
-    with pytest.raises(ImportError, match="pip install scipy"):
-        write_sbd_masks(tmp_path / "sbd", voc)
+def test_lists_that_are_no_text_are_refused(voc, tmp_path):
+    (tmp_path / "list.txt").write_bytes("caf\u00e9".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"list\.txt must be text in UTF-8"):
+        VOCSource(voc, split=tmp_path / "list.txt")

@@ -255,7 +255,7 @@ def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int]
     void = mask == VOID
     for ignored in ignore_classes:  # much faster than torch.isin for one or a few
         void = void | (mask == ignored)
-    return tv_tensors.Mask(torch.where(void, VOID, (mask == class_id).long()))
+    return torch.where(void, VOID, (mask == class_id).long()).as_subclass(tv_tensors.Mask)
 
 
 def _check_images(number: int, spec: EpisodeSpec, held: Mapping[str, Mapping[int, int]]) -> None:

@@ -1,17 +1,28 @@
 """A look at every file of a source: counts by fold and class, and every fault by name."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from fewshotseg._io import progress_bar
-from fewshotseg.data.sources.files import FileSource, size_mismatch
+import torch
+
+from fewshotseg._checks import name_some
+from fewshotseg._io import progress_bar, reason
+from fewshotseg.data.sources.endings import cut_short
+from fewshotseg.data.sources.files import WHITE_ADVICE, FileSource, is_white, size_mismatch, white_remark
 from fewshotseg.data.sources.index import count_classes
-from fewshotseg.data.sources.source import Sample
+from fewshotseg.data.sources.listing import file_fault
+from fewshotseg.data.sources.source import VOID, Sample
 from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, ClassSplit, coco20i, pascal5i
 from fewshotseg.images import read_image
 
 MIN_AREA = 2 * 32 * 32
 """Pixels of a class from which on an image is listed for it, in PFENet and after it."""
+
+Pixels = TypeVar("Pixels", bound=torch.Tensor)
+
+_SMOOTHED = 8
+"""So many values without any 2 x 2 pixels of their own come from smoothing, not from objects."""
 
 
 class SourceReport(NamedTuple):
@@ -20,17 +31,20 @@ class SourceReport(NamedTuple):
     Attributes:
         areas: For each image whose mask can be read, class id to number of pixels.
         faults: A sentence for each fault, with the names of the files, in the order of the source.
+        remarks: Sentences on what is no fault, such as files that belong to no image.
     """
 
     areas: list[dict[int, int]]
     faults: list[str]
+    remarks: list[str]
 
 
 def check_source(source: FileSource, *, progress: bool = False) -> SourceReport:
     """Decode every image and mask of a source and say what is wrong.
 
-    Faults are: a missing or broken file, an image and a mask of different sizes, a mask without any class, and, where
-    the source names its classes, pixel values that are none of them.
+    Faults are: a missing or broken file, one that lacks its last bytes, a folder or special file in the place of one
+    (nothing but ordinary files is opened), an image and a mask of different sizes, a mask without any class or with
+    the many values that smoothing makes, and, where the source names its classes, pixel values that are none of them.
 
     Args:
         source: Any source of files.
@@ -46,41 +60,87 @@ def check_source(source: FileSource, *, progress: bool = False) -> SourceReport:
         >>> [fault.removeprefix(str(folder)) for fault in report.faults]
         ['/a.jpg is missing', '/a.png is missing']
     """
-    report = SourceReport([], [])
-    for index in progress_bar(range(len(source.ids)), "checking", show=progress):
-        _check_item(source, index, report)
+    report = SourceReport([], [], [])
+    for _, part in check_parts(source, progress=progress):
+        report.areas.extend(part.areas)
+        report.faults.extend(part.faults)
+        report.remarks.extend(part.remarks)
     return report
 
 
-def _check_item(source: FileSource, index: int, report: SourceReport) -> None:
-    image = mask = None
+def check_parts(source: FileSource, *, progress: bool = False) -> Iterator[tuple[int, SourceReport]]:
+    """As `check_source`, but each thing as soon as it is found, with the number of images that were looked at."""
+    passed_over = [str(path) for path in source.passed_over]
+    remarks = [f"{len(passed_over):,} files belong to no image: {name_some(passed_over)}"] if passed_over else []
+    yield 0, SourceReport([], list(source.incomplete), remarks)
+    shows_class = False
+    white: list[tuple[str, int]] = []  # masks of 0 and 255, and how often 255 is there
+    for index in progress_bar(range(len(source.ids)), "checking", show=progress):
+        faults, mask = _check_files(source, index)
+        part = SourceReport([], faults, [])
+        if mask is not None and is_white(mask):
+            white.append((str(source.masks[index]), int((mask == VOID).sum())))
+        elif mask is not None:
+            areas = count_classes(mask)
+            shows_class = shows_class or bool(areas)
+            part.areas.append(areas)
+            part.faults.extend(_check_values(source, index, mask, areas))
+        if shows_class or source.one_class is None:  # else 255 may be the class
+            part.areas.extend({} for _ in white)
+            part.faults.extend(f"{file} is empty: no pixel of any class; {WHITE_ADVICE}" for file, _ in white)
+            white.clear()
+        yield index + 1, part
+    if white and source.one_class is not None:
+        areas_of_white = [{source.one_class: pixels} for _, pixels in white]
+        yield len(source.ids), SourceReport(areas_of_white, [], [white_remark(source.one_class)])
+
+
+def _check_files(source: FileSource, index: int) -> tuple[list[str], torch.Tensor | None]:
+    """Faults of the files of an image, and its mask if that can be read."""
+    faults: list[str] = []
+    image = _read(source.images[index], lambda: read_image(source.images[index]), faults)
+    mask = _read(source.masks[index], lambda: source.stored_mask(index), faults)
+    problem = size_mismatch(Sample(image, mask)) if image is not None and mask is not None else ""
+    if problem:
+        faults.append(f"{source.images[index]} {problem} {source.masks[index]}")
+    return faults, mask
+
+
+def _read(file: Path, reader: Callable[[], Pixels], faults: list[str]) -> Pixels | None:
+    fault = file_fault(file)
     try:
-        image = read_image(source.images[index])
-    except (OSError, ValueError) as error:
-        report.faults.append(_sentence(error))
-    try:
-        mask = source.load_mask(index)
-    except (OSError, ValueError) as error:
-        report.faults.append(_sentence(error))
-    if mask is None:
-        return
-    areas = count_classes(mask)
-    report.areas.append(areas)
-    if image is not None:
-        problem = size_mismatch(Sample(image, mask))
-        if problem:
-            report.faults.append(f"{source.images[index]} {problem} {source.masks[index]}")
+        pixels = None if fault else reader()
+        if pixels is not None and cut_short(file):
+            fault = "lacks its end, so it was cut"
+    except OSError as error:
+        pixels, fault = None, f"cannot be read: {reason(error)}"
+    except ValueError as error:
+        pixels = None
+        faults.append(str(error))
+    if fault:
+        faults.append(f"{file} {fault}")
+    return pixels
+
+
+def _check_values(source: FileSource, index: int, mask: torch.Tensor, areas: Mapping[int, int]) -> list[str]:
+    """Faults of the values in a mask that is not white on black."""
+    file = source.masks[index]
     if not areas:
-        report.faults.append(f"{source.masks[index]} is empty: no pixel of any class")
-    unexpected = sorted(areas.keys() - source.class_names.keys()) if source.named else []
+        return [f"{file} is empty: no pixel of any class"]
+    unexpected = [str(class_id) for class_id in sorted(areas) if source.named and class_id not in source.class_names]
     if unexpected:
-        report.faults.append(f"{source.masks[index]} has unexpected pixel values: {', '.join(map(str, unexpected))}")
+        return [f"{file} has unexpected pixel values: {name_some(unexpected, most=10)}"]
+    thin = set(areas) - _with_blocks(mask) if len(areas) >= _SMOOTHED else set()
+    if len(thin) >= _SMOOTHED:
+        return [f"{file} has {len(thin)} values along edges alone, as from scaling with smoothing: scale masks without"]
+    return []
 
 
-def _sentence(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"{error.filename} is missing"
-    return str(error)
+def _with_blocks(mask: torch.Tensor) -> set[int]:
+    """The values that fill 2 x 2 pixels somewhere."""
+    corner = mask[:-1, :-1]
+    filled = (corner == mask[1:, :-1]) & (corner == mask[:-1, 1:]) & (corner == mask[1:, 1:])
+    return set(corner[filled].tolist())
 
 
 def describe(report: SourceReport, class_names: Mapping[int, str], *, layout: str = "interleaved") -> str:

@@ -1,21 +1,17 @@
 """COCO's instance annotations as class masks: the images of COCO-20i."""
 
 import hashlib
-import json
-import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewshotseg._io import StrPath, cache_folder, progress_bar
+from fewshotseg._checks import name_some, shown
+from fewshotseg._io import StrPath, cache_folder, progress_bar, reason
+from fewshotseg.data.sources.annotations import Id, Picture, read_instances
+from fewshotseg.data.sources.drawing import draw_annotations
 from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.listing import NamedFiles, check_folder, distinct_ids, faulty_files
 from fewshotseg.images import write_mask
-
-Json = dict[str, Any]
 
 
 class COCOSource(FileSource):
@@ -24,7 +20,12 @@ class COCOSource(FileSource):
     Class ids are the ranks of the sorted category ids, for COCO 1 to 80. The rule by which masks are drawn, because
     published label files differ in it: crowd annotations are skipped, all polygons of an annotation count, and where
     annotations overlap, the later one in the file wins. Nothing is void. Images without an annotation are left out,
-    so that 82081 images of COCO's 2014 training set and 40137 of its validation set remain.
+    so that 82081 images of COCO's 2014 training set and 40137 of its validation set remain. They are in the order of
+    their image ids; PFENet's own list, on which its episodes depend, may have another order, which is not known here.
+
+    Files by other tools are read where they can only be meant in one way: ids as strings, polygons nested in other
+    ways, backslashes in file names. Everything else is refused, such as boxes without outlines, run lengths of another
+    size, coordinates that no image has, or file names that lead out of ``images``.
 
     Masks are drawn when the first source of an instances file is made, which takes minutes for all of COCO and
     pycocotools, and are kept as PNG files in a folder named after that file and a digest of its content.
@@ -38,8 +39,9 @@ class COCOSource(FileSource):
         progress: Show a progress bar while masks are drawn or read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If the file is not of that format or an annotation cannot be drawn; the message names all of them.
-        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not of that format, or anything in it is at fault; the message names the first few
+            annotations or images and says how many more there are, and ``faults`` of the error has all of them.
+        OSError: If there is no such file or folder, or masks cannot be kept in the cache.
         ImportError: If pycocotools is not installed.
 
     Example:
@@ -53,116 +55,71 @@ class COCOSource(FileSource):
         self, images: StrPath, annotations: StrPath, *, cache: StrPath | None = None, progress: bool = False
     ) -> None:
         annotations = Path(annotations)
-        content, digest = _read(annotations)
-        categories, pictures = _organise(content, annotations)
-        class_of = {category: class_id for class_id, category in enumerate(sorted(categories), start=1)}
-        if len(class_of) > 254:
-            raise ValueError(f"{annotations} must have at most 254 categories, got {len(class_of)}")
-        masks = cache_folder(cache) / f"{annotations.stem}-{digest}"
-        _write_masks(pictures, class_of, masks, annotations, progress=progress)
+        content = read_instances(annotations)
+        check_folder(Path(images))
+        if len(content.categories) > 254:
+            raise ValueError(f"{annotations} must have at most 254 categories, got {len(content.categories)}")
+        class_of = {category: class_id for class_id, category in enumerate(content.categories, start=1)}
+        faults = list(content.faults)
+        found = _find_files(images, content.pictures, faults)
+        folder = cache_folder(cache) / f"{annotations.stem[:80]}-{content.digest}-{_RULES}"
+        drawn = _write_masks(found, class_of, folder, faults, progress=progress)
+        if not drawn:
+            raise faulty_files(annotations, faults or ["no image has an annotation that is no crowd"])
         super().__init__(
-            [Path(images, picture["file_name"]) for picture, _ in pictures],
-            [masks / _mask_name(picture) for picture, _ in pictures],
-            ids=[Path(picture["file_name"]).with_suffix("").as_posix() for picture, _ in pictures],
-            class_names={class_of[category]: name for category, name in categories.items()},
+            list(drawn),
+            [folder / _mask_name(picture) for picture in drawn.values()],
+            ids=distinct_ids([path.relative_to(images).as_posix() for path in drawn], with_folders=True),
+            class_names={class_of[category]: name for category, name in content.categories.items()},
             cache=cache,
             progress=progress,
         )
+        if faults:
+            raise faulty_files(annotations, faults, self)
 
 
-def draw_coco_mask(size: tuple[int, int], annotations: Sequence[Json], class_of: dict[int, int]) -> NDArray[np.uint8]:
-    """Draw the annotations of one image, crowds left out, later ones over earlier ones.
+_RULES = 2
+"""Changes with the rules by which masks are drawn, so that masks of other rules are not taken for them."""
 
-    Args:
-        size: Height and width.
-        annotations: As in an instances file: polygons or run lengths as ``segmentation``, ``category_id``, ``iscrowd``.
-        class_of: Category id to class id, 1 to 254.
 
-    Returns:
-        ``(H, W)`` uint8 class ids, 0 where nothing is.
-
-    Raises:
-        ValueError: If an annotation cannot be drawn; the message names all of them.
-        ImportError: If pycocotools is not installed.
-
-    Example:
-        >>> square = {"category_id": 18, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
-        >>> draw_coco_mask((2, 4), [square], {18: 17}).tolist()
-        [[17, 17, 0, 0], [17, 17, 0, 0]]
-    """
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise ImportError("COCO's masks need pycocotools: pip install 'fewshotseg[coco]'") from error
-    decoder = COCO()
-    decoder.imgs = {0: {"height": size[0], "width": size[1]}}
-    mask = np.zeros(size, dtype=np.uint8)
-    faults = []
-    for annotation in annotations:
-        if annotation.get("iscrowd"):
-            continue
+def _find_files(images: StrPath, pictures: list[Picture], faults: list[str]) -> dict[Path, Picture]:
+    """The pictures by their files, without those whose file cannot be told."""
+    files = NamedFiles(images)
+    found: dict[Path, list[Picture]] = defaultdict(list)
+    for picture in pictures:
         try:
-            segmentation = annotation["segmentation"]
-            if isinstance(segmentation, list):  # fewer than three points enclose nothing
-                segmentation = [polygon for polygon in segmentation if len(polygon) >= 6]
-            with warnings.catch_warnings():  # NumPy 2 deprecates how pycocotools makes arrays
-                warnings.simplefilter("ignore", DeprecationWarning)
-                inside = decoder.annToMask({"image_id": 0, "segmentation": segmentation})
-            mask[inside == 1] = class_of[annotation["category_id"]]
-        except Exception as error:  # the decoder raises bare exceptions of many kinds
-            faults.append(f"annotation {annotation.get('id')}: {error!r}")
-    if faults:
-        raise ValueError("; ".join(faults))
-    return mask
-
-
-def _read(path: Path) -> tuple[Json, str]:
-    """The content of an instances file and a digest of its bytes."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-        file.seek(0)
-        try:
-            content = json.load(file)
+            found[files.find(picture.file_name)].append(picture)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as JSON: {error}") from error
-    return content, digest
-
-
-def _organise(content: Json, path: Path) -> tuple[dict[int, str], list[tuple[Json, list[Json]]]]:
-    """Category id to name, and each image that has annotations, crowds aside, with those; images by ascending id."""
-    try:
-        categories = {int(category["id"]): str(category["name"]) for category in content["categories"]}
-        images = {int(image["id"]): image for image in content["images"]}
-        for image in images.values():
-            if not str(image["file_name"]) or not (int(image["height"]) > 0 and int(image["width"]) > 0):
-                raise ValueError(f"image {image['id']} has no name or no size")
-        annotations = defaultdict(list)
-        for annotation in content["annotations"]:
-            if not annotation.get("iscrowd"):
-                annotations[int(annotation["image_id"])].append(annotation)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a COCO instances file: {error!r}") from error
-    unknown = sorted(annotations.keys() - images.keys())
-    if unknown:
-        raise ValueError(f"{path} has annotations of images that it does not list: {', '.join(map(str, unknown))}")
-    return categories, [(images[image_id], annotations[image_id]) for image_id in sorted(annotations)]
+            faults.append(f"file_name of image {shown(picture.id)} {error}")
+    for path, several in found.items():
+        if len(several) > 1:
+            ids = name_some([shown(picture.id) for picture in several])
+            faults.append(f"images must have files of their own, got {path} for images {ids}")
+    return {path: several[0] for path, several in found.items() if len(several) == 1}
 
 
 def _write_masks(
-    pictures: list[tuple[Json, list[Json]]], class_of: dict[int, int], masks: Path, source: Path, *, progress: bool
-) -> None:
-    missing = [picture for picture in pictures if not (masks / _mask_name(picture[0])).is_file()]
-    faults = []
-    for image, annotations in progress_bar(missing, "masks of COCO", show=progress and bool(missing)):
+    found: Mapping[Path, Picture], class_of: Mapping[Id, int], folder: Path, faults: list[str], *, progress: bool
+) -> dict[Path, Picture]:
+    """Draw the masks that are missing; returns the pictures that have one in the end."""
+    drawn = dict(found)
+    missing = [path for path, picture in found.items() if not (folder / _mask_name(picture)).is_file()]
+    for path in progress_bar(missing, "masks of COCO", show=progress and bool(missing)):
+        picture = found[path]
+        mask, problems = draw_annotations(picture.size, picture.annotations, class_of)
+        faults += [f"image {shown(picture.id)}, {problem}" for problem in problems]
+        if problems:
+            del drawn[path]
+            continue
         try:
-            mask = draw_coco_mask((int(image["height"]), int(image["width"])), annotations, class_of)
-        except ValueError as error:
-            faults.append(f"image {image['id']}: {error}")
-        else:
-            write_mask(masks / _mask_name(image), mask)
-    if faults:
-        raise ValueError(f"{source} has annotations that cannot be drawn: {'; '.join(faults)}")
+            write_mask(folder / _mask_name(picture), mask)
+        except OSError as error:
+            raise OSError(f"{folder} cannot keep masks, so give another cache: {reason(error)}") from error
+    return drawn
 
 
-def _mask_name(image: Json) -> str:
-    return f"{int(image['id']):012d}.png"  # never from the file's name, which may lead anywhere
+def _mask_name(picture: Picture) -> str:
+    """Never from the file's name, which may lead anywhere."""
+    if isinstance(picture.id, int) and 0 <= picture.id < 10**12:
+        return f"{picture.id:012d}.png"
+    return f"{hashlib.sha256(repr(picture.id).encode('utf-8', 'backslashreplace')).hexdigest()[:20]}.png"

@@ -1,10 +1,19 @@
 """Sources made of other sources: some of the images of one, or all images of several."""
 
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import index as whole
+from os import PathLike
+from pathlib import Path
+from typing import Self
 
+from fewshotseg._checks import name_some
+from fewshotseg._io import StrPath
+from fewshotseg.data.sources.listing import faulty_files
 from fewshotseg.data.sources.source import Sample, SegmentationSource
+from fewshotseg.data.sources.tables import read_text
 
 
 class SubsetSource:
@@ -17,6 +26,7 @@ class SubsetSource:
     Raises:
         IndexError: If a position is not in the source.
         ValueError: If a position repeats.
+        TypeError: If a position is no whole number.
 
     Example:
         >>> from fewshotseg.data import SyntheticSource
@@ -27,13 +37,64 @@ class SubsetSource:
 
     def __init__(self, source: SegmentationSource, keep: Sequence[int]) -> None:
         for index in keep:
+            if isinstance(index, bool) or not hasattr(index, "__index__"):
+                raise TypeError(f"keep must have positions, which are whole numbers, got {index!r}")
             if not 0 <= index < len(source.ids):
                 raise IndexError(f"keep must have positions from 0 to {len(source.ids) - 1}, got {index}")
         if len(set(keep)) < len(keep):
             raise ValueError("keep must not name a position twice")
         self._source = source
-        self._keep = list(keep)
+        self._keep = [whole(index) for index in keep]
+        self._listed: dict[str, set[int]] | None = None
         self.ids = [source.ids[index] for index in self._keep]
+
+    @classmethod
+    def from_pairs(cls, source: SegmentationSource, pairs: StrPath | Iterable[tuple[str, int]]) -> Self:
+        """The images of a list, each for the classes that the list names it for, as papers give their test lists.
+
+        Masks stay as they are; ``class_areas`` hold the listed classes alone. So episodes come from the list, if
+        ``min_area`` is left at 1.
+
+        Args:
+            source: Any source with these images.
+            pairs: Image ids with class ids, or a text file of them, a pair a line: ``2007_000033__01`` as in HSNet's
+                lists, or ``2007_000033 1``.
+
+        Returns:
+            The images in the order of the list.
+
+        Raises:
+            ValueError: If a line is no such pair, the source does not have an image, or an image does not hold its
+                class; the message names the first few and says how many more there are.
+            FileNotFoundError: If there is no such file.
+
+        Example:
+            >>> from fewshotseg.data import SyntheticSource
+            >>> source = SyntheticSource(10, num_classes=3, size=(48, 64))
+            >>> listed = SubsetSource.from_pairs(source, [(source.ids[4], 2)])
+            >>> listed.ids == [source.ids[4]], list(listed.class_areas[0])
+            (True, [2])
+        """
+        listed: dict[str, set[int]] = {}
+        for pair in _read_pairs(Path(pairs)) if isinstance(pairs, str | PathLike) else pairs:
+            if not isinstance(pair, tuple) or [type(value) for value in pair] != [str, int]:
+                raise TypeError(f"pairs must be tuples of an image id and a class id, got {pair!r}")
+            image_id, class_id = pair
+            listed.setdefault(image_id, set()).add(class_id)
+        position = {image_id: index for index, image_id in enumerate(source.ids)}
+        faults = [
+            f"image {image_id!r} is not in the source"
+            if image_id not in position
+            else f"image {image_id!r} does not hold class {class_id}"
+            for image_id, class_ids in listed.items()
+            for class_id in sorted(class_ids)
+            if image_id not in position or not source.class_areas[position[image_id]].get(class_id)
+        ]
+        if faults:
+            raise faulty_files(pairs if isinstance(pairs, str | PathLike) else "pairs", faults)
+        subset = cls(source, [position[image_id] for image_id in listed])
+        subset._listed = listed
+        return subset
 
     @property
     def class_names(self) -> Mapping[int, str]:
@@ -43,12 +104,26 @@ class SubsetSource:
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
         """For each image, class id to number of pixels in the stored mask."""
-        areas = self._source.class_areas
-        return [areas[index] for index in self._keep]
+        areas = [self._source.class_areas[index] for index in self._keep]
+        if self._listed is None:
+            return areas
+        return [
+            {class_id: area for class_id, area in held.items() if class_id in self._listed[image_id]}
+            for image_id, held in zip(self.ids, areas, strict=True)
+        ]
 
     def load(self, index: int) -> Sample:
         """Decode the image at this position of ``ids`` and its mask."""
         return self._source.load(self._keep[index])
+
+
+def _read_pairs(path: Path) -> Iterable[tuple[str, int]]:
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    pairs = {line: re.fullmatch(r"(.+?)(?:__|\s+)(\d{1,9})", line) for line in lines if line}
+    faults = [f"{line!r} must be an image id and a class id" for line, pair in pairs.items() if pair is None]
+    if faults or not pairs:
+        raise faulty_files(path, faults or ["it holds no pair of an image id and a class id"])
+    return [(pair[1], int(pair[2])) for pair in pairs.values() if pair]
 
 
 class ConcatSource:
@@ -78,9 +153,9 @@ class ConcatSource:
                     raise ValueError(f"sources must agree on class {class_id}, got {names[class_id]!r} and {name!r}")
         self.class_names = dict(sorted(names.items()))
         self.ids = [name for source in sources for name in source.ids]
-        repeated = [name for name, count in Counter(self.ids).items() if count > 1]
+        repeated = [repr(name) for name, count in Counter(self.ids).items() if count > 1]
         if repeated:
-            raise ValueError(f"sources must not share ids, got {', '.join(map(repr, repeated))} more than once")
+            raise ValueError(f"sources must not share ids, got {name_some(repeated)} more than once")
         self._parts = [(source, index) for source in sources for index in range(len(source.ids))]
         self._sources = sources
 

@@ -1,14 +1,18 @@
 """A source whose images and masks are files. The data sets of this package are this, each with its own layout."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torchvision import tv_tensors
 
+from fewshotseg._checks import name_some, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.index import index_masks
+from fewshotseg.data.sources.listing import file_fault, one_form
 from fewshotseg.data.sources.source import VOID, Sample
 from fewshotseg.images import read_image, read_mask
 
@@ -18,6 +22,10 @@ class FileSource:
 
     Making one only lists files. The first use of ``class_areas`` makes sure that all of them exist, reads all masks
     once and remembers what it found in a small JSON file, which is used for as long as the masks don't change.
+
+    Masks that are white on black hold nothing but 0 and 255, which is void. If no mask of the source shows a class, 255
+    is taken as the class that ``class_names`` names, or as class 1 without names, and a warning says so; with several
+    names such masks are refused.
 
     Args:
         images: Image files, see `fewshotseg.images.read_image`.
@@ -32,10 +40,13 @@ class FileSource:
         masks: The mask files.
         ids: The name of each image.
         named: Whether class names were given.
+        passed_over: Files beside them that belong to no image.
+        incomplete: Sentences on what the data set lacks, though what is there can be used.
 
     Raises:
         ValueError: If there are no images, the numbers of files or ids differ, an id repeats, or a class id is
             out of range.
+        TypeError: If ``images`` or ``masks`` is a single path, or ids, class ids or class names are of other types.
 
     Example:
         >>> import pathlib, tempfile
@@ -59,22 +70,25 @@ class FileSource:
         cache: StrPath | None = None,
         progress: bool = False,
     ) -> None:
+        for name, value in {"images": images, "masks": masks}.items():
+            if isinstance(value, str | bytes | Path):
+                raise TypeError(f"{name} must be a sequence with an item for each image, got {type(value).__name__}")
+        check_strings("ids", ids)
         self.images = tuple(Path(file) for file in images)
         self.masks = tuple(Path(file) for file in masks)
-        self.ids = tuple(file.stem for file in self.images) if ids is None else tuple(ids)
+        self.ids = tuple(one_form(file.stem) for file in self.images) if ids is None else tuple(ids)
+        self.passed_over: tuple[Path, ...] = ()
+        self.incomplete: tuple[str, ...] = ()
         if not self.images:
             raise ValueError("images must not be empty")
         sizes = (len(self.images), len(self.masks), len(self.ids))
         if len(set(sizes)) > 1:
             raise ValueError(f"images, masks and ids must be equally many, got {sizes[0]}, {sizes[1]} and {sizes[2]}")
-        repeated = [name for name, count in Counter(self.ids).items() if count > 1]
+        repeated = [repr(name) for name, count in Counter(self.ids).items() if count > 1]
         if repeated:
-            raise ValueError(f"ids must differ, got {', '.join(map(repr, repeated))} more than once")
-        for class_id in class_names or ():
-            if class_id < 1 or class_id == VOID:
-                raise ValueError(f"class_names must have ids of 1 and up without {VOID}, got {class_id}")
+            raise ValueError(f"ids must differ, got {name_some(repeated)} more than once")
         self.named = class_names is not None
-        self._given_names = None if class_names is None else {i: class_names[i] for i in sorted(class_names)}
+        self._given_names = None if class_names is None else _checked_names(class_names)
         self._cache = cache
         self._progress = progress
 
@@ -90,16 +104,53 @@ class FileSource:
         """For each image, class id to number of pixels in the stored mask.
 
         Raises:
-            FileNotFoundError: If an image or mask is missing; it says how many are, and the first.
-            ValueError: If a mask cannot be read.
+            FileNotFoundError: If images or masks are missing; it says how many are, and names the first few.
+            ValueError: If masks cannot be read, or show nothing but void; it names the first few.
         """
-        missing = [file for file in (*self.images, *self.masks) if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of the files of this source are missing, the first is {missing[0]}"
-            )
-        key = f"{type(self).__name__} {self._given_names}"
+        if self._white_class is None:
+            return self._stored_areas
+        warnings.warn(white_remark(self._white_class), stacklevel=2)
+        key = f"white {self._index_key}"
         return index_masks(self.masks, self.load_mask, key=key, cache=self._cache, progress=self._progress)
+
+    @cached_property
+    def _stored_areas(self) -> Sequence[Mapping[int, int]]:
+        faults = [f"{file} {fault}" for file in (*self.images, *self.masks) if (fault := file_fault(file))]
+        if faults:
+            missing = all(fault.endswith("is missing") for fault in faults)
+            text = f"{len(faults):,} of the files of this source cannot be used: {name_some(faults, separator='; ')}"
+            raise FileNotFoundError(text) if missing else ValueError(text)
+        key = self._index_key
+        return index_masks(self.masks, self.stored_mask, key=key, cache=self._cache, progress=self._progress)
+
+    @cached_property
+    def _white_class(self) -> int | None:
+        """The class that 255 stands for in masks that are white on black."""
+        if any(self._stored_areas) or not any((self.stored_mask(i) == VOID).any() for i in range(len(self.masks))):
+            return None
+        if self.one_class is None:
+            raise ValueError(f"masks must show classes, but in {self.masks[0]} and all others {WHITE_ADVICE}")
+        return self.one_class
+
+    @property
+    def one_class(self) -> int | None:
+        """The class that a source of one class holds: the only one named, or 1 without names. None if several are."""
+        if self._given_names is None:
+            return 1
+        return next(iter(self._given_names)) if len(self._given_names) == 1 else None
+
+    @property
+    def _index_key(self) -> str:
+        return f"{type(self).__name__} {self._given_names}"
+
+    def stored_mask(self, index: int) -> tv_tensors.Mask:
+        """Decode the mask at this position, ``(H, W)`` int64, with 255 as it is stored.
+
+        Raises:
+            ValueError: If the file cannot be read as a mask; the message names it.
+            OSError: If there is no such file.
+        """
+        return read_mask(self.masks[index])
 
     def load_mask(self, index: int) -> tv_tensors.Mask:
         """Decode the mask at this position, ``(H, W)`` int64.
@@ -108,7 +159,10 @@ class FileSource:
             ValueError: If the file cannot be read as a mask; the message names it.
             OSError: If there is no such file.
         """
-        return read_mask(self.masks[index])
+        mask = self.stored_mask(index)
+        if self.one_class is None or not is_white(mask) or self._white_class is None:
+            return mask
+        return torch.where(mask == VOID, self._white_class, mask).as_subclass(tv_tensors.Mask)
 
     def load(self, index: int) -> Sample:
         """Decode the image and the mask at this position.
@@ -124,6 +178,19 @@ class FileSource:
         return sample
 
 
+WHITE_ADVICE = "the only values are 0 and 255, and 255 is void: store class ids from 1 to 254"
+
+
+def white_remark(class_id: int) -> str:
+    """What is said where 255 is taken as a class."""
+    return f"no mask shows a class, so that 255, which is void otherwise, is taken as class {class_id}"
+
+
+def is_white(mask: torch.Tensor) -> bool:
+    """Whether a mask holds 255 and nothing else but 0."""
+    return int(mask.max()) == VOID and bool(((mask == 0) | (mask == VOID)).all())
+
+
 def size_mismatch(sample: Sample) -> str:
     """The middle of a sentence between the names of an image and of a mask of another size; empty if they agree."""
     height, width = sample.image.shape[-2:]
@@ -133,3 +200,18 @@ def size_mismatch(sample: Sample) -> str:
     return (
         f"is {width} x {height} pixels (EXIF orientation applied), which does not fit {mask_width} x {mask_height} of"
     )
+
+
+def check_strings(name: str, values: Sequence[str] | None) -> None:
+    """Raise unless ``values`` is None or a sequence of strings."""
+    if isinstance(values, str) or not all(isinstance(value, str) for value in values or ()):
+        raise TypeError(f"{name} must be a sequence of strings, got {shown(values)}")
+
+
+def _checked_names(class_names: Mapping[int, str]) -> dict[int, str]:
+    for class_id, name in class_names.items():
+        if isinstance(class_id, bool) or not isinstance(class_id, int) or not isinstance(name, str):
+            raise TypeError(f"class_names must be whole numbers with their names, got {class_id!r}: {name!r}")
+        if class_id < 1 or class_id == VOID:
+            raise ValueError(f"class_names must have ids of 1 and up without {VOID}, got {class_id}")
+    return {class_id: class_names[class_id] for class_id in sorted(class_names)}

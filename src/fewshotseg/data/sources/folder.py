@@ -1,35 +1,38 @@
 """Plain folders of one's own images and masks."""
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
+from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
-from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.files import FileSource, check_strings
+from fewshotseg.data.sources.listing import NamedFiles, distinct_ids, faulty_files, files_by_name, partners
 from fewshotseg.data.sources.source import VOID
+from fewshotseg.data.sources.tables import read_table
 
 
 class FolderSource(FileSource):
     """A folder of images and a folder of masks; files with the same name up to the ending belong together.
 
-    Masks are PNG files whose pixel values are class ids: 0 background, 255 void (see
-    `fewshotseg.images.read_mask`). Hidden files and files that are no images are passed over. A file without its
-    partner stays listed, so that `load` and ``class_areas`` name what is missing.
+    Masks are PNG files whose pixel values are class ids: 0 background, 255 void (see `fewshotseg.images.read_mask`;
+    of masks that are white on black, `FileSource`). Files in folders of the folders belong together in the same way,
+    and have ids such as ``"dog/rex"``. Hidden files are left out, files that are no images are passed over. A file
+    without its partner stays listed, so that `load` and ``class_areas`` name what is missing.
 
     Args:
         images: The folder of images, of any format.
         masks: The folder of masks.
-        class_names: Class id (1 and up, never 255) to name; by default the classes that occur, named by number.
+        class_names: Class id (1 to 254) to name; by default the classes that occur, named by number.
         ids: Which images to take, named without ending, in which order; by default all, sorted by name.
         cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there are no images, two files of a folder differ in nothing but the ending, or a class id is
-            out of range.
-        FileNotFoundError: If a folder does not exist.
+        ValueError: If there are no images, files of a folder differ in nothing but the ending, or a class id is
+            out of range. Of faulty files the message names the first few and says how many more there are.
+        OSError: If a folder does not exist.
 
     Example:
         >>> import pathlib, tempfile
@@ -55,18 +58,32 @@ class FolderSource(FileSource):
         cache: StrPath | None = None,
         progress: bool = False,
     ) -> None:
-        image_files, mask_files = files_by_stem(Path(images)), files_by_stem(Path(masks))
-        names = sorted(image_files.keys() | mask_files.keys()) if ids is None else ids
+        high = [class_id for class_id in class_names or () if class_id > VOID]
+        if high:
+            raise ValueError(f"class_names must have ids below {VOID}, which masks of 8 bits can hold, got {high[0]}")
+        check_strings("ids", ids)
+        found_images, found_masks = (files_by_name(Path(folder), deep=True) for folder in (images, masks))
+        names = sorted(found_images.files.keys() | found_masks.files.keys()) if ids is None else ids
+        faults = found_images.faults + found_masks.faults
         if not names:
-            raise ValueError(f"images must be a folder with images, got {images}, which holds none")
+            raise (
+                faulty_files(images, faults)
+                if faults
+                else ValueError(f"images must be a folder with images, got {images}, which holds none")
+            )
         super().__init__(
-            [image_files.get(name, Path(images, f"{name}.jpg")) for name in names],
-            [mask_files.get(name, Path(masks, f"{name}.png")) for name in names],
+            partners(Path(images), found_images.files, names, ".jpg", others=found_images.passed_over),
+            partners(Path(masks), found_masks.files, names, ".png", others=found_masks.passed_over),
             ids=names,
             class_names=class_names,
             cache=cache,
             progress=progress,
         )
+        used = {*self.images, *self.masks}
+        others = found_images.passed_over + found_masks.passed_over
+        self.passed_over = tuple(path for path in others if path not in used)
+        if faults:
+            raise faulty_files(f"{images} with {masks}", faults, self)
 
     @staticmethod
     def from_root(root: StrPath, *, cache: StrPath | None = None, progress: bool = False) -> FileSource:
@@ -74,69 +91,76 @@ class FolderSource(FileSource):
 
         Args:
             root: A folder with ``images/`` and ``masks/``. If it has an ``index.csv`` with the columns ``image`` and
-                ``mask`` (paths relative to ``root``) and perhaps ``id``, that one says what belongs together, in its
-                order. If it has a ``classes.csv`` with the columns ``id`` and ``name``, that one names the classes;
-                its rows for 0 and 255 do not count.
+                ``mask`` (paths inside of ``root``) and perhaps ``id``, that one says what belongs together, in its
+                order; an image without ``id`` is named by its file without ending, or by its path where several
+                have that name. If it has a ``classes.csv`` with the columns ``id`` and ``name``, that one names the
+                classes; its rows for 0 and 255 do not count. Both are text in UTF-8 or UTF-16, with commas, semicolons
+                or tabs.
             cache: As in the class.
             progress: As in the class.
 
         Raises:
-            ValueError: If a CSV file lacks a column or a value, or as in the class.
-            FileNotFoundError: If a folder does not exist.
+            ValueError: If a CSV file cannot be read, lacks a column or a value, or names a file outside of ``root``;
+                or as in the class.
+            OSError: If a folder does not exist.
         """
         root = Path(root)
-        names = _read_classes(root / "classes.csv") if (root / "classes.csv").is_file() else None
+        names = _read_classes(root / "classes.csv") if os.path.lexists(root / "classes.csv") else None
         index = root / "index.csv"
-        if not index.is_file():
+        if not os.path.lexists(index):
             return FolderSource(root / "images", root / "masks", class_names=names, cache=cache, progress=progress)
-        rows = _read_csv(index, ("image", "mask"))
-        if not rows:
-            raise ValueError(f"{index} must have a row for each image, got none")
-        return FileSource(
-            [root / row["image"] for row in rows],
-            [root / row["mask"] for row in rows],
-            ids=[row.get("id") or Path(row["image"]).stem for row in rows],
-            class_names=names,
-            cache=cache,
-            progress=progress,
-        )
+        return _indexed(root, index, names, cache=cache, progress=progress)
 
 
-def files_by_stem(folder: Path, endings: Iterable[str] = IMG_EXTENSIONS) -> dict[str, Path]:
-    """The files of a folder with one of these endings (in either case), by name without it; hidden files left out.
-
-    Raises:
-        ValueError: If a name comes with two endings.
-    """
-    found: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() in endings and not file.name.startswith("."):
-            if file.stem in found:
-                raise ValueError(
-                    f"{folder} must hold one file of each name, got {found[file.stem].name} and {file.name}"
-                )
-            found[file.stem] = file
-    return found
+def _indexed(
+    root: Path, index: Path, class_names: Mapping[int, str] | None, *, cache: StrPath | None, progress: bool
+) -> FileSource:
+    rows = read_table(index, ("image", "mask"))
+    if not rows:
+        raise ValueError(f"{index} must have a row for each image, got none")
+    files = NamedFiles(root)
+    faults: list[str] = []
+    pairs = []
+    for row in rows:
+        try:
+            pairs.append((row.get("id"), files.find(row["image"]), files.find(row["mask"])))
+        except ValueError as error:
+            faults.append(f"image and mask {error}")
+    given, images, masks = zip(*pairs, strict=True) if pairs else ((), (), ())
+    short = distinct_ids([image.relative_to(root).as_posix() for image in images])
+    ids = [own or other for own, other in zip(given, short, strict=True)]
+    repeated = {name: count for name, count in Counter(ids).items() if count > 1}
+    faults += [
+        f"ids must differ, got {name!r} in {count} rows: give each row its own in a column id"
+        for name, count in repeated.items()
+    ]
+    kept = [number for number, name in enumerate(ids) if name not in repeated]
+    if not kept:
+        raise faulty_files(index, faults)
+    source = FileSource(
+        [images[number] for number in kept],
+        [masks[number] for number in kept],
+        ids=[ids[number] for number in kept],
+        class_names=class_names,
+        cache=cache,
+        progress=progress,
+    )
+    if faults:
+        raise faulty_files(index, faults, source)
+    return source
 
 
 def _read_classes(path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
-    for row in _read_csv(path, ("id", "name")):
-        if not row["id"].isdecimal() or int(row["id"]) in names:
-            raise ValueError(f"{path} must have a different whole number as id in each row, got {row['id']!r}")
-        names[int(row["id"])] = row["name"]
+    faults = []
+    for row in read_table(path, ("id", "name")):
+        text = row["id"]
+        if not (text.isascii() and text.isdecimal() and len(text) < 9 and int(text) <= VOID):
+            faults.append(f"id must be a whole number from 0 to {VOID}, got {shown(text)}")
+        elif int(text) in names:
+            faults.append(f"id must differ from row to row, got {text} twice")
+        else:
+            names[int(text)] = row["name"]
+    if faults:
+        raise faulty_files(path, faults)
     return {class_id: name for class_id, name in names.items() if class_id not in {0, VOID}}
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets like to write a byte order mark
-        reader = csv.DictReader(file)
-        if not set(columns) <= set(reader.fieldnames or ()):
-            raise ValueError(
-                f"{path} must have the columns {', '.join(columns)}, got {', '.join(reader.fieldnames or ())}"
-            )
-        rows = list(reader)
-    for number, row in enumerate(rows, start=2):
-        if not all(row[column] for column in columns):
-            raise ValueError(f"{path} must have a value for {' and '.join(columns)} in each row, row {number} has not")
-    return rows

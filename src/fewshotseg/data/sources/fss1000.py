@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.files import FileSource
-from fewshotseg.data.sources.folder import files_by_stem
+from fewshotseg.data.sources.listing import check_folder, faulty_files, files_by_name, is_hidden, one_form, partners
 from fewshotseg.data.sources.source import VOID
 from fewshotseg.images import read_binary_mask
 
@@ -16,8 +16,9 @@ class FSS1000Source(FileSource):
     """FSS-1000's layout: a folder for each class, in it ``1.jpg`` with the mask ``1.png``, white on black, and so on.
 
     Class ids are the positions of the class folders sorted by name, from 1 on, without 255, which is void: 1000
-    classes have the ids 1 to 1001. Another set of folders gives other ids. Images are named ``class/number``. A mask
-    is the class where it is at least half bright.
+    classes have the ids 1 to 1001. Another set of folders gives other ids. A folder without images keeps its id, so
+    that ids do not depend on what a download lacks, and stands in ``incomplete``. Images are named ``class/number``. A
+    mask is the class where it is at least half bright.
 
     Args:
         root: The folder that holds the class folders.
@@ -25,8 +26,9 @@ class FSS1000Source(FileSource):
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there are no images.
-        FileNotFoundError: If the folder does not exist.
+        ValueError: If there are no images, or files of a folder differ in nothing but the ending; the message names
+            the first few and says how many more there are.
+        OSError: If the folder does not exist.
 
     Example:
         >>> import pathlib, tempfile
@@ -41,24 +43,41 @@ class FSS1000Source(FileSource):
     """
 
     def __init__(self, root: StrPath, *, cache: StrPath | None = None, progress: bool = False) -> None:
-        folders = sorted(path for path in Path(root).iterdir() if path.is_dir() and not path.name.startswith("."))
+        check_folder(Path(root))
+        inside = sorted((path for path in Path(root).iterdir() if not is_hidden(path.name)), key=lambda path: path.name)
+        folders = [path for path in inside if path.is_dir()]
         class_ids = [class_id for class_id in range(1, len(folders) + 2) if class_id != VOID]
+        names = {class_id: one_form(folder.name) for class_id, folder in zip(class_ids, folders, strict=False)}
         ids: list[str] = []
         images: list[Path] = []
         masks: list[Path] = []
+        faults: list[str] = []
+        incomplete: list[str] = []
+        passed_over = [path for path in inside if not path.is_dir()]
         self._class_ids: list[int] = []
-        for class_id, folder in zip(class_ids, folders, strict=False):
-            image_files, mask_files = files_by_stem(folder, (".jpg", ".jpeg")), files_by_stem(folder, (".png",))
-            for stem in sorted(image_files.keys() | mask_files.keys(), key=lambda stem: (len(stem), stem)):
-                ids.append(f"{folder.name}/{stem}")
-                images.append(image_files.get(stem, folder / f"{stem}.jpg"))
-                masks.append(mask_files.get(stem, folder / f"{stem}.png"))
-                self._class_ids.append(class_id)
+        for (class_id, name), folder in zip(names.items(), folders, strict=True):
+            photographs, labels = files_by_name(folder, _PHOTOGRAPHS), files_by_name(folder, {".png"})
+            stems = sorted(photographs.files.keys() | labels.files.keys(), key=lambda stem: (len(stem), stem))
+            ids += [f"{name}/{stem}" for stem in stems]
+            others = [path for path in photographs.passed_over if path in labels.passed_over]
+            images += partners(folder, photographs.files, stems, ".jpg", others=others)
+            masks += partners(folder, labels.files, stems, ".png")
+            self._class_ids += [class_id] * len(stems)
+            faults += photographs.faults + labels.faults
+            passed_over += others
+            incomplete += [] if stems else [f"{folder} holds no images"]
         if not ids:
             raise ValueError(f"root must hold a folder of images for each class, got {root}, which holds none")
-        names = {class_id: folder.name for class_id, folder in zip(class_ids, folders, strict=False)}
         super().__init__(images, masks, ids=ids, class_names=names, cache=cache, progress=progress)
+        used = set(images)
+        self.passed_over = tuple(path for path in passed_over if path not in used)
+        self.incomplete = tuple(incomplete)
+        if faults:
+            raise faulty_files(root, faults, self)
 
     @override
-    def load_mask(self, index: int) -> tv_tensors.Mask:
-        return tv_tensors.Mask(read_binary_mask(self.masks[index]) * self._class_ids[index])
+    def stored_mask(self, index: int) -> tv_tensors.Mask:
+        return (read_binary_mask(self.masks[index]) * self._class_ids[index]).as_subclass(tv_tensors.Mask)
+
+
+_PHOTOGRAPHS = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})

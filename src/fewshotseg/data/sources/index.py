@@ -9,8 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewshotseg._io import StrPath, cache_folder, progress_bar, write_atomically
+from fewshotseg._checks import name_some
+from fewshotseg._io import StrPath, cache_folder, progress_bar, reason, write_atomically
 from fewshotseg.data.sources.source import VOID
+
+_FORMAT = 2
+"""Changes when masks are read or counted in another way, so that old counts are not recalled."""
 
 
 def count_classes(mask: Tensor) -> dict[int, int]:
@@ -55,32 +59,40 @@ def index_masks(
         The result of `count_classes` for every file.
 
     Raises:
-        OSError: If a file does not exist.
-        ValueError: If a mask cannot be read; whatever ``load_mask`` raises.
+        OSError: If a file does not exist; whatever ``load_mask`` raises for a single mask.
+        ValueError: If masks cannot be read; the message names the first few and says how many more there are.
     """
-    names = json.dumps([key, *(str(file.absolute()) for file in files)])
-    state = [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in files)]
-    path = cache_folder(cache) / f"index-{_digest(names)}.json"
+    state = [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in (file.stat() for file in files)]
     stamp = _digest(json.dumps(state))
-    known = _recall(path, stamp, len(files))
+    name = f"index-{_digest(json.dumps([_FORMAT, key, *(str(file.absolute()) for file in files)]))}.json"
+    known = _recall(cache, name, stamp, len(files))
     if known is not None:
         return known
-    areas = [count_classes(load_mask(i)) for i in progress_bar(range(len(files)), "counting classes", show=progress)]
+    areas, faults = [], []
+    for index in progress_bar(range(len(files)), "counting classes", show=progress):
+        try:
+            areas.append(count_classes(load_mask(index)))
+        except (OSError, ValueError) as error:
+            faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise ValueError(f"{len(faults):,} masks cannot be used: {name_some([str(e) for e in faults], separator='; ')}")
     try:
-        write_atomically(path, json.dumps({"stamp": stamp, "areas": areas}).encode())
+        write_atomically(cache_folder(cache) / name, json.dumps({"stamp": stamp, "areas": areas}).encode())
     except OSError as error:
-        warnings.warn(f"the index of {len(files)} masks is not remembered: {error}", stacklevel=2)
+        warnings.warn(f"the index of {len(files)} masks is not remembered: {reason(error)}", stacklevel=2)
     return areas
 
 
-def _recall(path: Path, stamp: str, length: int) -> list[dict[int, int]] | None:
-    """The counts in ``path`` if they are of the files as they are now; None if not, or if the file is broken."""
+def _recall(cache: StrPath | None, name: str, stamp: str, length: int) -> list[dict[int, int]] | None:
+    """The counts of an earlier call if they are of the files as they are now; None if not, or if they are broken."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads((cache_folder(cache) / name).read_bytes())
         if content["stamp"] != stamp or len(content["areas"]) != length:
             return None
         return [{int(class_id): int(area) for class_id, area in areas.items()} for areas in content["areas"]]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

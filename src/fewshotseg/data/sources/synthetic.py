@@ -104,7 +104,9 @@ class SyntheticSource:
             raise IndexError(f"index must be from 0 to {self._length - 1}, got {index}")
         random, labels, shown = self._scene(index)
         image, mask = scenes.draw_image(random, shown, self._size), labels.astype(np.int64)
-        return Sample(tv_tensors.Image(torch.from_numpy(image)), tv_tensors.Mask(torch.from_numpy(mask)))
+        return Sample(  # as_subclass keeps them on the CPU, whatever the default device
+            torch.from_numpy(image).as_subclass(tv_tensors.Image), torch.from_numpy(mask).as_subclass(tv_tensors.Mask)
+        )
 
     def _scene(self, index: int, *, mask_only: bool = False) -> tuple[scenes.Random, scenes.Bytes, list[scenes.Shown]]:
         random = scenes.Random(self._seed, index)

@@ -1,16 +1,16 @@
 """PASCAL VOC 2012 with the masks of SBD: the images of PASCAL-5i."""
 
+import re
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fewshotseg._io import StrPath, progress_bar, write_atomically
+from fewshotseg._io import StrPath
 from fewshotseg.data.sources.files import FileSource
+from fewshotseg.data.sources.listing import files_by_name, one_form, partners, without_ending
+from fewshotseg.data.sources.tables import read_text
 from fewshotseg.data.splits import PASCAL_CLASSES
-from fewshotseg.images import write_mask
 
-_AUGMENTED = "SegmentationClassAug"
+AUGMENTED = "SegmentationClassAug"
+"""The folder of the masks of VOC and SBD together."""
 
 
 class VOCSource(FileSource):
@@ -36,7 +36,7 @@ class VOCSource(FileSource):
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there is no such split, or it needs ``SegmentationClassAug`` and there is none.
+        ValueError: If there is no such split, or it names no image or needs ``SegmentationClassAug`` that is not there.
         FileNotFoundError: If ``root`` does not hold VOC 2012.
 
     Example:
@@ -46,14 +46,17 @@ class VOCSource(FileSource):
     """
 
     def __init__(self, root: StrPath, *, split: StrPath, cache: StrPath | None = None, progress: bool = False) -> None:
-        folder = _voc_folder(Path(root))
+        folder = voc_folder(Path(root))
         ids = _image_ids(folder, split)
-        masks = folder / _AUGMENTED
+        if not ids:
+            raise ValueError(f"split must name images, got {str(split)!r}, which names none")
+        images, masks = folder / "JPEGImages", folder / AUGMENTED
         if not masks.is_dir():
             masks = folder / "SegmentationClass"
+        photographs = files_by_name(images).files | files_by_name(images, {".jpg"}).files
         super().__init__(
-            [folder / "JPEGImages" / f"{name}.jpg" for name in ids],
-            [masks / f"{name}.png" for name in ids],
+            partners(images, photographs, ids, ".jpg"),
+            partners(masks, files_by_name(masks, {".png"}).files, ids, ".png"),
             ids=ids,
             class_names=PASCAL_CLASSES,
             cache=cache,
@@ -61,62 +64,13 @@ class VOCSource(FileSource):
         )
 
 
-def write_sbd_masks(sbd_root: StrPath, voc_root: StrPath, *, progress: bool = False) -> Path:
-    """Make VOC's ``SegmentationClassAug``: VOC's own mask where VOC has one, SBD's for all other images.
-
-    SBD's masks have no void border. The folder appears when it is complete; an interrupted run goes on where it
-    stopped, in ``SegmentationClassAug.part``. A ``SegmentationClassAug`` that exists is left as it is. Needs scipy.
-
-    Args:
-        sbd_root: The folder with SBD's ``cls``, or one with ``dataset`` or ``benchmark_RELEASE/dataset`` in it.
-        voc_root: As in `VOCSource`.
-        progress: Show a progress bar, if tqdm is installed.
-
-    Returns:
-        The folder ``SegmentationClassAug``, with 12031 masks if both data sets are complete.
-
-    Raises:
-        ValueError: If a file of SBD cannot be read, or holds no mask of VOC's classes; the message names it.
-        FileNotFoundError: If a data set is not there.
-        ImportError: If scipy is not installed.
-    """
-    voc = _voc_folder(Path(voc_root))
-    target, part = voc / _AUGMENTED, voc / f"{_AUGMENTED}.part"
-    if target.is_dir():
-        return target
-    own = sorted((voc / "SegmentationClass").glob("*.png"))
-    annotations = _first_folder(Path(sbd_root), ("", "dataset", "benchmark_RELEASE/dataset"), "cls") / "cls"
-    others = sorted(annotations.glob("*.mat"))
-    if not own or not others:
-        raise FileNotFoundError(f"{voc} holds {len(own)} masks of VOC and {annotations} {len(others)} of SBD")
-    for file in own:
-        if not (part / file.name).exists():
-            write_atomically(part / file.name, file.read_bytes())
-    for file in progress_bar(others, "masks of SBD", show=progress):
-        if not (part / f"{file.stem}.png").exists():
-            write_mask(part / f"{file.stem}.png", _read_sbd_mask(file))
-    return part.rename(target)
+def voc_folder(root: Path) -> Path:
+    """The folder ``VOC2012``: ``root`` itself, or one in it."""
+    return first_folder(root, ("", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages")
 
 
-def _read_sbd_mask(path: Path) -> NDArray[np.uint8]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError("the masks of SBD need scipy: pip install scipy") from error
-    try:
-        mask = np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0])
-    except Exception as error:  # as with images: whatever the bytes lead the decoder to
-        raise ValueError(f"{path} cannot be read as a mask of SBD: {error!r}") from error
-    if mask.ndim != 2 or mask.dtype != np.uint8 or not mask.size or mask.max() > len(PASCAL_CLASSES):
-        raise ValueError(f"{path} must hold a uint8 mask with classes 0 to 20, got {mask.dtype} of shape {mask.shape}")
-    return mask
-
-
-def _voc_folder(root: Path) -> Path:
-    return _first_folder(root, ("", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages")
-
-
-def _first_folder(root: Path, places: tuple[str, ...], wanted: str) -> Path:
+def first_folder(root: Path, places: tuple[str, ...], wanted: str) -> Path:
+    """The first of some places below ``root`` that has a folder ``wanted``."""
     for place in places:
         if (root / place / wanted).is_dir():
             return root / place
@@ -131,9 +85,9 @@ def _image_ids(voc: Path, split: StrPath) -> list[str]:
     if known.is_file():
         return _read_list(known)
     if split in {"pfenet", "trainaug"}:
-        if not (voc / _AUGMENTED).is_dir():
-            raise ValueError(f"split {split!r} needs {voc / _AUGMENTED}, which write_sbd_masks makes")
-        augmented = {file.stem for file in (voc / _AUGMENTED).glob("*.png")}
+        if not (voc / AUGMENTED).is_dir():
+            raise ValueError(f"split {split!r} needs {voc / AUGMENTED}, which write_sbd_masks makes")
+        augmented = set(files_by_name(voc / AUGMENTED, {".png"}).files)
         if split == "pfenet":
             augmented &= set(_read_list(voc / "ImageSets" / "Main" / "train.txt"))
         added = augmented - set(_read_list(lists / "val.txt"))
@@ -144,5 +98,14 @@ def _image_ids(voc: Path, split: StrPath) -> list[str]:
 
 
 def _read_list(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return list(dict.fromkeys(Path(line.split()[0]).stem for line in lines if line.strip()))
+    return list(dict.fromkeys(_listed_id(line.strip()) for line in read_text(path).splitlines() if line.strip()))
+
+
+def _listed_id(line: str) -> str:
+    """The id in a line: of the image before a mask, or before a label as in VOC's lists for classification."""
+    image = re.sub(r"\s+-?[01]$", "", line)
+    for gap in re.finditer(r"\s+", line):  # a name may hold blanks
+        if without_ending(line[: gap.start()]) != line[: gap.start()]:
+            image = line[: gap.start()]
+            break
+    return one_form(without_ending(image.replace("\\", "/").rpartition("/")[2]))

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 import fewshotseg as fs
-from fewshotseg.training.benchmark import open_folder
 from fewshotseg.data import SegmentationSource
+from fewshotseg.training.benchmark import open_folder
 from open_model import open_model
 from prototypes import NearestPrototype
 

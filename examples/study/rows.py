@@ -110,6 +110,15 @@ TABLES = {
             "complement / support": "prior-complement-reducer-support",
         },
     ),
+    "hidden": Table(
+        "Where novel objects hide in training images",
+        "model: novel objects",
+        {
+            f"{model}: {what}": row + ending
+            for model, row in (("PFENet", "pfenet"), ("SCNet", "scnet"))
+            for what, ending in (("dropped", ""), ("void", "-void"), ("background", "-hidden"))
+        },
+    ),
 }
 
 ORDER = (

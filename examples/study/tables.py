@@ -79,7 +79,7 @@ class Study:
         for result in self.of(row):
             report = result["results"][f"{shots}-shot"]
             numbers = {**report, **report.get("at", {}), **(pixel_shares(report) if key in {"found", "right"} else {})}
-            if key in numbers and (folds is None or result["fold"] in folds):
+            if numbers.get(key) is not None and (folds is None or result["fold"] in folds):
                 found[result["seed"], result["fold"]] = 100 * numbers[key]
         return found
 
@@ -218,8 +218,8 @@ def paper_difference(row: str, base: str, shots: int, folds: Sequence[int]) -> s
     return f"{fmean(printed[row][column] - printed[base][column] for column in columns):+.1f}"
 
 
-def plot(path: Path, study: Study, table: Table) -> None:
-    """Draw each row's mean over the folds as a point, with its standard deviation over seeds."""
+def plot(study: Study, table: Table) -> Figure:
+    """Each row's mean over the folds as a point, with its standard deviation over seeds."""
     rows = {words: row for words, row in table.rows.items() if study.of(row)}
     figure = Figure(figsize=(max(4.5, 1.2 * len(rows)), 3.4), layout="constrained")
     axis = figure.subplots()
@@ -234,7 +234,7 @@ def plot(path: Path, study: Study, table: Table) -> None:
     axis.set(title=table.title, xlabel=table.heading, ylabel="mIoU (%)", ylim=(max(low, 0), min(high, 100)))
     axis.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def report(study: Study, *, paper: bool = False) -> str:
@@ -252,10 +252,10 @@ def report(study: Study, *, paper: bool = False) -> str:
 
 
 def found_tables(study: Study) -> list[str]:
-    """The tables of which a row was run that is not in the first one."""
-    main, *others = TABLES
-    shared = set(TABLES[main].rows.values())
-    return [main] + [name for name in others if any(study.of(row) for row in {*TABLES[name].rows.values()} - shared)]
+    """The tables of which a row was run: for all but the first, one that is not in the first."""
+    main = set(TABLES["main"].rows.values())
+    own = {name: set(table.rows.values()) - (main if name != "main" else set()) for name, table in TABLES.items()}
+    return [name for name, rows in own.items() if any(map(study.of, rows))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = report(study, paper=options.paper)
         (options.folder / "tables.md").write_text(text, encoding="utf-8")
         for name in found_tables(study):
-            plot(options.folder / f"{name}.png", study, TABLES[name])
+            plot(study, TABLES[name]).savefig(options.folder / f"{name}.png", dpi=150)
     except (OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     print(text)

@@ -159,7 +159,7 @@ def test_processes_share_a_study(finished, tmp_path):
         (["folders"], "data must be at least one folder for folders, got 0"),
         (
             ["synthetic", "--model", "num_prototypes=5"],
-            "model must not set what the rows of rows.py set, got num_proto",
+            "model must not set what the rows of rows.py set, got num",
         ),
         ([*TINY, "--images", "90", "--rows", "scnet"], "classes with at least 6 images (5 supports and a"),
         (["synthetic", "--rows", "table7"], "invalid choice: 'table7'"),

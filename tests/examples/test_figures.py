@@ -39,21 +39,9 @@ def test_fig2_counts_what_folders_leave_out_of_training(tmp_path):
 
 
 def trained(folder, row, fold):
-    tiny_run = [
-        "synthetic",
-        "--images",
-        "300",
-        "--size",
-        "33",
-        "--pretrain",
-        "1",
-        "--iterations",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    where = ["--out", str(folder / "results"), "--runs", str(folder / "runs"), "--episodes", "8"]
-    study.main([*tiny_run, *where, "--looks", "1", "--rows", row, "--folds", str(fold), "--seeds", "0"])
+    data = ["synthetic", "--images", "300", "--size", "33", "--episodes", "20", "--pretrain", "1", "--iterations", "1"]
+    where = ["--out", str(folder / "results"), "--runs", str(folder / "runs"), "--device", "cpu", "--looks", "1"]
+    study.main([*data, *where, "--rows", row, "--folds", str(fold), "--seeds", "0"])
     return next((folder / "runs").glob(f"{row}-fold{fold}-*/last.pth"))
 
 

@@ -19,7 +19,7 @@ def study():
 
 def test_the_page_is_what_the_files_make_of_it(study):
     assert with_tables(PAGE, study) == PAGE
-    (axes) = make_results.curve_picture(study).axes
+    axes = make_results.curve_picture(study).axes
     assert [len(axis.lines) for axis in axes] == [26, 27, 3]  # 12 runs and the mean of two models; one half; losses
 
 
@@ -51,7 +51,7 @@ def test_sentences_quote_numbers_of_the_tables():
 
 def test_marks_must_be_there_once(study):
     for page in (PAGE.replace("<!-- levels -->", ""), PAGE + "<!-- /curves -->"):
-        with pytest.raises(ValueError, match="the page must have the marks of (levels|curves) once"):
+        with pytest.raises(ValueError, match=r"the page must have the marks of (levels|curves) once"):
             with_tables(page, study)
 
 

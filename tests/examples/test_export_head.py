@@ -10,10 +10,10 @@ from torch.testing import assert_close
 
 import export_head
 import fewshotseg as fs
+from fewshotseg.training import loop as train
 from _lite import install
 from _training import training
 from fewshotseg.models import load_pretrained
-from fewshotseg.training import loop as train
 
 NOTES = ["--data", "images that the package makes", "--command", "train.py synthetic"]
 

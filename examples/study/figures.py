@@ -15,22 +15,14 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
+from fewshotseg.cli.settings import add_data_arguments, data_settings
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import fewshotseg as fs
-from fewshotseg.data import ConcatSource, EpisodeDataset, EvaluationProtocol, SegmentationSource, hidden_novel_share
-from fewshotseg.training.benchmark import (
-    BENCHMARKS,
-    DataSettings,
-    add_data_arguments,
-    data_settings,
-    draw_test,
-    open_benchmark,
-    open_folder,
-    quarter,
-)
-from fewshotseg.training.loop import load_model
+from fewshotseg.data import ConcatSource, EpisodeDataset, SegmentationSource, hidden_novel_share
+from fewshotseg.models import read_model
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, draw_test, open_benchmark, open_folder, quarter
 
 mpl.use("Agg")
 
@@ -62,14 +54,14 @@ def share_bars(shares: Mapping[str, float]) -> Figure:
 
 def checkpoint_answers(checkpoints: Sequence[Path], roots: Sequence[str] | None) -> Figure:
     """The first test episodes, with what the baseline and SCNet make of them."""
-    (baseline, saved), (scnet, other) = map(load_model, checkpoints)
-    one, two = ((its["data"]["benchmark"], its["data"]["fold"]) for its in (saved, other))
+    data, other = (DataSettings.from_dict(read_model(path).origin["data"]) for path in checkpoints)
+    one, two = (f"{its.benchmark}, fold {its.fold}" for its in (data, other))
     if one != two:
-        raise ValueError(f"checkpoints must be of one benchmark and fold, got {one} and {two}")
-    protocol, roots = EvaluationProtocol(**saved["data"]["protocol"]), roots or saved["data"]["data"]
-    data = DataSettings(**{**saved["data"], "protocol": protocol, "data": tuple(roots)})
-    benchmark = open_benchmark(data, progress=True)
-    episodes = draw_test(benchmark, protocol, scnet.backbone, shots=1, seed=protocol.seeds[0])
+        raise ValueError(f"checkpoints must be of one benchmark and fold, got {one}, and {two}")
+    baseline, scnet = map(fs.load_model, checkpoints)
+    data = replace(data, data=tuple(roots or data.data))
+    benchmark, protocol = open_benchmark(data, progress=True), data.protocol
+    episodes = draw_test(benchmark, protocol, scnet, shots=1, seed=protocol.seeds[0])
     return draw_episodes({"baseline": baseline, "SCNet": scnet}, episodes, size=protocol.test_size)
 
 

@@ -78,6 +78,6 @@ def measure(model: Any, episodes: EpisodeDataset, benchmark: Benchmark, data: Da
 def look(model: fs.SCNet, benchmark: Benchmark, data: DataSettings) -> dict[str, float]:
     """What the curve shows: mIoU on the first test episodes with one support, and the largest probability."""
     protocol = replace(data.protocol, episodes=min(WATCHED_EPISODES, data.protocol.episodes))
-    episodes = draw_test(benchmark, protocol, model.backbone, shots=1, seed=protocol.seeds[0])
+    episodes = draw_test(benchmark, protocol, model, shots=1, seed=protocol.seeds[0])
     found = measure(model, episodes, benchmark, data)
     return {"miou": found["miou"], "top": found["top"]}

@@ -28,24 +28,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
+from fewshotseg.training.state import initial_state
+from torch import Tensor
 
 import fewshotseg as fs
-from fewshotseg.data import SegmentationSource
+from fewshotseg.data import EpisodeDataset, SegmentationSource
 from fewshotseg.results import versions
 from fewshotseg.training import loop
-from fewshotseg.training.benchmark import (
-    BENCHMARKS,
-    DataSettings,
-    KeptSource,
-    add_data_arguments,
-    data_settings,
-    draw_test,
-    open_benchmark,
-    open_folder,
-)
-from fewshotseg.training.processes import Place, joined_processes
-from fewshotseg.training.recipe import RECIPES, Recipe, add_recipe_arguments, recipe_from
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
+from fewshotseg.training.processes import ProcessInfo, process_group
+from fewshotseg.training.recipe import RECIPES, Recipe
 from measuring import look, measure
 from prototypes import NearestPrototype
 from rows import ROWS, SCNET, SHOTS, TABLES, Cell, cells
@@ -56,9 +49,9 @@ FORMAT = "fewshotseg study 1"
 class QueryMemory(fs.FeatureMemory):
     """Keeps no features of masked supports: there is one set for each class, and they are cheap to make."""
 
-    def __call__(self, name: str, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, name: Any, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
         """From memory where it can."""
-        return stage(*inputs) if name == "masked" else super().__call__(name, stage, *inputs)
+        return stage(*inputs) if len(inputs) > 1 else super().__call__(name, stage, *inputs)
 
 
 def run(
@@ -66,7 +59,7 @@ def run(
     recipe: Recipe,
     data: DataSettings,
     runs: Path,
-    place: Place,
+    process: ProcessInfo,
     *,
     opener: Callable[..., SegmentationSource] | None = None,
     memory: fs.FeatureMemory | None = None,
@@ -80,7 +73,7 @@ def run(
         recipe: Of training; the row and the seed are put in.
         data: What to train and test on; the fold and what the row does with novel objects are put in.
         runs: Where trainings leave their folders.
-        place: Of this process.
+        process: This one of all.
         opener: Opens folders, in place of `open_folder`.
         memory: Features that runs share.
         looks: How often to look at the model while it trains.
@@ -91,9 +84,9 @@ def run(
     """
     recipe, data = settings_of(cell, recipe, data)
     protocol, trains = data.protocol, ROWS[cell.row].model is not None
-    benchmark = open_benchmark(data, progress=place.rank == 0, opener=opener)
+    benchmark = open_benchmark(data, progress=process.rank == 0, opener=opener)
     # Images that cannot make the episodes are an error now, not after the training.
-    draw_test(benchmark, protocol, nn.Identity(), shots=max(SHOTS), seed=protocol.seeds[0])
+    EpisodeDataset(benchmark.test, benchmark.split.novel, shots=max(SHOTS), length=1, min_area=protocol.min_area)
     started = time.monotonic()
     curves: dict[str, Any] = {}
     if trains:
@@ -113,17 +106,17 @@ def run(
         )
         if dist.is_initialized():
             dist.barrier()  # one process writes what all will read
-        model: Any = loop.load_model(trained.checkpoint)[0]
+        model: Any = fs.load_model(trained.checkpoint)
         model.memory = memory
         curves = read_curves(folder / "log.jsonl", parts=5 * looks)
     else:
-        backbone = loop.initial_state(recipe, data, benchmark, None, torch.device("cpu")).model.backbone
+        backbone = initial_state(recipe, data, benchmark, None, torch.device("cpu")).model.backbone
         model = NearestPrototype(backbone, memory).eval()
-    model.to(place.device)
+    model.to(process.device)
     trained_at = time.monotonic()
     results = {}
     for shots in SHOTS:
-        episodes = draw_test(benchmark, protocol, model.backbone, shots=shots, seed=protocol.seeds[0])
+        episodes = draw_test(benchmark, protocol, model, shots=shots, seed=protocol.seeds[0])
         results[f"{shots}-shot"] = measure(model, episodes, benchmark, data)
     return {
         "format": FORMAT,
@@ -158,7 +151,7 @@ def settings_for_file(cell: Cell, recipe: Recipe, data: DataSettings) -> dict[st
     """What a file says about how its numbers came about, as JSON gives it back."""
     trains = ROWS[cell.row].model is not None
     settings = {
-        "recipe": asdict(recipe) if trains else {"backbone": recipe.backbone},
+        "recipe": asdict(recipe) if trains else {"backbone": recipe.model.backbone},
         "data": {**asdict(data), "data": [Path(path).name for path in data.data]},
     }
     return json.loads(json.dumps(settings))
@@ -267,15 +260,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe = recipe_from(options, RECIPES[benchmark], int(os.environ.get("WORLD_SIZE", "1")))
         opener = cache(lambda path, progress: KeptSource(open_folder(path, progress=progress)))
         # The tiny backbone is another one for every seed.
-        bytes_ = 0 if recipe.backbone == "tiny" else int(recipe.memory_gb * 2**30)
+        bytes_ = 0 if recipe.model.backbone == "tiny" else int(recipe.memory_gb * 2**30)
         memory = QueryMemory(bytes_, dtype=torch.float16) if bytes_ else None
-        with joined_processes(how["device"]) as place:
+        with process_group(how["device"]) as process:
             for cell in cells(names, folds, list(dict.fromkeys(seeds))):
                 path = Path(out) / cell.file
                 if is_done(path, cell, recipe, data):
                     continue
-                result = run(cell, recipe, data, Path(runs), place, opener=opener, memory=memory, **how)
-                if place.rank == 0:
+                result = run(cell, recipe, data, Path(runs), process, opener=opener, memory=memory, **how)
+                if process.rank == 0:
                     save(path, {"command": command(cell, given, data.data), **result})
                     mious = ", ".join(f"{name} {100 * its['miou']:.1f}" for name, its in result["results"].items())
                     print(f"{datetime.now(UTC):%H:%M:%S} {cell.file}: {mious}, {result['seconds']}", flush=True)

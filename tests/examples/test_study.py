@@ -335,5 +335,6 @@ def test_watched_models_are_tested_on_the_first_test_episodes():
     protocol = replace(BENCHMARKS["synthetic"], test_size=33)
     data = DataSettings(benchmark="synthetic", fold=1, images=300, protocol=protocol)
     benchmark = open_benchmark(data)
-    few, many = (draw_test(benchmark, replace(data.protocol, episodes=n), tiny(), shots=1, seed=0) for n in (5, 30))
+    model, protocol = NearestPrototype(tiny()), data.protocol
+    few, many = (draw_test(benchmark, replace(protocol, episodes=n), model, shots=1, seed=0) for n in (5, 30))
     assert list(few.specs) == list(many.specs)[:5]

@@ -99,7 +99,7 @@ TABLES = {
     ),
     "silent": Table(
         "What the paper leaves open",
-        "prior / reducer of the second branch",
+        "prior / reducer",
         {
             "baseline": "pfenet",
             "zeros / query": "scnet",

@@ -58,9 +58,7 @@ def test_fig5_draws_what_both_models_make_of_the_fold_they_were_trained_on(tmp_p
     other = str(trained(tmp_path, "scnet", 2))
     with pytest.raises(SystemExit):
         figures.main(["fig5", pair[0], other, "--out", str(tmp_path)])
-    assert (
-        "must be of one benchmark and fold, got synthetic, fold 1, and synthetic" in capsys.readouterr().err
-    )
+    assert "must be of one benchmark and fold, got synthetic, fold 1, and synthetic" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         figures.main(["fig5", "a.pth", "b.pth", "--out", str(tmp_path)])
     assert "a.pth" in capsys.readouterr().err

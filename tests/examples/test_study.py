@@ -282,8 +282,6 @@ def test_hidden_objects_come_from_images_that_are_not_tested_on(tmp_path):
         trained[novel] = list(benchmark.train.ids)
     assert trained["drop"] == ["a", "d", "e", "f", "i"]
     assert trained["background"] == trained["ignore"] == ["a", "d", "e", "f", "g", "h", "i"]
-    with pytest.raises(ValueError, match="novel must be 'drop' for one folder"):
-        DataSettings(benchmark="folders", data=(str(first),), protocol=protocol)
 
 
 def test_memory_leaves_masked_supports_out():

@@ -2,13 +2,15 @@
 
 python docs/make_model_card.py
 
-Reads results/held-out: those of examples/evaluate.py for heads of each fold, and of examples/study.py for prototypes.
+Reads results/held-out: those of `fewshotseg evaluate` for heads of each fold, and of the study for prototypes.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
+
+from fewshotseg.results import markdown_table
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS / "results/held-out"
@@ -58,20 +60,19 @@ def table(found: dict[str, dict[tuple[int, int], float]]) -> str:
     """Markdown, with means over the folds and what training gains."""
     cells = sorted(found[HEAD])
     folds = sorted({fold for _, fold in cells})
-    lines = [f"| mIoU in % | {' | '.join(f'Fold-{fold}' for fold in folds)} | mean |", "|---" * (len(folds) + 2) + "|"]
+    lines = [["mIoU in %", *(f"Fold-{fold}" for fold in folds), "mean"]]
     for shots in sorted({shots for shots, _ in cells}):
         rows = {name: [its[shots, fold] for fold in folds] for name, its in found.items()}
-        for name, values in rows.items():
-            lines.append(line(f"{shots}-shot: {name}", values, ".1f"))
+        lines += [line(f"{shots}-shot: {name}", values, ".1f") for name, values in rows.items()]
         for name, other in (("prototypes", FLOOR), ("no second branch", PFENET)):
             gains = [head - base for head, base in zip(rows[HEAD], rows[other], strict=True)]
             lines.append(line(f"gain over {name}", gains, "+.1f"))
-    return "\n".join(lines) + "\n"
+    return markdown_table(lines) + "\n"
 
 
-def line(name: str, values: Sequence[float], form: str) -> str:
+def line(name: str, values: Sequence[float], form: str) -> list[str]:
     """A row of the table, with its mean."""
-    return f"| {name} | {' | '.join(f'{value:{form}}' for value in (*values, fmean(values)))} |"
+    return [name, *(f"{value:{form}}" for value in (*values, fmean(values)))]
 
 
 if __name__ == "__main__":

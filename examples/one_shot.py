@@ -106,12 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="one_shot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--model", default="scnet-lite0", help="a name or a file of export_head.py (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs"), help="folder of the pictures (default: %(default)s)"
-    )
+    parser.add_argument("--model", default="scnet-lite0", help="a name or a file of save_model (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of pictures (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         predictor = fs.FewShotPredictor.from_pretrained(options.model)

@@ -6,35 +6,31 @@
 Both models see the same episodes in the same order from the same initial weights; only lambda differs. A folder of
 photographs holds images/, masks/ (PNG, pixel values are class ids, 255 void) and may hold index.csv and classes.csv; a
 VOC 2012 root works too. Training takes the images without any novel class, testing those of the first folder that
-have one, so that images and classes are both disjoint.
+have one, so that images and classes are both disjoint. `fewshotseg train` has all that a real training needs.
 """
 
 import argparse
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 import fewshotseg as fs
-from fewshotseg.training.benchmark import open_folder, quarter, with_classes
-from fewshotseg.data import (
-    ClassSplit,
-    ConcatSource,
-    EpisodeDataset,
-    SegmentationSource,
-    SyntheticSource,
-    padded_eval,
-    pascal5i,
-    without_classes,
-)
-from overlays import draw_episodes
-from fewshotseg.models.backbones.tiny import pretrained_tiny_backbone
+from fewshotseg.data import ConcatSource, EpisodeDataset, SyntheticSource, padded_eval, pascal5i, without_classes
+from fewshotseg.training.benchmark import Benchmark, KeptSource, open_folder, quarter, with_classes
+from fewshotseg.training.tiny import pretrained_tiny_backbone
+
+mpl.use("Agg")
 
 
 def main() -> None:
@@ -42,8 +38,7 @@ def main() -> None:
     settings = parse_settings()
     started = time.monotonic()
     torch.manual_seed(settings.seed)
-    sources = photographs(settings.data, settings.fold) if settings.data else synthetic_images(settings.fold)
-    train_source, test_source, (base, novel) = sources
+    train_source, test_source, (base, novel) = open_images(settings)
     names = {class_id: test_source.class_names[class_id] for class_id in novel}
     print(f"{len(train_source.ids)} images to train on; {len(test_source.ids)} others with {', '.join(names.values())}")
 
@@ -53,8 +48,8 @@ def main() -> None:
         backbone = {"backbone": settings.backbone, "backbone_weights": settings.backbone_weights}
     else:
         backbone = {"backbone": pretrained_tiny_backbone(train_source, base, augment, settings.pretrain)}
-    episodes = settings.iterations * settings.batch
-    training = EpisodeDataset(train_source, base, length=episodes, seed=settings.seed, transform=augment)
+    length = settings.iterations * settings.batch
+    training = EpisodeDataset(train_source, base, length=length, seed=settings.seed, transform=augment)
     tests = {
         shots: EpisodeDataset(test_source, novel, shots=shots, length=settings.episodes, seed=1, transform=transform)
         for shots in (1, 5)
@@ -70,26 +65,23 @@ def main() -> None:
             bins=(1.0, 0.5, 0.25, 0.125),
             self_contrast_weight=weight,
         )
-        model.memory = memory  # both have the same frozen backbone
+        model.fuse().memory = memory  # both have the same frozen backbone
         train(model, training, batch=settings.batch, lr=settings.lr, name=name)
         model.memory = None
-        models[name] = model
-        reports[name] = {
-            shots: fs.evaluate(
-                model,
-                test,
-                fs.FewShotIoU(novel, class_names=names),
-                progress=functools.partial(tqdm, desc=f"testing {shots}-shot"),
-            )
-            for shots, test in tests.items()
-        }
-        save_numbers(settings, reports)
+        models[name], reports[name] = model, {}
+        for shots, test in tests.items():
+            bar = functools.partial(tqdm, desc=f"testing {shots}-shot")
+            metric = fs.FewShotIoU(novel, class_names=names)
+            reports[name][f"{shots}-shot"] = fs.evaluate(model, test, metric, progress=bar).to_dict()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    given = {key: str(value) for key, value in vars(settings).items()}
+    (settings.out / "results.json").write_text(json.dumps({"settings": given} | reports, indent=1))
+    draw_episodes(models, tests[1], size=settings.size).savefig(settings.out / "episodes.png", dpi=110)
 
     print(f"\nmIoU on {len(novel)} novel classes, {settings.episodes} episodes, seed {settings.seed}")
     print(f"{'':<22}{'1-shot':>8}{'5-shot':>8}")
     for name, by_shots in reports.items():
-        print(f"{name:<22}" + "".join(f"{100 * report.miou:8.1f}" for report in by_shots.values()))
-    draw_episodes(settings.out / "episodes.png", models, tests[1], size=settings.size)
+        print(f"{name:<22}" + "".join(f"{100 * report['miou']:8.1f}" for report in by_shots.values()))
     print(f"\n{settings.out}: episodes.png, results.json; {(time.monotonic() - started) / 60:.1f} minutes")
     print("A trained model on real photographs: pip install -e '.[lite]' scikit-image && python examples/one_shot.py")
 
@@ -97,20 +89,21 @@ def main() -> None:
 def parse_settings() -> argparse.Namespace:
     """The command line; what is left open depends on whether there are photographs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", help="folders of photographs; made by the package otherwise")
-    parser.add_argument("--fold", type=int, default=0, choices=range(4), help="which quarter of the classes is novel")
-    parser.add_argument("--backbone", default="mobilenet_v2", help="for photographs: a name that build_scnet knows")
-    parser.add_argument("--backbone-weights", help="of the backbone: a torchvision name or a file")
-    parser.add_argument("--memory", type=int, default=4, help="GiB for features of photographs, to compute none twice")
-    parser.add_argument("--size", type=int, help="side of the images in pixels (97; photographs 241)")
-    parser.add_argument("--channels", type=int, help="of the head (48; photographs 96)")
-    parser.add_argument("--iterations", type=int, help="of training (800; photographs 1500)")
-    parser.add_argument("--pretrain", type=int, default=150, help="iterations of the backbone, without photographs")
-    parser.add_argument("--batch", type=int, default=4, help="episodes an iteration")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate at the start")
-    parser.add_argument("--episodes", type=int, help="to test on (300; photographs 1000)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("outputs/quickstart"), help="folder of the results")
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", help="folders of photographs; made by the package otherwise")
+    add("--fold", type=int, default=0, choices=range(4), help="which quarter of the classes is novel")
+    add("--backbone", default="mobilenet_v2", help="for photographs: a name that build_scnet knows")
+    add("--backbone-weights", help="of the backbone: a torchvision name or a file")
+    add("--memory", type=int, default=4, help="GiB for features of photographs, to compute none twice")
+    add("--size", type=int, help="side of the images in pixels (97; photographs 241)")
+    add("--channels", type=int, help="of the head (48; photographs 96)")
+    add("--iterations", type=int, help="of training (800; photographs 1500)")
+    add("--pretrain", type=int, default=150, help="iterations of the backbone, without photographs")
+    add("--batch", type=int, default=4, help="episodes an iteration")
+    add("--lr", type=float, default=1e-3, help="learning rate at the start")
+    add("--episodes", type=int, help="to test on (300; photographs 1000)")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("outputs/quickstart"), help="folder of the results")
     settings = parser.parse_args()
     defaults = {"size": (97, 241), "channels": (48, 96), "iterations": (800, 1500), "episodes": (300, 1000)}
     for name, choices in defaults.items():
@@ -119,25 +112,19 @@ def parse_settings() -> argparse.Namespace:
     return settings
 
 
-Sources = tuple[SegmentationSource, SegmentationSource, ClassSplit]
-"""To train on, to test on, base and novel classes."""
-
-
-def synthetic_images(fold: int) -> Sources:
-    """Images made by the package; as in the paper, novel objects stand in the background of those to train on."""
-    train_source = SyntheticSource(800, num_classes=20, size=96, seed=0)
-    test_source = SyntheticSource(240, num_classes=20, size=96, seed=1)
-    for source in (train_source, test_source):
-        source.load = functools.cache(source.load)  # every image is made once
-    split = pascal5i(fold)
-    return train_source, with_classes(test_source, split.novel), split
-
-
-def photographs(paths: Sequence[Path], fold: int) -> Sources:
-    """Folders with images/ and masks/, or VOC 2012 roots."""
-    folders = [open_folder(path) for path in paths]
-    split = quarter(folders[0].class_names, fold)
-    return without_classes(ConcatSource(*folders), split.novel), with_classes(folders[0], split.novel), split
+def open_images(settings: argparse.Namespace) -> Benchmark:
+    """Images to train on, images to test on, base and novel classes."""
+    if settings.data:
+        folders = [open_folder(path) for path in settings.data]
+        split = quarter(folders[0].class_names, settings.fold)
+        train_source = without_classes(ConcatSource(*folders), split.novel)
+        return Benchmark(train_source, with_classes(folders[0], split.novel), split)
+    # As in the paper, novel objects stand in the background of the images to train on.
+    train_source, test_source = (
+        KeptSource(SyntheticSource(number, num_classes=20, size=96, seed=seed)) for number, seed in ((800, 0), (240, 1))
+    )
+    split = pascal5i(settings.fold)
+    return Benchmark(train_source, with_classes(test_source, split.novel), split)
 
 
 def train(model: fs.SCNet, episodes: EpisodeDataset, *, batch: int, lr: float, name: str) -> None:
@@ -156,15 +143,33 @@ def train(model: fs.SCNet, episodes: EpisodeDataset, *, batch: int, lr: float, n
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
-def save_numbers(settings: argparse.Namespace, reports: dict) -> None:
-    """Write all numbers, and the command that made them."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    numbers = {
-        name: {f"{shots}-shot": report.to_dict() for shots, report in by_shots.items()}
-        for name, by_shots in reports.items()
-    }
-    command = {key: str(value) for key, value in vars(settings).items()}
-    (settings.out / "results.json").write_text(json.dumps({"settings": command} | numbers, indent=1))
+def draw_episodes(models: Mapping[str, fs.SCNet], episodes: EpisodeDataset, *, size: int, columns: int = 6) -> Figure:
+    """The first support, the query, the truth and every model's answer for episodes with different queries."""
+    predictors = [fs.FewShotPredictor(model, size=size) for model in models.values()]
+    names = ["support", "query", "truth", *models]
+    specs = list({spec.query: spec for spec in episodes.specs}.values())[:columns]
+    figure = Figure(figsize=(1.9 * len(specs) + 0.6, 1.9 * len(names) + 0.3), layout="constrained")
+    axes = figure.subplots(len(names), len(specs), squeeze=False)
+    for column, (class_id, query_id, support_ids) in zip(axes.T, specs, strict=True):
+        support, query = (episodes.sample(image_id, class_id) for image_id in (support_ids[0], query_id))
+        shown = [support, (query.image, torch.ones_like(query.mask)), query]
+        for predictor in predictors:
+            predictor.set_support(*support)
+            shown.append((query.image, predictor.predict(query.image).mask))
+        for axis, (image, mask) in zip(column, shown, strict=True):
+            axis.imshow(overlay(image, mask))
+            axis.set(xticks=[], yticks=[])
+        column[0].set_title(episodes.source.class_names[class_id], fontsize=9)
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name, fontsize=9)
+    return figure
+
+
+def overlay(image: Tensor, mask: Tensor) -> np.ndarray:
+    """``(3, H, W)`` uint8 to ``(H, W, 3)``: where the ``(H, W)`` mask is 1 as it is, everything else grey and dark."""
+    pixels = (image.float() / 255).permute(1, 2, 0).numpy()
+    grey = pixels.mean(axis=2, keepdims=True)
+    return np.where((mask == 1).numpy()[..., None], pixels, 0.1 + 0.35 * grey)
 
 
 if __name__ == "__main__":

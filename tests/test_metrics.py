@@ -7,13 +7,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from _inputs import normal
 from _metric_processes import CLASSES, count_share, episodes
 from _processes import run_together
-from fewshotseg.metrics import FewShotIoU, mean_and_interval
+from fewshotseg.metrics import FewShotIoU
 
 
 def naive_report(predictions, targets, class_ids, classes=CLASSES, ignore_index=255):
@@ -305,32 +304,3 @@ def test_one_process_alone_needs_no_sync():
     before = metric.compute()
     metric.sync()
     assert metric.compute() == before
-
-
-# Intervals
-
-
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 31, 100])
-def test_intervals_equal_scipy(count, level):
-    values = normal(count, seed=count).double().tolist()
-    mean, half = mean_and_interval(values, level)
-    low, high = stats.t.interval(level, count - 1, loc=np.mean(values), scale=stats.sem(values))
-    assert mean == pytest.approx(np.mean(values))
-    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
-
-
-def test_equal_values_have_an_interval_of_no_width():
-    assert mean_and_interval([0.5, 0.5, 0.5]) == (0.5, 0.0)
-
-
-@pytest.mark.parametrize("values", [[], [0.6], [0.6, math.nan], [0.6, math.inf]])
-def test_intervals_need_two_finite_values(values):
-    with pytest.raises(ValueError, match="values must be at least two finite numbers"):
-        mean_and_interval(values)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 95])
-def test_levels_are_probabilities(level):
-    with pytest.raises(ValueError, match="level must be between 0 and 1"):
-        mean_and_interval([0.5, 0.6], level)

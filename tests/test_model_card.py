@@ -53,14 +53,14 @@ def test_a_table_against_literals(tmp_path):
     heads = [head(2, 1, 0.5), head(0, 1, 0.3), pfenet(2, 1, 0.4), pfenet(0, 1, 0.32)]
     files = written(tmp_path, prototypes(0, s1=0.25), *heads, prototypes(2, s1=0.6))
     table = make_model_card.table(make_model_card.scores(files))
-    assert table.splitlines() == [
-        "| mIoU in % | Fold-0 | Fold-2 | mean |",
-        "|---|---|---|---|",
-        "| 1-shot: heads of this recipe | 30.0 | 50.0 | 40.0 |",
-        "| 1-shot: the same without the second branch | 32.0 | 40.0 | 36.0 |",
-        "| 1-shot: prototypes, nothing trained | 25.0 | 60.0 | 42.5 |",
-        "| gain over prototypes | +5.0 | -10.0 | -2.5 |",
-        "| gain over no second branch | -2.0 | +10.0 | +4.0 |",
+    heading, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert [heading, *lines] == [
+        ["mIoU in %", "Fold-0", "Fold-2", "mean"],
+        ["1-shot: heads of this recipe", "30.0", "50.0", "40.0"],
+        ["1-shot: the same without the second branch", "32.0", "40.0", "36.0"],
+        ["1-shot: prototypes, nothing trained", "25.0", "60.0", "42.5"],
+        ["gain over prototypes", "+5.0", "-10.0", "-2.5"],
+        ["gain over no second branch", "-2.0", "+10.0", "+4.0"],
     ]
 
 

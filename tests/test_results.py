@@ -2,12 +2,13 @@ import json
 import math
 from datetime import datetime
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
 from fewshotseg import FewShotIoU
-from fewshotseg.results import EvaluationResult, markdown_table, results_table, versions
+from fewshotseg.results import EvaluationResult, markdown_table, mean_and_interval, results_table, versions
 
 
 def result(*mious, **settings):
@@ -135,6 +136,62 @@ def test_a_markdown_table():
         markdown_table([*rows, ["too", "few"]])
 
 
+# Intervals
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 31, 100])
+def test_intervals_equal_scipy(count, level):
+    values = np.random.default_rng(count).normal(size=count)
+    mean, half = mean_and_interval(values, level=level)
+    low, high = stats.t.interval(level, count - 1, loc=values.mean(), scale=stats.sem(values))
+    assert mean == pytest.approx(values.mean())
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_intervals_of_groups_against_literals():
+    # Means 2 and 11; squares 1 + 1 + 1 + 1 over 2 degrees of freedom: variance 2. Error of the mean of two groups:
+    # sqrt(2 (1/2 + 1/2)) / 2 = 0.7071; t(0.975, 2) = 4.3027.
+    mean, half = mean_and_interval([1.0, 3.0], [10.0, 12.0])
+    assert (mean, half) == (6.5, pytest.approx(3.0424, abs=1e-4))
+    # Unequal: means 2 and 5; variance (1 + 1) / 1; error sqrt(2 (1/2 + 1)) / 2 = 0.8660; t(0.975, 1) = 12.706.
+    mean, half = mean_and_interval([1.0, 3.0], [5.0])
+    assert (mean, half) == (3.5, pytest.approx(11.004, abs=1e-3))
+
+
+def test_intervals_of_groups_hold_the_true_mean_as_often_as_they_say():
+    draws = np.random.default_rng(0).normal([[0.0], [5.0], [-2.0]], 1.0, size=(2000, 3, 3))
+    held = 0
+    for groups in draws:
+        mean, half = mean_and_interval(*groups, level=0.9)
+        held += abs(mean - 1) < half
+    assert held / 2000 == pytest.approx(0.9, abs=0.02)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert mean_and_interval([0.5, 0.5, 0.5]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    "groups", [[], [[]], [[0.6]], [[0.6], [0.7]], [[0.6, 0.7], []], [[0.6, math.nan]], [[0.6, 0.7], [math.inf]]]
+)
+def test_intervals_need_two_finite_values_of_a_group(groups):
+    with pytest.raises(ValueError, match="groups must be of finite numbers, at least two in one of them, got"):
+        mean_and_interval(*groups)
+
+
+@pytest.mark.parametrize("groups", [(0.6, 0.7), ([0.6, 0.7], 0.95), (["a", "b"],)])
+def test_intervals_are_of_groups_of_numbers(groups):
+    with pytest.raises(TypeError, match="groups must be iterables of numbers, such as one list, got"):
+        mean_and_interval(*groups)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95])
+def test_levels_are_probabilities(level):
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        mean_and_interval([0.5, 0.6], level=level)
+
+
 # The paper's table
 
 
@@ -161,18 +218,21 @@ def test_a_fold_that_is_missing_leaves_the_mean_open():
     assert cells(results_table(folds(0.5, 0.6, 0.7)))[2][2:] == ["50.0", "60.0", "70.0", "-", "-"]
 
 
-def test_seeds_give_intervals():
+@pytest.mark.parametrize("number", [2, 3])
+def test_seeds_give_intervals(number):
     values = [(0.5, 0.52, 0.54), (0.6, 0.6, 0.6), (0.4, 0.5, 0.45), (0.7, 0.71, 0.75)]
+    values = [seeds[:number] for seeds in values]
     table = results_table([result(*values[fold], fold=fold) for fold in (3, 1, 0, 2)])
     per_seed = [sum(seed) / 4 for seed in zip(*values, strict=True)]
     for cell, seeds in zip(cells(table)[2][2:], [*values, per_seed], strict=True):
-        half = 100 * stats.sem(seeds) * stats.t.ppf(0.975, 2)
-        assert cell == f"{100 * sum(seeds) / 3:.1f} ± {half:.1f}"
-    assert table.endswith("seeds 0, 1, 2")
+        half = 100 * stats.sem(seeds) * stats.t.ppf(0.975, number - 1)
+        assert cell == f"{100 * sum(seeds) / number:.1f} ± {half:.1f}"
+    assert table.endswith(f"seeds {', '.join(map(str, range(number)))}")
 
 
 def test_nan_stays_nan():
     assert cells(results_table([result(None, 0.5)]))[2][2] == "nan"
+    assert cells(results_table(folds(None, 0.5, 0.5, 0.5)))[2][2:] == ["nan", "50.0", "50.0", "50.0", "nan"]
 
 
 def test_numbers_that_cannot_be_compared_are_not():

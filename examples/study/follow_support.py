@@ -1,8 +1,8 @@
 """Does an answer follow its example, or does it find whatever stands out? Asked on photographs that show two classes.
 
-    python examples/follow_support.py voc12_val --model run/last.pth             # of train.py
-    python examples/follow_support.py voc12_val --model head.pth                 # of export_head.py
-    python examples/follow_support.py voc12_val --model prototypes               # nothing trained, for comparison
+    python examples/study/follow_support.py voc12_val --model run/last.pth       # of `fewshotseg train`
+    python examples/study/follow_support.py voc12_val --model scnet-lite0        # of the package
+    python examples/study/follow_support.py voc12_val --model prototypes         # nothing trained, for comparison
 
 mIoU on images of a class cannot tell: who finds the main object without a look at the example scores well there. Here
 each of two classes in an image is asked for by an example of it, then a class that the image does not show.
@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 import fewshotseg as fs
-from fewshotseg.training.benchmark import open_folder
 from fewshotseg.data import SegmentationSource
-from open_model import open_model
+from fewshotseg.training.benchmark import open_folder
 from prototypes import NearestPrototype
 
 
@@ -110,12 +109,11 @@ def iou(answer: Tensor, target: Tensor) -> float:
 
 
 def open_predictor(name: str, size: int | None) -> fs.FewShotPredictor:
-    """With a trained model, see `open_model`, or ``"prototypes"`` on EfficientNet-Lite0."""
+    """With a trained model, see `FewShotPredictor.from_pretrained`, or ``"prototypes"`` on EfficientNet-Lite0."""
     if name == "prototypes":
         backbone = fs.build_scnet("efficientnet_lite0", backbone_weights="package").backbone
         return fs.FewShotPredictor(NearestPrototype(backbone).eval(), size=size or 241)
-    model, trained_size = open_model(name)
-    return fs.FewShotPredictor(model, size=size or trained_size)
+    return fs.FewShotPredictor.from_pretrained(name, size=size or "model")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="follow_support.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="a folder with images/ and masks/, or VOC 2012")
-    parser.add_argument("--model", required=True, help="a file, or prototypes")
+    parser.add_argument("--model", required=True, help="a name, a file, or prototypes")
     parser.add_argument("--images", type=int, default=100, help="with two classes (default: 100)")
     parser.add_argument("--classes", type=int, nargs="+", help="ids of those to ask for (default: all)")
     parser.add_argument("--size", type=int, help="side in pixels (default: what the model was trained with)")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import fewshotseg as fs
+from fewshotseg.models.backbones import image_statistics
 from fewshotseg.ops import foreground_weights, resize_bilinear
 
 Prototypes = tuple[Tensor, Tensor]
@@ -26,6 +27,7 @@ class NearestPrototype(nn.Module):
     def __init__(self, backbone: Any, memory: fs.FeatureMemory | None = None) -> None:
         super().__init__()
         self.backbone = backbone
+        self.config = fs.SCNetConfig(**image_statistics(backbone))
         self.memory = memory
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Prototypes:
@@ -54,5 +56,6 @@ class NearestPrototype(nn.Module):
         return resize_bilinear(torch.stack([background, foreground], dim=1), size)
 
     def _features(self, images: Tensor) -> Tensor:
-        maps = self.backbone.mid(images) if self.memory is None else self.memory("mid", self.backbone.mid, images)
-        return maps[0]
+        if self.memory is None:
+            return self.backbone.mid(images)[0]
+        return self.memory(("mid", self.memory.digest_of(self.backbone)), self.backbone.mid, images)[0]

@@ -9,7 +9,7 @@ from fewshotseg.losses import (
     segmentation_loss,
     self_contrastive_pairs,
 )
-from fewshotseg.metrics import FewShotIoU, IoUReport, mean_and_interval
+from fewshotseg.metrics import FewShotIoU, IoUReport
 from fewshotseg.models import (
     Backbone,
     ComparisonHead,
@@ -42,6 +42,7 @@ from fewshotseg.ops import (
     sample_centroids,
 )
 from fewshotseg.predictor import FewShotPredictor, Prediction
+from fewshotseg.results import mean_and_interval
 
 try:
     __version__ = version("fewshotseg")

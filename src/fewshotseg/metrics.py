@@ -1,7 +1,6 @@
 """Few-shot intersection over union: counted in whole pixels over all episodes of a class, divided once at the end."""
 
 import math
-import statistics
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -11,7 +10,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fewshotseg._checks import check_labels, check_sizes, check_tensor, check_void, check_whole_numbers, shown
-from fewshotseg._student import student_t
 from fewshotseg.ops._precision import is_eager_cpu
 from fewshotseg.ops._values import check_label_masks, look_at_indices
 
@@ -240,35 +238,6 @@ class FewShotIoU:
         if self._counts is None:
             return [[0] * len(_Counts._fields) for _ in range(len(self.class_ids) + 1)]
         return self._counts.tolist()
-
-
-def mean_and_interval(values: Iterable[float], level: float = 0.95) -> tuple[float, float]:
-    """The mean of a few results, such as those of several seeds, and the half width of its confidence interval.
-
-    By Student's t distribution, that is for independent and roughly normal values.
-
-    Args:
-        values: At least two finite numbers.
-        level: The probability that the interval holds the true mean, between 0 and 1.
-
-    Returns:
-        ``(mean, half)``: the interval reaches from ``mean - half`` to ``mean + half``.
-
-    Raises:
-        ValueError: If there are fewer than two values, one is not finite, or ``level`` is out of range.
-
-    Example:
-        >>> mean, half = mean_and_interval([0.61, 0.63, 0.62])
-        >>> f"{mean:.3f} ± {half:.3f}"
-        '0.620 ± 0.025'
-    """
-    values = [float(value) for value in values]
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        raise ValueError(f"values must be at least two finite numbers, got {values}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}")
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.fmean(values), student_t(level, len(values) - 1) * error
 
 
 def _foreground(prediction: Tensor) -> Tensor:

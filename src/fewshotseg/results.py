@@ -1,4 +1,4 @@
-"""Results as files: numbers never travel without what was measured and how."""
+"""Results: confidence intervals, tables, and files that say what was measured and how."""
 
 import json
 import math
@@ -13,10 +13,70 @@ from typing import Any, Self
 
 from fewshotseg._checks import check_at_least, check_choice
 from fewshotseg._io import StrPath, write_atomically
-from fewshotseg.metrics import mean_and_interval
 
 _FORMAT = "fewshotseg result 1"
 _FOLDS = range(4)
+
+
+def mean_and_interval(*groups: Iterable[float], level: float = 0.95) -> tuple[float, float]:
+    """The mean of a few results, such as those of several seeds, and the half width of its confidence interval.
+
+    By Student's t distribution, that is for independent and roughly normal values. Of several groups, such as the seeds
+    of each fold, it is the mean of their means. The groups are taken as fixed, so how they differ from each other adds
+    nothing to the interval, and all are assumed to have the same variance, which is estimated from all of them.
+
+    Args:
+        *groups: Finite numbers, at least one in each group and two in one of them.
+        level: The probability that the interval holds the true mean, between 0 and 1.
+
+    Returns:
+        ``(mean, half)``: the interval reaches from ``mean - half`` to ``mean + half``.
+
+    Raises:
+        ValueError: If there are too few values, one is not finite, or ``level`` is out of range.
+        TypeError: If a group is not an iterable of numbers.
+
+    Example:
+        >>> mean, half = mean_and_interval([0.61, 0.63, 0.62])
+        >>> f"{mean:.3f} ± {half:.3f}"
+        '0.620 ± 0.025'
+        >>> mean, half = mean_and_interval([0.61, 0.63], [0.70, 0.72])  # two seeds on each of two folds
+        >>> f"{mean:.3f} ± {half:.3f}"
+        '0.665 ± 0.030'
+    """
+    try:
+        found = [[float(value) for value in values] for values in groups]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"groups must be iterables of numbers, such as one list, got {groups!r:.200}") from error
+    freedom = sum(len(values) - 1 for values in found)
+    if not all(found) or freedom < 1 or not all(math.isfinite(value) for values in found for value in values):
+        raise ValueError(f"groups must be of finite numbers, at least two in one of them, got {found!r:.200}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    several = [values for values in found if len(values) > 1]
+    variance = sum((len(values) - 1) * statistics.variance(values) for values in several) / freedom
+    error = math.sqrt(variance * sum(1 / len(values) for values in found)) / len(found)
+    return statistics.fmean(map(statistics.fmean, found)), _student_t(level, freedom) * error
+
+
+def _student_t(level: float, freedom: int) -> float:
+    """The t that a Student-distributed number stays within, either way, with probability ``level``; by bisection."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _student_probability(angle, freedom) < level else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _student_probability(angle: float, freedom: int) -> float:
+    """P(|t| < sqrt(freedom) tan(angle)), a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    odd = freedom % 2
+    term, total = (math.cos(angle) if odd else 1.0), 0.0
+    for k in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (k - 1) / k
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total
 
 
 def versions() -> dict[str, str]:

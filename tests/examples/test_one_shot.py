@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import fewshotseg as fs
-from fewshotseg.models import lite
+from fewshotseg.models.backbones import lite
 
 pytest.importorskip("skimage", reason="needs scikit-image")
 pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
@@ -43,5 +43,5 @@ def test_a_model_that_is_not_there_is_said_in_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         one_shot.main(["--model", "nothing", "--out", str(tmp_path)])
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("one_shot.py: name must be a .pth file or one of scnet-lite0, got")
+    assert capsys.readouterr().err.startswith("one_shot.py: name must be a file, a folder, owner/name on")
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,12 @@
-"""The first thing that a new user runs, cut short, on its own images and on a folder of photographs."""
+"""The examples as a new user runs them, cut short."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from fewshotseg.data import SyntheticSource
@@ -57,3 +59,17 @@ def test_the_loss_lowers_in_a_foreign_model():
         first, last = (float(number) for number in line.split()[-3::2])
         assert last < first
     assert "self-contrastive loss" in printed
+
+
+def test_a_backbone_of_ones_own_is_saved_and_loaded(tmp_path):
+    lines = run("custom_backbone.py", "--iterations", 2, "--out", tmp_path / "new").splitlines()
+    assert [line.split(":")[0] for line in lines] == ["small", "regnet"]
+    assert all(line.endswith("answers as before") for line in lines)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"small.pth", "regnet.pth"}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_examples_import_nothing_of_each_other(path):
+    imported = re.findall(r"^ *(?:from|import) ([\w.]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    siblings = {other.stem for other in EXAMPLES.glob("**/*.py")}
+    assert not siblings & {name.partition(".")[0] for name in imported}

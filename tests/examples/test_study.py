@@ -1,62 +1,52 @@
-"""The study: every number from a file, equal episodes for all rows, nothing run twice, paired differences."""
+"""The study: every number from a file, equal episodes for all rows, nothing run twice, commands that run again."""
 
-import importlib.util
 import json
-import math
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
-from prototypes import NearestPrototype
-from scipy import stats
 
 import fewshotseg as fs
 import study
 from _folders import make_folder
+from _processes import run_together
+from _study_process import run_share
 from fewshotseg.data import EpisodeDataset, SyntheticSource, hsnet_eval
-from fewshotseg.models.backbones.tiny import TinyBackbone
+from fewshotseg.models.backbones.tiny import tiny
 from fewshotseg.ops import resize_bilinear
-from fewshotseg.training import loop as train
-from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
+from fewshotseg.training import loop
+from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, draw_test, open_benchmark
+from fewshotseg.training.recipe import RECIPES
+from measuring import Counted
+from prototypes import NearestPrototype
+from rows import ORDER, PAPER, ROWS, SCNET, TABLES, Cell, cells
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 TINY = [
-    *("synthetic", "--images", "300", "--size", "33", "--device", "cpu", "--pretrain", "4"),
-    *("--iterations", "4", "--batch", "2", "--lr", "0.003", "--episodes", "20", "--model", "hidden_channels=8"),
-    *("bins=1.0,0.5", "--looks", "2"),
+    *("synthetic", "--images", "300", "--size", "33", "--pretrain", "4", "--iterations", "4", "--batch", "2"),
+    *("--lr", "0.003", "--episodes", "20", "--model", "hidden_channels=8", "bins=1.0,0.5"),
 ]
 CELL = ["--folds", "1", "--seeds", "0"]
 
 
 @pytest.fixture(scope="module")
-def make_results():
-    spec = importlib.util.spec_from_file_location("make_results", DOCS / "make_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
-    run(out, "--rows", "prototypes", "pfenet", "scnet", "n2", *CELL)
+    run(out, "--rows", "main", "n2", *CELL)
     return out
 
 
 def run(out, *options):
-    study.main([*TINY, "--out", str(out / "results"), "--runs", str(out / "runs"), *map(str, options)])
+    how = ["--device", "cpu", "--looks", "2", "--out", str(out / "results"), "--runs", str(out / "runs")]
+    study.main([*TINY, *how, *map(str, options)])
 
 
 def results_in(out):
     return {path.name: json.loads(path.read_text()) for path in sorted((out / "results").glob("*.json"))}
-
-
-def without_times(result):
-    return {key: value for key, value in result.items() if key not in {"date", "seconds"}}
 
 
 # Runs
@@ -76,20 +66,22 @@ def test_every_cell_has_a_file_with_its_numbers(finished):
             assert report["miou"] == pytest.approx(np.mean(ious))
             assert report["at"]["0.5"] == report["miou"]
             assert len(set(report["at"].values())) > 1 or report["top"] < 0.2
-    scnet = results["scnet-fold1-seed0.json"]
-    assert [point["iteration"] for point in scnet["watched"]] == [2, 4]
-    assert {"main", "aux", "self_contrast_main", "self_contrast_aux"} < scnet["losses"][-1].keys()
+    trained = results["scnet-fold1-seed0.json"]
+    assert [point["iteration"] for point in trained["watched"]] == [2, 4]
+    assert {"main", "aux", "self_contrast_main", "self_contrast_aux"} < trained["losses"][-1].keys()
     assert "self_contrast_main" not in results["pfenet-fold1-seed0.json"]["losses"][-1]
-    assert scnet["recipe"]["model"]["self_contrast_weight"] == 0.5
+    assert trained["recipe"]["model"]["self_contrast_weight"] == 0.5
     assert "watched" not in results["prototypes-fold1-seed0.json"]
 
 
 def test_other_thresholds_count_other_pixels():
-    metric = study.Counted([3])
+    metric = Counted([3])
     probability, target = torch.tensor([[[0.1, 0.35, 0.55, 0.9]]]), torch.tensor([[[0, 1, 1, 1]]])
     metric.update(torch.stack([1 - probability, probability], dim=1).log(), target, 3)
     found = {threshold: at.compute().miou for threshold, at in metric.at.items()}
     assert found == pytest.approx({0.2: 1, 0.3: 1, 0.4: 2 / 3, 0.5: 2 / 3, 0.6: 1 / 3, 0.7: 1 / 3})
+    assert metric.episodes == [(3, 2, 3, 3)]
+    assert metric.top == pytest.approx(0.9)
 
 
 def test_rows_share_test_episodes_and_differ_in_their_setting_alone(finished):
@@ -105,20 +97,20 @@ def test_the_command_in_a_file_makes_its_numbers_again(finished, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     before = results_in(finished)["scnet-fold1-seed0.json"]
     program, script, *arguments = shlex.split(before["command"])
-    assert (program, script) == ("python", "examples/study.py")
+    assert program == "python"
+    assert (ROOT / script).samefile(study.__file__)
     study.main(arguments)
     after = json.loads((tmp_path / "again" / "scnet-fold1-seed0.json").read_text())
-    assert after["results"] == before["results"]
+    for part in ("results", "command", "recipe", "data"):
+        assert after[part] == before[part]
     assert after["losses"][-1] == before["losses"][-1]
-    assert after["command"] == before["command"]
 
 
 def test_looking_at_a_model_changes_nothing(finished, tmp_path):
     run(tmp_path, "--rows", "scnet", *CELL, "--looks", "4")
     (again,) = results_in(tmp_path).values()
-    before = results_in(finished)["scnet-fold1-seed0.json"]
     assert len(again["watched"]) == 4
-    assert again["results"] == before["results"]
+    assert again["results"] == results_in(finished)["scnet-fold1-seed0.json"]["results"]
 
 
 def test_interrupted_it_goes_on_where_it_was(finished, tmp_path, monkeypatch):
@@ -130,7 +122,7 @@ def test_interrupted_it_goes_on_where_it_was(finished, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return look(*arguments)
 
-    rows = ["--rows", "pfenet", "scnet", *CELL]
+    rows = ["--rows", "pfenet", "scnet", *CELL, "--save-every", "3"]
     with monkeypatch.context() as patch:
         patch.setattr(study, "look", stop_in_the_second_run)
         with pytest.raises(KeyboardInterrupt):
@@ -139,40 +131,139 @@ def test_interrupted_it_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     written = (tmp_path / "results" / first).stat().st_mtime_ns
     run(tmp_path, *rows)
     assert (tmp_path / "results" / first).stat().st_mtime_ns == written
+    starts = [
+        [json.loads(line)["iteration"] for line in log.read_text().splitlines() if '"event"' in line]
+        for log in sorted((tmp_path / "runs").glob("*/log.jsonl"))
+    ]
+    assert starts == [[0], [0, 3]]
     for name, result in results_in(tmp_path).items():
-        assert without_times(result)["results"] == results_in(finished)[name]["results"]
-    monkeypatch.setattr(train, "run", None)
+        assert result["results"] == results_in(finished)[name]["results"]
+    monkeypatch.setattr(loop, "run", None)
     run(tmp_path, *rows)  # nothing is left to do
 
 
-def test_bad_requests_end_with_a_sentence(capsys):
+def test_processes_share_a_study(finished, tmp_path):
+    how = ["--device", "cpu", "--looks", "2", "--out", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+    arguments = [*TINY, *how, "--rows", "prototypes", "scnet", *CELL]
+    run_together(run_share, 2, str(tmp_path / "store"), arguments)
+    ours, theirs = results_in(tmp_path), results_in(finished)
+    assert list(ours) == ["prototypes-fold1-seed0.json", "scnet-fold1-seed0.json"]
+    assert ours["prototypes-fold1-seed0.json"]["results"] == theirs["prototypes-fold1-seed0.json"]["results"]
+    assert ours["scnet-fold1-seed0.json"]["recipe"]["micro_batches"] == 2
+    assert len(ours["scnet-fold1-seed0.json"]["results"]["5-shot"]["counts"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["folders"], "data must be at least one folder for folders, got 0"),
+        (
+            ["synthetic", "--model", "num_prototypes=5"],
+            "model must not set what the rows of rows.py set, got num",
+        ),
+        ([*TINY, "--images", "90", "--rows", "scnet"], "classes with at least 6 images (5 supports and a"),
+        (["synthetic", "--rows", "table7"], "invalid choice: 'table7'"),
+    ],
+)
+def test_bad_requests_end_with_a_sentence_before_anything_is_trained(
+    arguments, sentence, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        study.main(["folders"])
+        study.main(arguments)
     assert stop.value.code == 2
-    assert "data must be at least one folder for folders, got 0" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize("change", [["--lr", "0.004"], ["--episodes", "21"], ["--images", "301"]])
+def test_a_folder_holds_one_study(finished, change, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "run", None)
+    with pytest.raises(SystemExit):
+        run(finished, "--rows", "scnet", *CELL, *change)
+    name = {"--episodes": "protocol"}.get(change[0], change[0][2:])
+    assert f"scnet-fold1-seed0.json was made with another {name}" in capsys.readouterr().err
+
+
+def test_names_of_runs_tell_settings_apart():
+    recipe, protocol = RECIPES["folders"], BENCHMARKS["folders"]
+    data = DataSettings(benchmark="folders", data=("photographs",), protocol=protocol)
+    cell, same = Cell("scnet", 0, 1), replace(data, data=(str(Path.cwd() / "photographs"),))
+    others = [
+        (cell, replace(recipe, model=replace(recipe.model, kmeans_iters=9)), data),
+        (cell, recipe, replace(data, data=("others",))),
+        (cell, recipe, replace(data, protocol=replace(protocol, episodes=7))),
+        (Cell("scnet", 1, 1), recipe, data),
+    ]
+    names = {study.run_name(*each) for each in [(cell, recipe, data), (cell, recipe, same), *others]}
+    assert len(names) == 5
+    assert all(name.startswith(("scnet-fold0-seed1-", "scnet-fold1-seed1-")) for name in names)
+
+
+def test_the_command_of_every_committed_file_can_be_run():
+    files = {path: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "docs/results").glob("**/*.json")}
+    of_the_study = {path.stem: content for path, content in files.items() if "row" in content}
+    assert len(of_the_study) > 80
+    for name, content in of_the_study.items():
+        program, script, *arguments = shlex.split(content["command"])
+        assert program == "python", name
+        assert (ROOT / script).samefile(study.__file__), name
+        options = study.make_parser().parse_args(arguments)
+        assert (options.rows, options.folds, options.seeds) == ([content["row"]], [content["fold"]], [content["seed"]])
+        assert options.data == content["data"]["data"], name
+        assert options.episodes == content["data"]["protocol"]["episodes"], name
+        assert getattr(options, "size", 241) == content["data"]["protocol"]["test_size"], name
+        row, model = ROWS[content["row"]], content["recipe"].get("model", {})
+        assert {field: model[field] for field in SCNET if model} == (row.model or {}), name
+        assert content["data"]["protocol"]["novel_in_training"] == (row.novel or "drop"), name
+
+
+# Rows
 
 
 def test_any_prefix_of_the_order_is_useful():
-    order = study.cells(None, None, (0, 1, 2))
-    main = len(study.ORDER[0][1]) * (1 + 2 * 3)
+    order = cells(None, None, (0, 1, 2))
+    main = len(ORDER[0][1]) * (1 + 2 * 3)
     assert {cell.row for cell in order[:main]} == {"prototypes", "pfenet", "scnet"}
     assert [cell[1:] for cell in order[:3]] == [(0, 0)] * 3
     assert sum(cell.row == "prototypes" for cell in order) == 4
     assert len(set(order)) == len(order)
-    assert study.cells(["scnet"], [2], [5, 4]) == [("scnet", 2, 5), ("scnet", 2, 4)]
-    assert study.Cell("scnet", 2, 5).file == "scnet-fold2-seed5.json"
+    assert cells(["scnet"], [2], [5, 4]) == [("scnet", 2, 5), ("scnet", 2, 4)]
+    assert cells(["table4", "pfenet"], [2], [5]) == [(row, 2, 5) for row in ("pfenet", "support", "n1")]
+    assert Cell("scnet", 2, 5).file == "scnet-fold2-seed5.json"
 
 
 def test_rows_are_settings_that_a_model_can_have():
-    models = {}
-    for name, row in study.ROWS.items():
-        models[name] = (None if row.model is None else fs.SCNetConfig(**row.model), row.novel)
-    assert models["scnet"][0] == fs.SCNetConfig()
+    models = {name: (row.model and fs.SCNetConfig(**row.model), row.novel) for name, row in ROWS.items()}
+    assert models["scnet"] == (fs.SCNetConfig(), None)
+    assert models["pfenet"] == (fs.SCNetConfig(num_prototypes=0, self_contrast_weight=0.0), None)
     assert models["grid3"][0] == fs.SCNetConfig(grid_bins=3)
+    assert models["n5"][0] == fs.SCNetConfig(num_prototypes=5)
     assert models["lambda0.3"][0] == fs.SCNetConfig(self_contrast_weight=0.3)
+    assert models["lambda1"][0] == fs.SCNetConfig(self_contrast_weight=1.0)
+    assert models["support"][0] == fs.SCNetConfig(num_prototypes=1, background_source="support")
+    both = {"background_prior": "shared", "background_reducer": "support"}
+    assert models["prior-shared-reducer-support"][0] == fs.SCNetConfig(**both)
     assert models["scnet-hidden"] == (fs.SCNetConfig(), "background")
     assert models["pfenet-void"] == (models["pfenet"][0], "ignore")
     assert len({str(model) for model in models.values()}) == len(models)
+    assert all(row.model is None or row.model.keys() == SCNET.keys() for row in ROWS.values())
+
+
+def test_tables_are_of_rows_and_as_long_as_the_papers():
+    assert {row for table in TABLES.values() for row in table.rows.values()} <= ROWS.keys()
+    assert [len(TABLES[f"table{number}"].rows) for number in (3, 4, 5, 6)] == [6, 3, 7, 6]
+    assert TABLES["table5"].rows["0.9"] == "lambda0.9"
+    assert TABLES["table6"].rows["4x4"] == "grid4"
+
+
+def test_the_papers_means_are_those_of_its_folds_but_for_one():
+    wrong = []
+    for rows in PAPER.values():
+        assert rows.keys() <= ROWS.keys()
+        wrong += [row for row, (*folds, mean) in rows.items() if abs(fmean(folds) - mean) > 0.1001]  # rounding
+    assert wrong == ["lambda0.9"]
+    assert PAPER[1]["support"] == PAPER[1]["grid5"]
 
 
 # What runs share
@@ -191,23 +282,6 @@ def test_hidden_objects_come_from_images_that_are_not_tested_on(tmp_path):
         trained[novel] = list(benchmark.train.ids)
     assert trained["drop"] == ["a", "d", "e", "f", "i"]
     assert trained["background"] == trained["ignore"] == ["a", "d", "e", "f", "g", "h", "i"]
-    with pytest.raises(ValueError, match="novel must be 'drop' for one folder"):
-        DataSettings(benchmark="folders", data=(str(first),), protocol=protocol)
-
-
-def test_a_kept_source_decodes_once(tmp_path, monkeypatch):
-    source = open_folder(make_folder(tmp_path / "own", {"a": [1, 255], "b": [3]}))
-    kept = KeptSource(source)
-    assert (kept.ids, kept.class_names, kept.class_areas) == (source.ids, source.class_names, source.class_areas)
-    expected = [source.load(index) for index in (0, 1)]
-    for _ in range(2):
-        for index, sample in enumerate(expected):
-            found = kept.load(index)
-            assert type(found.image) is type(sample.image)
-            assert (type(found.mask), found.mask.dtype) == (type(sample.mask), torch.int64)
-            assert torch.equal(found.image, sample.image)
-            assert torch.equal(found.mask, sample.mask)
-        monkeypatch.setattr(source, "load", None)
 
 
 def test_memory_leaves_masked_supports_out():
@@ -226,7 +300,7 @@ def test_memory_leaves_masked_supports_out():
 
 @pytest.mark.parametrize("shots", [1, 3])
 def test_training_free_prototypes_against_plain_loops(shots):
-    backbone = TinyBackbone().eval()
+    backbone = tiny().eval()
     source = SyntheticSource(40, num_classes=6, size=48)
     episodes = EpisodeDataset(source, [1, 2], shots=shots, length=6, transform=hsnet_eval(49))
     model, asked = NearestPrototype(backbone).eval(), []
@@ -259,109 +333,6 @@ def test_watched_models_are_tested_on_the_first_test_episodes():
     protocol = replace(BENCHMARKS["synthetic"], test_size=33)
     data = DataSettings(benchmark="synthetic", fold=1, images=300, protocol=protocol)
     benchmark = open_benchmark(data)
-    few, many = (
-        draw_test(benchmark, replace(data.protocol, episodes=n), TinyBackbone(), shots=1, seed=0) for n in (5, 30)
-    )
+    model, protocol = NearestPrototype(tiny()), data.protocol
+    few, many = (draw_test(benchmark, replace(protocol, episodes=n), model, shots=1, seed=0) for n in (5, 30))
     assert list(few.specs) == list(many.specs)[:5]
-
-
-# Arithmetic
-
-
-def test_estimates_against_literals(make_results):
-    # Fold means 2 and 11; squares 1 + 1 + 1 + 1 over 2 degrees of freedom: variance 2. Error of the mean of two folds:
-    # sqrt(2 (1/2 + 1/2)) / 2 = 0.7071; t(0.975, 2) = 4.3027.
-    found = make_results.estimate({(0, 0): 1.0, (1, 0): 3.0, (0, 1): 10.0, (1, 1): 12.0})
-    assert found.mean == 6.5
-    assert found.spread == pytest.approx(math.sqrt(2))
-    assert found.half == pytest.approx(3.0424, abs=1e-4)
-    assert found.tells
-    single = make_results.estimate({(0, 0): 1.0, (0, 1): 2.0})
-    assert single.mean == 1.5
-    assert math.isnan(single.half)
-    assert not single.tells
-
-
-def test_estimates_of_one_fold_are_those_of_scipy(make_results):
-    values = [0.3, -0.1, 0.25, 0.6]
-    found = make_results.estimate({(seed, 2): value for seed, value in enumerate(values)})
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
-
-
-def test_differences_are_paired(make_results):
-    first = {(0, 0): 5.0, (1, 0): 7.0, (0, 1): 9.0}
-    second = {(0, 0): 4.0, (1, 0): 9.0, (2, 0): 1.0}
-    assert make_results.paired(first, second) == {(0, 0): 1.0, (1, 0): -2.0}
-    assert make_results.interval({(0, 0): 1.0, (1, 0): -2.0}) == "-0.5 (-19.6 to +18.6)"  # 12.706 * 1.5
-    assert make_results.interval({(0, 0): 1.0}) == "+1.0"
-    assert make_results.interval({}) == "-"
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ([1.0, 1.2, 1.1], "is higher by 1.1 points (95 % interval +0.9 to +1.3)"),
-        ([-1.0, -1.2, -1.1], "is lower by 1.1 points (95 % interval -1.3 to -0.9)"),
-        ([-1.0, 1.2, 0.1], "cannot be told from it (+0.1, 95 % interval -2.6 to +2.8)"),
-        ([1.0], "differs by +1.0 in a single seed, which says little"),
-    ],
-)
-def test_verdicts_say_what_intervals_say(make_results, values, words):
-    assert make_results.verdict({(seed, 0): value for seed, value in enumerate(values)}) == words
-
-
-def test_results_of_other_episodes_are_refused(make_results, finished, tmp_path):
-    files = results_in(finished)
-    files["scnet-fold1-seed0.json"]["results"]["5-shot"]["episodes_hash"] = "another"
-    for name, content in files.items():
-        (tmp_path / name).write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="those of fold 1 are not"):
-        make_results.Study(tmp_path.glob("*.json"))
-
-
-# The page
-
-
-def test_a_page_of_any_prefix_of_the_study(make_results, finished):
-    files = [finished / "results" / f"{row}-fold1-seed0.json" for row in ("prototypes", "pfenet", "scnet", "n2")]
-    for number in range(2, 5):
-        text = make_results.page(make_results.Study(files[:number]))
-        assert ("Table 3" in text) == (number == 4)
-    value = 100 * json.loads(files[1].read_text())["results"]["1-shot"]["miou"]
-    assert f"| PFENet (λ = 0)         | {value:6.1f} |" in text
-
-
-def study_of(make_results, folder, at):
-    """A study of one fold and seed that knows nothing but mIoU at thresholds."""
-    for row, mious in at.items():
-        result = {"miou": mious["0.5"], "at": mious, "counts": [[1, 2, 3, 4]]}
-        results = {shots: {**result, "episodes_hash": shots} for shots in ("1-shot", "5-shot")}
-        content = {"row": row, "fold": 0, "seed": 0, "results": results}
-        (folder / f"{row}.json").write_text(json.dumps(content))
-    return make_results.Study(folder.glob("*.json"))
-
-
-def test_ablations_against_literals(make_results, tmp_path):
-    at = {"pfenet": {"0.4": 0.5, "0.5": 0.3}, "scnet": {"0.4": 0.47, "0.5": 0.45}, "n2": {"0.4": 0.35, "0.5": 0.42}}
-    rows = {"2": "n2", "3": "scnet"}
-    lines = make_results.ablation_section(
-        study_of(make_results, tmp_path, at), "table3", "A title", rows, "A sentence."
-    )
-    section = re.sub(" +", " ", "\n".join(lines))
-    assert "| n | 1-shot − PFENet | 5-shot − PFENet | 1-shot, best thresholds | 1-shot − SCNet | seeds |" in section
-    assert "| 2 | +12.0 | +12.0 | -8.0 | -3.0 | 1 |" in section
-    assert "| 3 | +15.0 | +15.0 | -3.0 | | 1 |" in section
-
-
-def test_thresholds_against_literals(make_results, tmp_path):
-    at = {"pfenet": {"0.4": 0.5, "0.5": 0.3}, "scnet": {"0.4": 0.45, "0.5": 0.4}}
-    section = "\n".join(make_results.threshold_section(study_of(make_results, tmp_path, at)))
-    assert re.search(r"SCNet − PFENet, 1-shot +\| +-5.0 \| +\+10.0 \|", section)
-    assert "PFENet is best at 0.4, SCNet at 0.4, and there the difference is -5.0 instead of +10.0" in section
-
-
-@pytest.mark.skipif(not (DOCS / "results").exists(), reason="no result files")
-def test_the_page_is_what_the_files_make(make_results):
-    study_of_docs = make_results.Study((DOCS / "results").glob("*.json"))
-    assert make_results.page(study_of_docs) == (DOCS / "results.md").read_text(encoding="utf-8")

@@ -160,7 +160,8 @@ def image_attacks(folder: Path) -> Iterator[Case]:
 def _image_files(root: Path, image: Image.Image) -> Iterator[tuple[str, Path]]:
     grey = image.convert("L")
     variants: dict[str, tuple[Image.Image, dict[str, Any]]] = {
-        "RGB.png": (image, {}), "L.png": (grey, {}), "1.png": (image.convert("1"), {}), "P.png": (image.quantize(9), {}),
+        "RGB.png": (image, {}), "L.png": (grey, {}), "1.png": (image.convert("1"), {}),
+        "P.png": (image.quantize(9), {}),
         "RGBA.png": (image.convert("RGBA"), {}), "LA.png": (image.convert("LA"), {}),
         "I16.png": (Image.fromarray(np.array(grey, np.uint16) * 257), {}), "F.tiff": (grey.convert("F"), {}),
         "I.tiff": (grey.convert("I"), {}), "CMYK.jpg": (image.convert("CMYK"), {}), "L.jpg": (grey, {}),
@@ -212,10 +213,13 @@ def _annotations() -> Iterator[tuple[str, Any]]:
             yield f"{key} {other!r}"[:40].replace("/", ""), {**good, key: other}
     nan, far = float("nan"), 1e300
     for name, segmentation in {
-        "nothing": None, "no polygon": [], "empty polygon": [[]], "two points": [[1, 1, 5, 5]], "odd": [[1, 1, 5, 5, 9]],
+        "nothing": None, "no polygon": [], "empty polygon": [[]], "two points": [[1, 1, 5, 5]],
+        "odd": [[1, 1, 5, 5, 9]],
         "flat": [1, 1, 20, 1, 20, 20], "nan": [[nan, 1, 5, 5, 9, 9]], "far": [[far, 1, 5, 5, 9, 9]],
-        "text": "x", "number": 7, "words": [["a", "b", "c", "d", "e", "f"]], "run lengths cut": {"size": [40, 50], "counts": [5]},
-        "run lengths of another size": {"size": [400, 500], "counts": [200000]}, "garbage": {"size": [40, 50], "counts": "%%%"},
+        "text": "x", "number": 7, "words": [["a", "b", "c", "d", "e", "f"]],
+        "run lengths cut": {"size": [40, 50], "counts": [5]},
+        "run lengths of another size": {"size": [400, 500], "counts": [200000]},
+        "garbage": {"size": [40, 50], "counts": "%%%"},
         "negative": {"size": [40, 50], "counts": [-5, 2005]}, "deep": [[[[1, 1, 5, 5, 9, 9]]]],
     }.items():  # fmt: skip
         yield f"segmentation {name}", {**good, "annotations": [{**square, "segmentation": segmentation}]}

@@ -16,7 +16,7 @@ from fewshotseg.data.transforms import padded_eval
 from fewshotseg.models import SCNet, SegmentationModel, hub
 from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.fast.backbone import FastBackbone
-from fewshotseg.models.segmentation_model import in_fast_form, threshold_of
+from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
 from fewshotseg.ops import fitted_size, restore_size
 
 Shots = ImageLike | Sequence[ImageLike]
@@ -70,6 +70,7 @@ class FewShotPredictor:
         size: int | Literal["model"] = "model",
         device: torch.device | str | None = None,
     ) -> None:
+        check_model(model)
         config: Any = getattr(model, "config", None)
         self.size: int = getattr(config, "image_size", 473) if size == "model" else size
         check_at_least("size", self.size, 32)

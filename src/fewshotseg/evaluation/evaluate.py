@@ -13,7 +13,13 @@ from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.lists import EpisodeSpec
 from fewshotseg.evaluation.encoded import EncodedImages, joined
 from fewshotseg.metrics import FewShotIoU, IoUReport
-from fewshotseg.models.segmentation_model import SegmentationModel, at_threshold, in_fast_form, threshold_of
+from fewshotseg.models.segmentation_model import (
+    SegmentationModel,
+    at_threshold,
+    check_model,
+    in_fast_form,
+    threshold_of,
+)
 from fewshotseg.ops import restore_size
 
 
@@ -67,6 +73,11 @@ def evaluate(
         >>> report.episodes, 0 <= report.miou <= 1
         (8, True)
     """
+    check_model(model)
+    if not isinstance(episodes, EpisodeDataset):
+        raise TypeError(f"episodes must be an EpisodeDataset, got {type(episodes).__name__}")
+    if not isinstance(metric, FewShotIoU):
+        raise TypeError(f"metric must be a FewShotIoU, got {type(metric).__name__}")
     check_choice("scoring", scoring, ("resized", "original"))
     check_at_least("batch_size", batch_size, 1)
     check_at_least("cache_bytes", cache_bytes, 0)

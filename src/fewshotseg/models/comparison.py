@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from fewshotseg._checks import check_at_least, check_share
+from fewshotseg.models.config import MAX_CHANNELS, MAX_SCALES, check_bins
 from fewshotseg.models.fast.concat_conv1x1 import conv1x1_of_parts, splits
 from fewshotseg.models.fast.conv3x3 import Conv3x3
 from fewshotseg.ops import resize_bilinear
@@ -43,6 +45,8 @@ class ConcatConv1x1(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
+        check_at_least("inputs", inputs, 1, MAX_SCALES * MAX_CHANNELS)
+        check_at_least("outputs", outputs, 1, MAX_CHANNELS)
         super().__init__(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True))
 
     @override
@@ -88,7 +92,9 @@ class ComparisonHead(nn.Module):
 
     def __init__(self, channels: int, bins: Sequence[float], *, dropout: float = 0.1) -> None:
         super().__init__()
-        self.bins = tuple(bins)
+        check_at_least("channels", channels, 1, MAX_CHANNELS)
+        check_share("dropout", dropout)
+        self.bins = check_bins(bins)
         scales = len(self.bins)
         self.merge = nn.ModuleList(ConcatConv1x1(2 * channels + 1, channels) for _ in range(scales))
         self.pass_down = nn.ModuleList(ConcatConv1x1(2 * channels, channels) for _ in range(scales - 1))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_labels, check_sizes, check_tensor
+from fewshotseg.ops._precision import is_eager_cpu
 
 SMALLEST_SIDE = 32
 """Pixels below which the backbones leave no feature grid to speak of."""
@@ -78,19 +79,28 @@ def merged(shots: Iterable[Support], count: int) -> Support:
     return Support(torch.stack(prototypes).mean(dim=0), high, torch.cat(weights, dim=1), background)
 
 
-def check_images(name: str, images: Tensor) -> None:
-    """Raise unless ``images`` are ``(..., 3, H, W)`` floating-point tensors with sides from 32 pixels up."""
+def check_images(name: str, images: Tensor, weight: Tensor) -> None:
+    """Raise unless ``images`` are ``(..., 3, H, W)`` floating-point tensors with sides from 32 pixels up.
+
+    They have to be on the device of a weight of the model, and outside of autocast of its dtype. On a CPU, where
+    looking at values costs nothing that shows, they have to be finite too.
+    """
     check_floating(name, images)
+    if images.device != weight.device:
+        raise ValueError(f"{name} must be on the model's device, {weight.device}, got {images.device}")
+    if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
+        raise TypeError(f"{name} must have the model's dtype, {weight.dtype}, got {images.dtype}")
     if images.shape[-3] != 3 or min(images.shape[-2:]) < SMALLEST_SIDE:
         raise ValueError(
             f"{name} must have 3 channels and sides of at least {SMALLEST_SIDE} pixels, got {tuple(images.shape)}"
         )
+    if is_eager_cpu(images) and not bool(images.isfinite().all()):
+        raise ValueError(f"{name} must hold finite numbers, got NaN or infinity")
 
 
 def check_episodes(support_images: Tensor, query_images: Tensor, query_masks: Tensor | None) -> None:
     """Raise unless queries, their masks and the batch of the supports fit each other."""
     check_tensor("query_images", query_images, "B 3 H W")
-    check_images("query_images", query_images)
     if query_masks is not None:
         check_tensor("query_masks", query_masks, "B H W")
         check_labels("query_masks", query_masks)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,6 +43,8 @@ def load_pretrained(name: StrPath) -> SCNet:
 
 def find_model(name: StrPath) -> Path:
     """The file or folder of a model, see `load_pretrained`."""
+    if not isinstance(name, str | PathLike):
+        raise TypeError(f"name must be the name, file or folder of a model, got {type(name).__name__}")
     path = Path(name)
     if path.exists() or path.suffix in {".pth", ".pt"}:
         return path

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_sizes, check_tensor
+from fewshotseg._checks import check_generator, check_sizes, check_tensor
 from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target
 from fewshotseg.models.backbones import Backbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
@@ -115,6 +115,7 @@ class SCNet(nn.Module):
             TypeError: If images are not floating point, or query masks hold neither integers nor bools.
         """
         check_episodes(support_images, query_images, query_masks)
+        check_generator(generator)
         # The query first: PFENet's order of norm updates in its training mode.
         query = self.encode_query(query_images, keep_maps=query_masks is not None)
         support = self.encode_support(support_images, support_masks)
@@ -151,7 +152,7 @@ class SCNet(nn.Module):
         check_tensor("support images", images, "B S 3 H W")
         check_tensor("support masks", masks, "B S H W")
         check_sizes("support masks", masks, "B S H W", images, "support images", "B S 3 H W")
-        check_images("support images", images)
+        check_images("support images", images, self._weight)
 
         frozen = self._frozen()
         # Around the masks is not enough where the background is pooled as well.
@@ -184,7 +185,7 @@ class SCNet(nn.Module):
             TypeError: If images are not floating point.
         """
         check_tensor("query images", images, "B 3 H W")
-        check_images("query images", images)
+        check_images("query images", images, self._weight)
         frozen = self._frozen()
         return self._query(frozen, *frozen.mid(images), images, keep_maps=keep_maps)
 
@@ -201,7 +202,7 @@ class SCNet(nn.Module):
         check_tensor("images", images, "B 3 H W")
         check_tensor("masks", masks, "B H W")
         check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
-        check_images("images", images)
+        check_images("images", images, self._weight)
         frozen = self._frozen()
         maps, deepest = frozen.mid(images)
         return self._shot(frozen, maps, deepest, masks), self._query(frozen, maps, deepest, images)
@@ -223,6 +224,11 @@ class SCNet(nn.Module):
         support = Support(*(part.expand(batch, *part.shape[1:]) for part in parts))
         prototypes, prior = self._class_specific(support, query)
         return resize_bilinear(self.head(query.features, prototypes, prior).logits, query.size)
+
+    @property
+    def _weight(self) -> Tensor:
+        """A tensor with the device and dtype that images have to have."""
+        return next(self.reduce_query.parameters())
 
     def _frozen(self) -> FrozenBackbone:
         """The backbone's steps, in the fastest form that was asked for and fits."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshotseg._checks import check_share
 from fewshotseg.models.fast.backbone import FastBackbone
@@ -37,6 +37,15 @@ class SegmentationModel(Protocol):
     def segment(self, support: Any, query: Any) -> Tensor:
         """Both to ``(B, 2, H, W)`` logits, channel 1 foreground."""
         ...
+
+
+def check_model(model: Any) -> None:
+    """Raise `TypeError` unless ``model`` has what `SegmentationModel` asks for."""
+    for name in ("encode_support", "merge_shots", "encode_query", "segment"):
+        if not isinstance(model, nn.Module) or not hasattr(model, name):
+            raise TypeError(
+                f"model must be an nn.Module with {name}, such as build_scnet gives, got {type(model).__name__}"
+            )
 
 
 def in_fast_form(model: Any, fast: FastBackbone | None = None) -> Any:

@@ -255,7 +255,8 @@ def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int]
     void = mask == VOID
     for ignored in ignore_classes:  # much faster than torch.isin for one or a few
         void = void | (mask == ignored)
-    return tv_tensors.Mask(torch.where(void, VOID, (mask == class_id).long()))
+    labels = torch.where(void, VOID, (mask == class_id).long())
+    return tv_tensors.Mask(labels, device=labels.device)  # torchvision would move it to the default device
 
 
 def _check_images(number: int, spec: EpisodeSpec, held: Mapping[str, Mapping[int, int]]) -> None:

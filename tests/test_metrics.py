@@ -223,6 +223,19 @@ def test_large_counts_do_not_overflow():
     assert metric.compute().episode_miou == 1.0
 
 
+@pytest.mark.parametrize(("both", "either"), [(2, 3), (1, 3), (1, 7), (1, 2**20 - 1), (3, 4), (5, 5), (0, 9)])
+def test_an_episodes_own_iou_is_rounded_to_the_nearest(both, either):
+    # Cut off, 2/3 would be too small by 2/3 of the unit, and the mean over many episodes by half a unit.
+    prediction, target = torch.zeros(2, 1, 1, either, dtype=torch.int64)
+    prediction[..., :both] = 1
+    target[...] = 1
+    metric = FewShotIoU([1])
+    metric.update(prediction, target, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no background
+        assert abs(metric.compute().episode_miou - both / either) <= 2**-33
+
+
 def test_update_never_waits_for_an_accelerator():
     with FakeTensorMode():
         metric = FewShotIoU(CLASSES)

@@ -78,7 +78,7 @@ def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: st
 
 def check_at_least(name: str, value: int, minimum: int, maximum: int | None = None) -> int:
     """Python's own ``value``; raise unless it is a whole number of at least ``minimum`` and at most ``maximum``."""
-    if isinstance(value, torch.SymInt):  # a size that is being traced
+    if isinstance(value, torch.SymInt) or (isinstance(value, Tensor) and torch.jit.is_tracing()):  # a size, traced
         return value
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
@@ -112,7 +112,7 @@ def check_flag(name: str, value: bool) -> bool:
 
 def check_numbers(name: str, values: Iterable[float], count: int, low: float, high: float) -> tuple[float, ...]:
     """Python's own ``values``; raise unless they are ``count`` finite real numbers from ``low`` to ``high``."""
-    listed = as_list(name, values, f"{count} numbers")
+    listed = as_list(name, values, f"a list of {count} numbers")
     if len(listed) != count:
         raise ValueError(f"{name} must be {count} numbers, got {shown(listed)}")
     return tuple(check_number(f"every number of {name}", value, low, high) for value in listed)
@@ -133,7 +133,7 @@ def check_size(name: str, value: Sequence[int]) -> tuple[int, int]:
 def check_whole_numbers(name: str, values: Iterable[int], minimum: int) -> tuple[int, ...]:
     """Python's own ``values``; raise unless they are whole numbers of at least ``minimum``, none twice."""
     numbers = tuple(
-        check_at_least(f"every number of {name}", each, minimum) for each in as_list(name, values, "numbers")
+        check_at_least(f"every number of {name}", each, minimum) for each in as_list(name, values, "a list of integers")
     )
     if len(set(numbers)) < len(numbers):
         raise ValueError(f"{name} must be different, got {shown(numbers)}")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
-from fewshotseg.data.geometry import FitSquare, ForegroundCrop, RandomScale
+from fewshotseg.data.geometry import Blur, FitSquare, ForegroundCrop, RandomScale
 from fewshotseg.data.transforms import (
     hsnet_eval,
     padded_eval,
@@ -327,6 +327,36 @@ def test_scnet_neither_scales_nor_blurs():
         tuple(seeded(scnet_train(32, rotate_p=0.0), image, mask, seed=seed)[0].flatten().tolist()) for seed in range(30)
     }
     assert len(crops) == 2  # as it is, and mirrored
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 2), (3, 3), (1, 900), (900, 2)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float16])
+@pytest.mark.parametrize("preset", [pfenet_eval, padded_eval, hsnet_eval, pfenet_train, scnet_train])
+def test_images_of_any_size_give_what_a_model_takes(preset, size, dtype):
+    chances = {"rotate_p": 1.0, "flip_p": 1.0} if preset in (pfenet_train, scnet_train) else {}
+    chances |= {"blur_p": 1.0} if preset is pfenet_train else {}
+    image, mask = tv_tensors.Image(torch.ones(3, *size).to(dtype)), tv_tensors.Mask(torch.ones(size).long())
+    moved, moved_mask = preset(33, **chances)(image, mask)
+    assert moved.shape == (3, 33, 33)
+    assert moved.dtype == torch.float32
+    assert moved.isfinite().all()
+    assert moved_mask.shape == (33, 33)
+    assert set(moved_mask.flatten().tolist()) <= {1, 255}
+
+
+def test_only_images_too_small_for_the_kernel_are_not_blurred():
+    for side, changed in ((2, False), (3, True)):
+        image, mask = sample(side, side)
+        image = tv_tensors.Image(image.float())
+        blurred, same = Blur(5, 1.1)(image, mask)
+        assert torch.equal(blurred, image) is not changed
+        assert torch.equal(same, mask)
+
+
+def test_one_colour_may_stand_for_all_channels():
+    image, mask = sample(4, 8)
+    assert (FitSquare(8, color=(7,))(image, mask)[0][:, 4:] == 7).all()
+    assert (ForegroundCrop(12, color=(7,))(image, mask)[0][:, 0] == 7).all()
 
 
 def test_every_number_shows_when_printed():

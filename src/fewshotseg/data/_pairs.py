@@ -41,7 +41,7 @@ def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask | None) -> None:
 
 def check_color(color: Sequence[float]) -> tuple[float, ...]:
     """Raise unless ``color`` is numbers, at least one."""
-    listed = as_list("color", color, "a number for each channel")
+    listed = as_list("color", color, "a list with a number for each channel")
     if not listed:
         raise ValueError("color must be a number for each channel, got none")
     return tuple(check_number("every number of color", each, -MAX_SIDE, MAX_SIDE) for each in listed)

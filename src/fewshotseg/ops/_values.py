@@ -66,7 +66,7 @@ def _look_at_labels(name: str, masks: Tensor, void: int, *, warn: bool) -> None:
 @cache  # said once
 def _warn_of_white_masks(name: str) -> None:
     warnings.warn(
-        f"{name} of a whole batch hold 255 but no 1, and 255 is void: nothing is learned of it. If it means the "
-        f"object, as in white on black, pass masks > 127",
+        f"{name} hold 255 but no 1 in a whole batch: 255 is void and counts for nothing; where white (255) means the "
+        f"object, pass masks > 127",
         stacklevel=5,
     )

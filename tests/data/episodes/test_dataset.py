@@ -217,6 +217,27 @@ def test_numbers_out_of_range_are_refused(settings, message):
         dataset(**settings)
 
 
+def test_supports_of_several_sizes_are_refused():
+    episodes = dataset(transform=lambda image, mask: (image[:, : int(image.sum()) % 5 + 1].float(), mask), length=40)
+    with pytest.raises(ValueError, match=r"transform must bring all supports to one size, .* got \[\(3, .* in episode"):
+        for number in range(40):
+            episodes[number]
+
+
+def test_specs_may_be_put_in_place():
+    episodes = dataset()
+    episodes.specs = episodes.specs[5:7]
+    assert len(episodes) == 2
+    assert episodes.spec(-1) == dataset().spec(6)
+    assert episodes[1].class_id == dataset().spec(6).class_id
+    assert isinstance(EpisodeDataset.from_specs(three_classes(), episodes.specs), EpisodeDataset)
+
+
+def test_a_list_without_an_episode_is_refused():
+    with pytest.raises(ValueError, match="specs must be at least one episode, got none"):
+        EpisodeDataset.from_specs(three_classes(), [])
+
+
 def test_positions_out_of_range_are_refused():
     for number in (12, -13):
         with pytest.raises(IndexError):

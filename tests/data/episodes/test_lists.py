@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -77,6 +78,37 @@ def test_other_files_are_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="must be a list of episodes"):
         read_episodes(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff" * 100_000,
+        b"[" * 100_000,
+        b'{"format": "' + b"x" * 100_000 + b'"}',
+        json.dumps({"format": "fewshotseg episodes 1", "episodes": [["x" * 100_000]]}).encode(),
+        json.dumps({"format": "fewshotseg episodes 1", "episodes": [[1, "x", [9] * 100_000]]}).encode(),
+        json.dumps({"format": "fewshotseg episodes 1", "episodes": []}).encode(),
+        json.dumps({"format": "fewshotseg episodes 1", "episodes": [], "sha256": "0" * 100_000}).encode(),
+        json.dumps({"format": "fewshotseg episodes 1", "episodes": [[255, "a", ["b"]]]}).encode(),
+        json.dumps({"format": "fewshotseg episodes 1", "episodes": [[True, "a", ["b"]]]}).encode(),
+        b"1" * 10_000,
+    ],
+)
+def test_what_is_wrong_is_said_in_one_short_sentence(tmp_path, content):
+    path = tmp_path / "episodes.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"episodes\.json must") as caught:
+        read_episodes(path)
+    assert len(str(caught.value)) < 300 + len(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_file_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ValueError, match=r"must be a list of episodes .* got a folder or a special file"):
+            read_episodes(path)
 
 
 def test_a_missing_file_is_named(tmp_path):

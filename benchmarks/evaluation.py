@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import fewshotseg as fs
-from cases import fused, make_plain, make_scnet, parse, parser, settings
+from cases import make_plain, make_scnet, parse, parser, settings
 from fewshotseg.data import (
     ConcatSource,
     Episode,
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     episodes = EpisodeDataset(source, classes, shots=options.shots, length=options.episodes, transform=transform)
     bins = [max(round(side * options.size / 473), 2) for side in BINS]
     plain = make_plain(options.hidden, bins).eval().to(options.device)
-    model = fused(make_scnet(plain).eval())
+    model = make_scnet(plain).eval()
     for number in range(len(episodes)):
         episode = episodes[number]  # read all images once, so that every way finds them in the disk's cache
     for warm in (plain, model):

@@ -21,14 +21,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import fewshotseg as fs
-from cases import difference, episode, fused, make_plain, make_scnet, parse, parser, settings, tolerance
+from cases import difference, episode, make_plain, make_scnet, parse, parser, settings, tolerance
 from plain_pfenet import PlainPFENet
 from timing import (
     RESULTS,
     convolution_peak,
+    count_gflop,
     environment,
     interleaved,
     native_bfloat16,
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     )
     options = parse(made, arguments)
     plain = make_plain(options.hidden).eval().to(options.device)
-    ours = fused(make_scnet(plain).eval())
+    ours = make_scnet(plain).eval()
     with torch.no_grad():
         if options.scaling:
             content = {"scaling": scaling(plain, ours, options)}
@@ -77,7 +77,7 @@ def measured(plain: PlainPFENet, ours: fs.SCNet, options: Any) -> dict[str, Any]
     models = {"float32": (plain, ours)}
     if options.bfloat16 or native_bfloat16(options.device):
         half = make_plain(options.hidden).eval().to(options.device, torch.bfloat16)
-        models["bfloat16"] = half, fused(make_scnet(plain).eval().to(torch.bfloat16))
+        models["bfloat16"] = half, make_scnet(plain).eval().to(torch.bfloat16)
     work = {"device": options.device, "channels": 64 if options.quick else 512}
     peaks = {dtype: convolution_peak(dtype=getattr(torch, dtype), **work) for dtype in models}
     area, *others = options.area
@@ -107,10 +107,8 @@ def measure(models: dict[str, Any], numbers: dict[str, Any], peaks: Any, options
     limit = tolerance(options.device)
     for name, function in functions.items():
         dtype = name.rpartition(" ")[2]
-        with FlopCounterMode(display=False) as counter:
-            logits = function()
-        gflop = counter.get_total_flops() / 1e9
-        deviation = difference(logits, reference)
+        gflop = count_gflop(function)
+        deviation = difference(function(), reference)
         assert dtype != "float32" or deviation["difference"] < limit, f"{name} differs: {deviation}"
         peak = peaks[dtype]["convolution"]
         rows[name] |= {"gflop": gflop, "share_of_peak": gflop / rows[name]["seconds"] / peak, **deviation}

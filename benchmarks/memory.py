@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from cases import build_scnet, episode, fused, parse, parser, settings
+from cases import build_scnet, episode, parse, parser, settings
 from plain_pfenet import PlainPFENet
 from timing import RESULTS, environment, peak_memory, save, table
 from train_step import step_of
@@ -53,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 def run_case(who: Literal["plain", "fewshotseg"], case: str, size: int, hidden: int, area: float, device: str) -> None:
     """Run a case in this process."""
-    model: Any = PlainPFENet(hidden) if who == "plain" else build_scnet(hidden)
-    model = model.to(device) if who == "plain" else fused(model.to(device))
+    model: Any = (PlainPFENet(hidden) if who == "plain" else build_scnet(hidden)).to(device)
     if case == "model":
         return
     tensors = [tensor.to(device) for tensor in episode(size, area=area, **CASES[case])]

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import trange
 
 from fewshotseg.results import markdown_table, versions
@@ -168,6 +170,26 @@ def convolution_peak(
     with torch.no_grad():
         seconds = interleaved(ways, rounds=5, device=device)
     return {name: flops / min(taken) / 1e9 for name, taken in seconds.items()}
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Counts FLOPs without the hooks on modules of `FlopCounterMode`, with which a model runs in its plain form."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def count_gflop(function: Callable[[], object]) -> float:
+    """GFLOP of the convolutions and matrix products of one call, forward and backward."""
+    with _FlopCounter() as counter:
+        function()
+    return counter.total / 1e9
 
 
 def peak_memory(function: Callable[[], object]) -> float:

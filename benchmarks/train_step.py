@@ -26,12 +26,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import fewshotseg as fs
-from cases import episode, fused, make_plain, make_scnet, parse, parser, settings, tolerance
+from cases import episode, make_plain, make_scnet, parse, parser, settings, tolerance
 from plain_pfenet import PlainPFENet
-from timing import RESULTS, convolution_peak, environment, interleaved, ratio, save, seconds_of, summary, table
+from timing import (
+    RESULTS,
+    convolution_peak,
+    count_gflop,
+    environment,
+    interleaved,
+    ratio,
+    save,
+    seconds_of,
+    summary,
+    table,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if options.compile:
         if options.out == RESULTS / "train_step.json":
             options.out = RESULTS / "train_step-compiled.json"
-        compiled = fused(make_scnet(plain))
+        compiled = make_scnet(plain)
         steps["SCNet, compiled"] = step_of(compiled, lambda: compiled(*tensors).loss)
         extra["compiling"] = {"step": compile_first(compiled, steps["SCNet, compiled"], options.device)}
         extra["compiled_forward"] = compiled_forward(plain, tensors, extra["compiling"], options)
@@ -88,7 +98,7 @@ def make_steps(plain: PlainPFENet, tensors: Sequence[Tensor], *, amp: bool = Fal
     """The steps to compare by name, each with an optimizer and a copy of the weights of its own."""
     official, frozen = (copy.deepcopy(plain).train() for _ in range(2))
     frozen.backbone.eval()
-    pfenet, scnet = fused(make_scnet(plain, self_contrast_weight=0.0)), fused(make_scnet(plain))
+    pfenet, scnet = make_scnet(plain, self_contrast_weight=0.0), make_scnet(plain)
     return {
         "plain, batch norms": step_of(official, lambda: sum(official(*tensors)[1:]), amp=amp),
         "plain, frozen norms": step_of(frozen, lambda: sum(frozen(*tensors)[1:]), amp=amp),
@@ -114,17 +124,10 @@ def step_of(model: nn.Module, loss_of: Callable[[], Any], *, amp: bool = False) 
     return step
 
 
-def count_gflop(step: Callable[[], object]) -> float:
-    """Count what the convolutions and matrix products of a step compute."""
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops() / 1e9
-
-
 def check_losses(plain: PlainPFENet, tensors: Sequence[Tensor], limit: float) -> dict[str, float]:
     """Losses of the plain transcription in evaluation mode; raises if ours differ by more than this share."""
     plain = copy.deepcopy(plain).eval()
-    ours = fused(make_scnet(plain, self_contrast_weight=0.0).eval())
+    ours = make_scnet(plain, self_contrast_weight=0.0).eval()
     with torch.no_grad():
         _, main_loss, aux_loss = plain(*tensors)
         found = ours(*tensors).losses
@@ -147,7 +150,7 @@ def compiled_forward(
     plain: PlainPFENet, tensors: Sequence[Tensor], compiling: dict[str, Any], options: Any
 ) -> dict[str, Any]:
     """Inference with and without `torch.compile`."""
-    eager, compiled = (fused(make_scnet(plain).eval()) for _ in range(2))
+    eager, compiled = (make_scnet(plain).eval() for _ in range(2))
     inputs = [tensor[:1] for tensor in tensors[:3]]
     with torch.no_grad():
         compiling["forward"] = compile_first(compiled, lambda: compiled(*inputs), options.device)

@@ -15,7 +15,7 @@ import imports
 import memory
 import timing
 import train_step
-from cases import difference, ellipse, episode, fused, make_plain, make_scnet
+from cases import difference, ellipse, episode, make_plain, make_scnet
 
 IMPORTS_MIB = 100
 """What Python with PyTorch takes at the very least."""
@@ -67,6 +67,10 @@ def test_official_training_mode_gives_the_same():
     state = ours.state_dict()
     for name, buffer in plain.named_buffers():
         torch.testing.assert_close(state[name], buffer, rtol=1e-4, atol=1e-4)
+
+
+def test_models_are_in_their_faster_form(models):
+    assert models[1].fast is not None
 
 
 def test_weights_go_both_ways(models):
@@ -219,14 +223,23 @@ def test_cuda_is_timed_by_its_events(monkeypatch):
     assert log == ["wait", "record", "call", "record", "wait"]
 
 
-def test_models_are_fused_where_they_can_be():
-    class Model:
-        def fuse(self):
-            return "fused"
+def test_flops_of_a_convolution_and_its_gradient():
+    image, kernel = torch.rand(1, 8, 10, 10), torch.rand(4, 8, 3, 3, requires_grad=True)
 
-    assert fused(Model()) == "fused"
-    plain = nn.Identity()
-    assert fused(plain) is plain
+    def step():
+        nn.functional.conv2d(image, kernel, padding=1).sum().backward()
+
+    assert timing.count_gflop(lambda: nn.functional.conv2d(image, kernel.detach(), padding=1)) == 57.6e-6
+    assert timing.count_gflop(step) == 2 * 57.6e-6
+
+
+def test_flops_are_those_of_the_faster_form(models):
+    _, ours = models
+    support, masks, query, _ = episode(97, area=0.02)
+    with torch.no_grad():
+        small = timing.count_gflop(lambda: ours(support, masks, query))
+        whole = timing.count_gflop(lambda: ours(support, torch.ones_like(masks), query))
+    assert small < 0.9 * whole
 
 
 def test_interleaving():

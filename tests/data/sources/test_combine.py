@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from _folders import make_folder
@@ -95,6 +96,18 @@ class TestPairs:
 )
 def test_without_classes(source, classes, left):
     assert without_classes(source, classes).ids == left
+
+
+@pytest.mark.parametrize("class_ids", ["12", 3, ["3"], [3.0], [True]])
+def test_classes_to_leave_out_are_whole_numbers(source, class_ids):
+    with pytest.raises(TypeError, match="class_ids must be"):
+        without_classes(source, class_ids)
+
+
+def test_positions_may_come_from_an_array(source):
+    assert SubsetSource(source, np.array([2, 0])).ids == ["c", "a"]
+    with pytest.raises(TypeError, match="keep must have positions, which are whole numbers, got True"):
+        SubsetSource(source, np.array([True, False, True, False]))
 
 
 def test_concatenation_keeps_order_and_content(source, other):

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 
+from fewshotseg.data import COCOSource, FolderSource, FSS1000Source, VOCSource, write_sbd_masks
 from fewshotseg.data.sources.listing import (
     FaultyFilesError,
     NamedFiles,
@@ -166,3 +167,21 @@ def test_the_error_counts_shows_few_and_keeps_all():
 
 def test_one_form():
     assert one_form(APART) == COMPOSED == one_form(COMPOSED)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("images", lambda: FolderSource(None, "masks")),
+        ("masks", lambda: FolderSource("images", 5)),
+        ("root", lambda: FolderSource.from_root(b"root")),
+        ("root", lambda: FSS1000Source(["root"])),
+        ("root", lambda: VOCSource(None, split="val")),
+        ("annotations", lambda: COCOSource("images", {"images": []})),
+        ("images", lambda: COCOSource(None, "instances.json")),
+        ("voc_root", lambda: write_sbd_masks("sbd", None)),
+    ],
+)
+def test_paths_are_paths(name, call):
+    with pytest.raises(TypeError, match=f"^{name} must be a path, got"):
+        call()

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewshotseg._checks import name_some, shown
+from fewshotseg._checks import check_path, name_some, shown
 from fewshotseg._io import StrPath, cache_folder, progress_bar, reason
 from fewshotseg.data.sources.annotations import Id, Picture, read_instances
 from fewshotseg.data.sources.drawing import draw_annotations
@@ -54,9 +54,9 @@ class COCOSource(FileSource):
     def __init__(
         self, images: StrPath, annotations: StrPath, *, cache: StrPath | None = None, progress: bool = False
     ) -> None:
-        annotations = Path(annotations)
+        images, annotations = check_path("images", images), check_path("annotations", annotations)
         content = read_instances(annotations)
-        check_folder(Path(images))
+        check_folder(images)
         if len(content.categories) > 254:
             raise ValueError(f"{annotations} must have at most 254 categories, got {len(content.categories)}")
         class_of = {category: class_id for class_id, category in enumerate(content.categories, start=1)}
@@ -82,7 +82,7 @@ _RULES = 2
 """Changes with the rules by which masks are drawn, so that masks of other rules are not taken for them."""
 
 
-def _find_files(images: StrPath, pictures: list[Picture], faults: list[str]) -> dict[Path, Picture]:
+def _find_files(images: Path, pictures: list[Picture], faults: list[str]) -> dict[Path, Picture]:
     """The pictures by their files, without those whose file cannot be told."""
     files = NamedFiles(images)
     found: dict[Path, list[Picture]] = defaultdict(list)

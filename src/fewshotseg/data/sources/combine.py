@@ -4,12 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from operator import index as whole
 from os import PathLike
 from pathlib import Path
 from typing import Self
 
-from fewshotseg._checks import name_some
+from fewshotseg._checks import as_list, check_at_least, name_some, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.listing import faulty_files
 from fewshotseg.data.sources.source import Sample, SegmentationSource
@@ -36,15 +35,16 @@ class SubsetSource:
     """
 
     def __init__(self, source: SegmentationSource, keep: Sequence[int]) -> None:
+        keep = as_list("keep", keep, "positions")
         for index in keep:
-            if isinstance(index, bool) or not hasattr(index, "__index__"):
-                raise TypeError(f"keep must have positions, which are whole numbers, got {index!r}")
+            if isinstance(index, bool) or not isinstance(index, int):
+                raise TypeError(f"keep must have positions, which are whole numbers, got {shown(index)}")
             if not 0 <= index < len(source.ids):
-                raise IndexError(f"keep must have positions from 0 to {len(source.ids) - 1}, got {index}")
+                raise IndexError(f"keep must have positions from 0 to {len(source.ids) - 1}, got {shown(index)}")
         if len(set(keep)) < len(keep):
             raise ValueError("keep must not name a position twice")
         self._source = source
-        self._keep = [whole(index) for index in keep]
+        self._keep = keep
         self._listed: dict[str, set[int]] | None = None
         self.ids = [source.ids[index] for index in self._keep]
 
@@ -78,7 +78,7 @@ class SubsetSource:
         listed: dict[str, set[int]] = {}
         for pair in _read_pairs(Path(pairs)) if isinstance(pairs, str | PathLike) else pairs:
             if not isinstance(pair, tuple) or [type(value) for value in pair] != [str, int]:
-                raise TypeError(f"pairs must be tuples of an image id and a class id, got {pair!r}")
+                raise TypeError(f"pairs must be tuples of an image id and a class id, got {shown(pair)}")
             image_id, class_id = pair
             listed.setdefault(image_id, set()).add(class_id)
         position = {image_id: index for index, image_id in enumerate(source.ids)}
@@ -150,7 +150,9 @@ class ConcatSource:
         for source in sources:
             for class_id, name in source.class_names.items():
                 if names.setdefault(class_id, name) != name:
-                    raise ValueError(f"sources must agree on class {class_id}, got {names[class_id]!r} and {name!r}")
+                    raise ValueError(
+                        f"sources must agree on class {class_id}, got {shown(names[class_id])} and {shown(name)}"
+                    )
         self.class_names = dict(sorted(names.items()))
         self.ids = [name for source in sources for name in source.ids]
         repeated = [repr(name) for name, count in Counter(self.ids).items() if count > 1]
@@ -180,11 +182,14 @@ def without_classes(source: SegmentationSource, class_ids: Collection[int]) -> S
     Returns:
         The remaining images, in their order; there may be none.
 
+    Raises:
+        TypeError: If ``class_ids`` are no whole numbers.
+
     Example:
         >>> from fewshotseg.data import SyntheticSource
         >>> source = SyntheticSource(10, num_classes=3, size=(48, 64))
         >>> any(2 in areas for areas in without_classes(source, {2}).class_areas)
         False
     """
-    unwanted = set(class_ids)
+    unwanted = {check_at_least("every number of class_ids", each, 0) for each in as_list("class_ids", class_ids, "ids")}
     return SubsetSource(source, [i for i, areas in enumerate(source.class_areas) if unwanted.isdisjoint(areas)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torchvision import tv_tensors
 
-from fewshotseg._checks import name_some, shown
+from fewshotseg._checks import as_list, check_path, name_some, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.index import index_masks
 from fewshotseg.data.sources.listing import file_fault, one_form
@@ -70,12 +70,9 @@ class FileSource:
         cache: StrPath | None = None,
         progress: bool = False,
     ) -> None:
-        for name, value in {"images": images, "masks": masks}.items():
-            if isinstance(value, str | bytes | Path):
-                raise TypeError(f"{name} must be a sequence with an item for each image, got {type(value).__name__}")
         check_strings("ids", ids)
-        self.images = tuple(Path(file) for file in images)
-        self.masks = tuple(Path(file) for file in masks)
+        self.images = tuple(check_path("every item of images", file) for file in as_list("images", images, "paths"))
+        self.masks = tuple(check_path("every item of masks", file) for file in as_list("masks", masks, "paths"))
         self.ids = tuple(one_form(file.stem) for file in self.images) if ids is None else tuple(ids)
         self.passed_over: tuple[Path, ...] = ()
         self.incomplete: tuple[str, ...] = ()
@@ -209,6 +206,8 @@ def check_strings(name: str, values: Sequence[str] | None) -> None:
 
 
 def _checked_names(class_names: Mapping[int, str]) -> dict[int, str]:
+    if not isinstance(class_names, Mapping):
+        raise TypeError(f"class_names must map class ids to names, got {type(class_names).__name__}")
     for class_id, name in class_names.items():
         if isinstance(class_id, bool) or not isinstance(class_id, int) or not isinstance(name, str):
             raise TypeError(f"class_names must be whole numbers with their names, got {class_id!r}: {name!r}")

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fewshotseg._checks import shown
+from fewshotseg._checks import check_path, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.files import FileSource, check_strings
 from fewshotseg.data.sources.listing import NamedFiles, distinct_ids, faulty_files, files_by_name, partners
@@ -58,11 +58,9 @@ class FolderSource(FileSource):
         cache: StrPath | None = None,
         progress: bool = False,
     ) -> None:
-        high = [class_id for class_id in class_names or () if class_id > VOID]
-        if high:
-            raise ValueError(f"class_names must have ids below {VOID}, which masks of 8 bits can hold, got {high[0]}")
+        images, masks = check_path("images", images), check_path("masks", masks)
         check_strings("ids", ids)
-        found_images, found_masks = (files_by_name(Path(folder), deep=True) for folder in (images, masks))
+        found_images, found_masks = (files_by_name(folder, deep=True) for folder in (images, masks))
         names = sorted(found_images.files.keys() | found_masks.files.keys()) if ids is None else ids
         faults = found_images.faults + found_masks.faults
         if not names:
@@ -72,13 +70,16 @@ class FolderSource(FileSource):
                 else ValueError(f"images must be a folder with images, got {images}, which holds none")
             )
         super().__init__(
-            partners(Path(images), found_images.files, names, ".jpg", others=found_images.passed_over),
-            partners(Path(masks), found_masks.files, names, ".png", others=found_masks.passed_over),
+            partners(images, found_images.files, names, ".jpg", others=found_images.passed_over),
+            partners(masks, found_masks.files, names, ".png", others=found_masks.passed_over),
             ids=names,
             class_names=class_names,
             cache=cache,
             progress=progress,
         )
+        high = [class_id for class_id in class_names or () if class_id > VOID]
+        if high:
+            raise ValueError(f"class_names must have ids below {VOID}, which masks of 8 bits can hold, got {high[0]}")
         used = {*self.images, *self.masks}
         others = found_images.passed_over + found_masks.passed_over
         self.passed_over = tuple(path for path in others if path not in used)
@@ -104,7 +105,7 @@ class FolderSource(FileSource):
                 or as in the class.
             OSError: If a folder does not exist.
         """
-        root = Path(root)
+        root = check_path("root", root)
         names = _read_classes(root / "classes.csv") if os.path.lexists(root / "classes.csv") else None
         index = root / "index.csv"
         if not os.path.lexists(index):

@@ -5,6 +5,7 @@ from pathlib import Path
 from torchvision import tv_tensors
 from typing_extensions import override
 
+from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.sources.listing import check_folder, faulty_files, files_by_name, is_hidden, one_form, partners
@@ -43,8 +44,9 @@ class FSS1000Source(FileSource):
     """
 
     def __init__(self, root: StrPath, *, cache: StrPath | None = None, progress: bool = False) -> None:
-        check_folder(Path(root))
-        inside = sorted((path for path in Path(root).iterdir() if not is_hidden(path.name)), key=lambda path: path.name)
+        root = check_path("root", root)
+        check_folder(root)
+        inside = sorted((path for path in root.iterdir() if not is_hidden(path.name)), key=lambda path: path.name)
         folders = [path for path in inside if path.is_dir()]
         class_ids = [class_id for class_id in range(1, len(folders) + 2) if class_id != VOID]
         names = {class_id: one_form(folder.name) for class_id, folder in zip(class_ids, folders, strict=False)}

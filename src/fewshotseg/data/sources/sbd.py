@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath, progress_bar, write_atomically
 from fewshotseg.data.sources.listing import faulty_files, file_fault, files_by_name
 from fewshotseg.data.sources.voc import AUGMENTED, first_folder, voc_folder
@@ -33,11 +34,13 @@ def write_sbd_masks(sbd_root: StrPath, voc_root: StrPath, *, progress: bool = Fa
         FileNotFoundError: If a data set is not there.
         ImportError: If scipy is not installed.
     """
-    voc = voc_folder(Path(voc_root))
+    voc = voc_folder(check_path("voc_root", voc_root))
     target, part = voc / AUGMENTED, voc / f"{AUGMENTED}.part"
     if target.is_dir():
         return target
-    annotations = first_folder(Path(sbd_root), ("", "dataset", "benchmark_RELEASE/dataset"), "cls") / "cls"
+    annotations = (
+        first_folder(check_path("sbd_root", sbd_root), ("", "dataset", "benchmark_RELEASE/dataset"), "cls") / "cls"
+    )
     own = files_by_name(voc / "SegmentationClass", {".png"}).files.values()
     others = files_by_name(annotations, {".mat"}).files.values()
     if not own or not others:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.sources.listing import files_by_name, one_form, partners, without_ending
@@ -46,8 +47,8 @@ class VOCSource(FileSource):
     """
 
     def __init__(self, root: StrPath, *, split: StrPath, cache: StrPath | None = None, progress: bool = False) -> None:
-        folder = voc_folder(Path(root))
-        ids = _image_ids(folder, split)
+        folder = voc_folder(check_path("root", root))
+        ids = _image_ids(folder, check_path("split", split))
         if not ids:
             raise ValueError(f"split must name images, got {str(split)!r}, which names none")
         images, masks = folder / "JPEGImages", folder / AUGMENTED
@@ -78,22 +79,22 @@ def first_folder(root: Path, places: tuple[str, ...], wanted: str) -> Path:
     raise FileNotFoundError(f"one of these folders must exist: {looked}")
 
 
-def _image_ids(voc: Path, split: StrPath) -> list[str]:
+def _image_ids(voc: Path, split: Path) -> list[str]:
     """The ids of a split, see `VOCSource`, without repetitions."""
     lists = voc / "ImageSets" / "Segmentation"
     known = lists / f"{split}.txt"
     if known.is_file():
         return _read_list(known)
-    if split in {"pfenet", "trainaug"}:
+    if str(split) in {"pfenet", "trainaug"}:
         if not (voc / AUGMENTED).is_dir():
-            raise ValueError(f"split {split!r} needs {voc / AUGMENTED}, which write_sbd_masks makes")
+            raise ValueError(f"split {str(split)!r} needs {voc / AUGMENTED}, which write_sbd_masks makes")
         augmented = set(files_by_name(voc / AUGMENTED, {".png"}).files)
-        if split == "pfenet":
+        if str(split) == "pfenet":
             augmented &= set(_read_list(voc / "ImageSets" / "Main" / "train.txt"))
         added = augmented - set(_read_list(lists / "val.txt"))
         return list(dict.fromkeys([*_read_list(lists / "train.txt"), *sorted(added)]))
-    if Path(split).is_file():
-        return _read_list(Path(split))
+    if split.is_file():
+        return _read_list(split)
     raise ValueError(f"split must be 'val', 'pfenet', 'trainaug', a list in {lists} or a file, got {str(split)!r}")
 
 

@@ -28,17 +28,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
-from fewshotseg.training.state import initial_state
 from torch import Tensor
 
 import fewshotseg as fs
+from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
 from fewshotseg.data import EpisodeDataset, SegmentationSource
 from fewshotseg.results import versions
 from fewshotseg.training import loop
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
 from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import RECIPES, Recipe
+from fewshotseg.training.state import initial_state
 from measuring import look, measure
 from prototypes import NearestPrototype
 from rows import ROWS, SCNET, SHOTS, TABLES, Cell, cells

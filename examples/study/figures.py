@@ -15,11 +15,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from fewshotseg.cli.settings import add_data_arguments, data_settings
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import fewshotseg as fs
+from fewshotseg.cli.settings import add_data_arguments, data_settings
 from fewshotseg.data import ConcatSource, EpisodeDataset, SegmentationSource, hidden_novel_share
 from fewshotseg.models import read_model
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, draw_test, open_benchmark, open_folder, quarter

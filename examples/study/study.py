@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,17 +29,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
-from fewshotseg.training.state import initial_state
 from torch import Tensor
 
 import fewshotseg as fs
+from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
 from fewshotseg.data import EpisodeDataset, SegmentationSource
 from fewshotseg.results import versions
 from fewshotseg.training import loop
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
 from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import RECIPES, Recipe
+from fewshotseg.training.state import initial_state
 from measuring import look, measure
 from prototypes import NearestPrototype
 from rows import ROWS, SCNET, SHOTS, TABLES, Cell, cells
@@ -197,22 +198,16 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
-def command(cell: Cell, given: Sequence[str], data: Sequence[str]) -> str:
+def command(cell: Cell, given: Mapping[str, Any], data: Sequence[str]) -> str:
     """What runs one cell again; folders of data by their names, other options as they were given."""
-    where = ["--data", *(Path(path).name for path in data)] if data else []
-    only = ["--rows", cell.row, "--folds", str(cell.fold), "--seeds", str(cell.seed)]
-    return " ".join(["python examples/study/study.py", *given, *where, *only, "--out again --runs again/runs"])
-
-
-def given_again(benchmark: str, options: Mapping[str, Any]) -> list[str]:
-    """The command line of options that were given, without data."""
-    words = [benchmark]
-    for name, value in options.items():
-        if name == "data" or value in ([], False) or (name, value) == ("accumulate", 1):
-            continue
-        values = value if isinstance(value, list) else [value]
+    words = ["python", "examples/study/study.py", given["benchmark"]]
+    for name, value in given.items():
+        if name == "benchmark" or value == [] or value is False or (name, value) == ("accumulate", 1):
+            continue  # what they are by default
+        values = [Path(path).name for path in data] if name == "data" else value if isinstance(value, list) else [value]
         words += [f"--{name.replace('_', '-')}", *([] if value is True else map(str, values))]
-    return words
+    only = ["--rows", cell.row, "--folds", str(cell.fold), "--seeds", str(cell.seed)]
+    return shlex.join([*words, *only, "--out", "again", "--runs", "again/runs"])
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -247,12 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     options = vars(parser.parse_args(arguments))
     try:
-        benchmark, names, folds, seeds, out, runs, threads = (
-            options.pop(name) for name in ("benchmark", "rows", "folds", "seeds", "out", "runs", "threads")
-        )
+        names, folds, seeds, out, runs = (options.pop(name) for name in ("rows", "folds", "seeds", "out", "runs"))
         how = {name: options.pop(name) for name in ("looks", "device", "workers", "save_every")}
-        torch.set_num_threads(threads)
-        given = given_again(benchmark, options)
+        torch.set_num_threads(options.pop("threads"))
+        given, benchmark = dict(options), options.pop("benchmark")
         fixed = [change for change in options["model"] if change.partition("=")[0] in SCNET]
         if fixed:
             raise ValueError(f"model must not set what the rows of rows.py set, got {' '.join(fixed)}")

@@ -55,8 +55,8 @@ def mean_and_interval(*groups: Iterable[float], level: float = 0.95) -> tuple[fl
         raise ValueError(f"level must be between 0 and 1, got {level}")
     several = [values for values in found if len(values) > 1]
     variance = sum((len(values) - 1) * statistics.variance(values) for values in several) / freedom
-    error = math.sqrt(variance * sum(1 / len(values) for values in found)) / len(found)
-    return statistics.fmean(map(statistics.fmean, found)), _student_t(level, freedom) * error
+    standard_error = math.sqrt(variance * sum(1 / len(values) for values in found)) / len(found)
+    return statistics.fmean(map(statistics.fmean, found)), _student_t(level, freedom) * standard_error
 
 
 def _student_t(level: float, freedom: int) -> float:

@@ -2,11 +2,11 @@
 
 from types import SimpleNamespace
 
-import follow_support
 import pytest
 import torch
 from torchvision import tv_tensors
 
+import follow_support
 from _folders import make_folder
 from fewshotseg.data import Sample
 

@@ -106,6 +106,18 @@ def test_the_command_in_a_file_makes_its_numbers_again(finished, tmp_path, monke
     assert after["losses"][-1] == before["losses"][-1]
 
 
+def test_commands_say_all_that_was_given():
+    given = ["folders", "--data", "some/a b", "c", "--pretrain", "0", "--hard-share", "0.0", "--model", "bins=1.0,0.5"]
+    parse = study.make_parser().parse_args
+    options = vars(parse([*given, "--fold", "1"]))
+    for name in ("rows", "folds", "seeds", "out", "runs", "threads", "looks", "device", "workers", "save_every"):
+        options.pop(name)
+    words = shlex.split(study.command(Cell("n2", 1, 5), options, ["some/a b", "c"]))
+    again = vars(parse(words[2:]))
+    assert again.items() >= {**options, "data": ["a b", "c"]}.items()
+    assert (again["rows"], again["folds"], again["seeds"], again["out"]) == (["n2"], [1], [5], "again")
+
+
 def test_looking_at_a_model_changes_nothing(finished, tmp_path):
     run(tmp_path, "--rows", "scnet", *CELL, "--looks", "4")
     (again,) = results_in(tmp_path).values()

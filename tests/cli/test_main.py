@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +99,20 @@ def test_what_cannot_be_done_is_one_sentence_and_status_2(error, said, broken, c
 def test_ctrl_c_is_no_traceback(broken, capsys):
     assert broken(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "fewshotseg check: interrupted\n"
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_for_users_are_one_line(monkeypatch, capsys):
+    def run(options):
+        warnings.warn("the backbone has random weights", stacklevel=1)
+        warnings.warn("of another library", DeprecationWarning, stacklevel=1)
+        return 0
+
+    module = SimpleNamespace(__doc__="Warns.", add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(cli, "import_module", lambda name: module)
+    with pytest.warns(DeprecationWarning, match="of another library"):
+        assert main(["check"]) == 0
+    assert capsys.readouterr().err == "fewshotseg check: the backbone has random weights\n"
 
 
 def test_faults_of_the_program_itself_are_not_hidden(broken):

@@ -2,6 +2,7 @@
 
 import argparse
 import builtins
+import signal
 from dataclasses import fields, replace
 
 import pytest
@@ -17,6 +18,7 @@ from fewshotseg.cli.settings import (
     change_model,
     recipe_from,
 )
+from fewshotseg.training import loop
 from fewshotseg.training.recipe import RECIPES, Recipe
 
 
@@ -120,6 +122,15 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys):
     said = said_by(capsys, *training(tmp_path, "--iterations", 5, "--optimizer", "sgd", "--lr", 1e30))
     assert said.startswith("the loss must stay finite")
     assert not list(tmp_path.glob("*.pth"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_iteration_ends_it_at_once(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "open_benchmark", lambda *_, **__: signal.raise_signal(number))
+    assert main(training(tmp_path / "run", "--iterations", 1)) == 128 + number
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"fewshotseg train: stopped by {number.name}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_folders_that_are_not_there(tmp_path, capsys):

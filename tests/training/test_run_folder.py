@@ -160,8 +160,8 @@ def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_stays(monkeypatch, t
     capsys.readouterr()
     assert main(training(tmp_path / "b", "--iterations", 3, "--save-every", 1)) == 2
     assert capsys.readouterr().err == (
-        f"fewshotseg train: {tmp_path / 'b' / 'last.pth'} could not be written: no space left on the device; what was "
-        "there before stays\n"
+        f"fewshotseg train: {tmp_path / 'b' / 'last.pth'} could not be written: no space left on the device; the "
+        "checkpoint before it stays\n"
     )
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"last.pth", "log.jsonl"}

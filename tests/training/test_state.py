@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn.functional import conv2d, relu
 
 import fewshotseg as fs
-from _training import read, trained
+from _training import assert_identical, read, trained
 from fewshotseg.models import load_model
 from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, open_benchmark
 from fewshotseg.training.state import initial_state, start_comparing
@@ -36,6 +37,24 @@ def test_the_same_seed_begins_with_the_same_weights_whatever_was_drawn_before():
         states.append(torch.cat([value.flatten().double() for value in state.model.state_dict().values()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_state_is_restored(optimizer):
+    recipe = replace(RECIPES["synthetic"], pretrain=1, amp="float16", optimizer=optimizer)
+    benchmark = open_benchmark(DATA)
+    state, other = (initial_state(recipe, DATA, benchmark, None, torch.device("cpu")) for _ in range(2))
+    state.iteration, state.best = 3, 0.5
+    for parameter in state.model.head.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.scaler.scale(torch.ones(()))  # makes the scale
+    state.optimizer.step()
+    state.scaler.update(2.0**7)
+    saved = state.to_dict()
+    other.restore(saved)
+    assert_identical(other.to_dict(), saved)
+    assert saved["scaler"]["scale"] == 2.0**7
+    assert saved["optimizer"]["state"]
 
 
 def test_the_head_starts_with_differences():

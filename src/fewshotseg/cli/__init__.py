@@ -3,11 +3,13 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from typing_extensions import override
 
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(module: ModuleType, options: argparse.Namespace, prog: str) -> int:
     try:
-        status: int = module.run(options)
+        with _warnings_in_one_line(prog):
+            status: int = module.run(options)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -77,3 +80,19 @@ def _run(module: ModuleType, options: argparse.Namespace, prog: str) -> int:
         return status
     print(f"{prog}: {said}", file=sys.stderr)
     return 2
+
+
+@contextmanager
+def _warnings_in_one_line(prog: str) -> Iterator[None]:
+    """Print warnings that are meant for users as the commands print everything else."""
+    with warnings.catch_warnings():
+        usual: Any = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if category is UserWarning:
+                print(f"{prog}: {sentence(Exception(message))}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield

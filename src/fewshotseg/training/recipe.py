@@ -58,9 +58,9 @@ class Recipe:
         ValueError: If a number is out of range.
 
     Example:
-        >>> recipe = Recipe(iterations=1000)
-        >>> recipe.learning_rate_at(1, 1000), recipe.learning_rate_at(1000, 1000)
-        (0.024977498874887426, 0.0)
+        >>> recipe = Recipe(iterations=1000, lr=0.05)
+        >>> [round(recipe.learning_rate_at(iteration, 1000), 4) for iteration in (1, 500, 1000)]
+        [0.05, 0.0268, 0.0]
     """
 
     model: SCNetConfig = field(default_factory=lambda: SCNetConfig(backbone="resnet50"))

@@ -189,7 +189,7 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = "no space left on the device" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        kept = "; what was there before stays" if path.exists() and path.suffix == ".pth" else ""
+        kept = "; the checkpoint before it stays" if path.exists() and path.suffix == ".pth" else ""
         raise OSError(f"{path} could not be written: {reason}{kept}") from error
 
 

@@ -18,7 +18,7 @@ class Stopped(Exception):
     """
 
     def __init__(self, number: int, message: str = "") -> None:
-        super().__init__(message or f"stopped by {signal.Signals(number).name}, nothing was saved")
+        super().__init__(message or f"stopped by {signal.Signals(number).name} at once, without a new checkpoint")
         self.signal = number
 
 

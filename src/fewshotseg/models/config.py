@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg._checks import check_at_least, check_choice, check_number, check_numbers, shown
 
 MAX_SCALES = 32
 MAX_CELLS = 4096
@@ -72,11 +72,8 @@ class SCNetConfig:
     def __post_init__(self) -> None:
         if self.backbone is not None and not isinstance(self.backbone, str):
             raise TypeError(f"backbone must be a name or None, got {type(self.backbone).__name__}")
-        object.__setattr__(self, "bins", _numbers("bins", self.bins))
-        for name in ("mean", "std"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _numbers(name, getattr(self, name)))
-        self._check_numbers()
+        for name, value in self._checked_numbers().items():
+            object.__setattr__(self, name, value)
         check_choice("norm_stats", self.norm_stats, ("frozen", "batch"))
         check_choice("background_source", self.background_source, ("query", "support"))
         check_choice("background_reducer", self.background_reducer, ("query", "support"))
@@ -87,30 +84,27 @@ class SCNetConfig:
                 f"got num_prototypes={self.num_prototypes} and grid_bins={self.grid_bins}"
             )
 
-    def _check_numbers(self) -> None:
-        check_at_least("hidden_channels", self.hidden_channels, 1)
-        check_at_least("num_prototypes", self.num_prototypes, 0)
-        check_at_least("kmeans_iters", self.kmeans_iters, 0)
-        if self.grid_bins is not None:
-            check_at_least("grid_bins", self.grid_bins, 1)
-        if not 1 <= len(self.bins) <= MAX_SCALES or not all(map(_is_bin, self.bins)):
-            raise ValueError(
-                f"bins must be 1 to {MAX_SCALES} scales, each a share up to 1 or a whole number of cells up to "
-                f"{MAX_CELLS}, got {_short(self.bins)}"
-            )
+    def _checked_numbers(self) -> dict[str, Any]:
+        """All numbers as Python's own."""
+        checked: dict[str, Any] = {
+            "hidden_channels": check_at_least("hidden_channels", self.hidden_channels, 1),
+            "bins": _checked_bins(self.bins),
+            "num_prototypes": check_at_least("num_prototypes", self.num_prototypes, 0),
+            "kmeans_iters": check_at_least("kmeans_iters", self.kmeans_iters, 0),
+            "aux_weight": check_number("aux_weight", self.aux_weight, 0),
+            "image_size": check_at_least("image_size", self.image_size, 32, MAX_IMAGE_SIDE),
+            "threshold": check_number("threshold", self.threshold, 0, 1),
+        }
         for name in ("self_contrast_weight", "reducer_dropout", "classifier_dropout"):
-            _check_between(name, getattr(self, name), 0, 1)
-        _check_between("aux_weight", self.aux_weight, 0, math.inf)
-        check_at_least("image_size", self.image_size, 32)
-        _check_between("image_size", self.image_size, 32, MAX_IMAGE_SIDE)
-        for name, lowest in (("mean", -math.inf), ("std", math.ulp(0.0))):
-            values = getattr(self, name)
-            if values is not None and (len(values) != 3 or not all(lowest <= v < math.inf for v in values)):
-                positive = "positive " if name == "std" else ""
-                raise ValueError(f"{name} must be three {positive}numbers, got {_short(values)}")
-        _check_between("threshold", self.threshold, 0, 1)
-        if self.threshold in (0, 1):
+            checked[name] = check_number(name, getattr(self, name), 0, 1)
+        if self.grid_bins is not None:
+            checked["grid_bins"] = check_at_least("grid_bins", self.grid_bins, 1)
+        for name, lowest in (("mean", -math.inf), ("std", 1e-6)):
+            if getattr(self, name) is not None:
+                checked[name] = check_numbers(name, getattr(self, name), 3, lowest, math.inf)
+        if checked["threshold"] in (0, 1):
             raise ValueError(f"threshold must be between 0 and 1, both excluded, got {self.threshold}")
+        return checked
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON and for `from_dict`."""
@@ -137,34 +131,21 @@ def check_settings(names: Mapping[str, Any]) -> None:
         if name not in known:
             close = get_close_matches(str(name), known, n=1)
             meant = f"; did you mean {close[0]!r}?" if close else f", which are {', '.join(known)}"
-            raise TypeError(f"settings must be fields of SCNetConfig, got {_short(name)}{meant}")
+            raise TypeError(f"settings must be fields of SCNetConfig, got {shown(name)}{meant}")
 
 
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TypeError(f"{name} must be a sequence of numbers, got {type(values).__name__}")
-    for value in values:
-        _check_number(name, value)
-    return tuple(values)
+def _checked_bins(bins: Any) -> tuple[float, ...]:
+    if isinstance(bins, (str, bytes)) or not isinstance(bins, Sequence):
+        raise TypeError(f"bins must be a sequence of numbers, got {type(bins).__name__}")
+    if not 1 <= len(bins) <= MAX_SCALES:
+        raise ValueError(f"bins must be 1 to {MAX_SCALES} scales, got {len(bins)}")
+    return tuple(map(_checked_bin, bins))
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must hold numbers, got {type(value).__name__}")
-
-
-def _check_between(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (low <= value <= high and math.isfinite(value)):
-        wanted = "a finite number of 0 or more" if high == math.inf else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {wanted}, got {value}")
-
-
-def _is_bin(value: float) -> bool:
-    return 0 < value <= 1 or (1 < value <= MAX_CELLS and value == int(value))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _checked_bin(value: float) -> float:
+    side = check_number("every number of bins", value, 0, MAX_CELLS)
+    if side == 0 or (side > 1 and side != int(side)):
+        raise ValueError(
+            f"every number of bins must be a share up to 1 or a whole number of cells up to {MAX_CELLS}, got {value}"
+        )
+    return side if side <= 1 else int(side)

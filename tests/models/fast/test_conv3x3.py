@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
-from fewshotseg.models import convolution
+from fewshotseg.models.fast import conv3x3 as convolution
 from fewshotseg.models.fast.conv3x3 import WIDE, Conv3x3, weight_gradient
 
 

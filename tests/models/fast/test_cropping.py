@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck
 
-from fewshotseg.models import masked as masked_module
+from fewshotseg.models.fast import cropping as masked_module
 from fewshotseg.models.backbones import make_backbone
 from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.ops import foreground_weights

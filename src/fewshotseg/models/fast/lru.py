@@ -2,17 +2,22 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from threading import Lock
 from typing import Any
 
 from torch import Tensor
 
 
 class LeastRecentlyUsed:
-    """Tuples of tensors by key; those unused for longest make room once all take more than ``limit`` bytes."""
+    """Tuples of tensors by key; those unused for longest make room once all take more than ``limit`` bytes.
+
+    Several threads may use one.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._size = 0
+        self._lock = Lock()
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -24,10 +29,11 @@ class LeastRecentlyUsed:
     ) -> list[Any]:
         """The same for several keys: ``make`` gives what belongs to the missing ones, ``at_once`` in a call."""
         found = {}
-        for key in dict.fromkeys(keys):
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                found[key] = self._kept[key]
+        with self._lock:
+            for key in dict.fromkeys(keys):
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    found[key] = self._kept[key]
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         for start in range(0, len(missing), at_once):
             some = missing[start : start + at_once]
@@ -40,12 +46,13 @@ class LeastRecentlyUsed:
         return key in self._kept
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep ``value`` under a new key."""
-        self._kept[key] = value
-        self._size += _bytes(value)
-        while self._size > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            self._size -= _bytes(oldest)
+        """Keep ``value`` under ``key``."""
+        with self._lock:
+            self._size += _bytes(value) - _bytes(self._kept.pop(key, ()))
+            self._kept[key] = value
+            while self._size > self.limit:
+                _, oldest = self._kept.popitem(last=False)
+                self._size -= _bytes(oldest)
 
 
 def _bytes(parts: Iterable[Any]) -> int:

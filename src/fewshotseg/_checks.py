@@ -178,7 +178,8 @@ def check_share(name: str, value: object, *, open_ends: bool = False) -> None:
     """Raise unless ``value`` is a number from 0 to 1; with ``open_ends`` both excluded."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (0 < value < 1 if open_ends else 0 <= value <= 1):
+    share: Any = value
+    if not (0 < share < 1 if open_ends else 0 <= share <= 1):
         raise ValueError(
             f"{name} must be {'between 0 and 1, both excluded' if open_ends else 'from 0 to 1'}, got {shown(value)}"
         )

@@ -123,7 +123,7 @@ def _kind(module: nn.Module) -> str:
 
 def _shallow_copy(module: nn.Module) -> nn.Module:
     made = copy.copy(module)
-    made._modules = dict(module._modules)
+    made._modules, made._parameters = dict(module._modules), dict(module._parameters)
     return made
 
 

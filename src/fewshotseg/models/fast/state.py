@@ -61,7 +61,7 @@ class State:
             found += map(id, own["_parameters"].values())
             found += map(id, own["_buffers"].values())
             found += [len(own[name]) for name in HOOKS if own[name]]
-        found += [(tensor.data_ptr(), tensor._version) for tensor in self._tensors if _tracked(tensor)]
+        found += [(_address(tensor), tensor._version) for tensor in self._tensors if _tracked(tensor)]
         return found
 
     def _probed(self) -> Tensor:
@@ -98,6 +98,10 @@ def _is_plain(value: object) -> bool:
 
 def _tracked(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference()
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _at_hand(tensor: Tensor) -> bool:

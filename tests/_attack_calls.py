@@ -67,7 +67,11 @@ def losses_and_metrics() -> Iterator[Call]:
     yield "FewShotIoU", fs.FewShotIoU, {"class_ids": [1, 2], "ignore_index": 255, "class_names": {1: "a", 2: "b"}}
     yield "FewShotIoU.update", _updated, {
         "prediction": normal(2, 2, 17, 13), "target": MASKS, "class_ids": [1, 2]}  # fmt: skip
-    yield "mean_and_interval", lambda values, level: fs.mean_and_interval(values, level=level), {"values": [0.1, 0.2, 0.4], "level": 0.95}
+    yield (
+        "mean_and_interval",
+        lambda values, level: fs.mean_and_interval(values, level=level),
+        {"values": [0.1, 0.2, 0.4], "level": 0.95},
+    )
 
 
 def models() -> Iterator[Call]:

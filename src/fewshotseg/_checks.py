@@ -23,7 +23,11 @@ _short.maxstring = _short.maxother = 60
 
 def shown(value: object) -> str:
     """``repr(value)`` for a message, cut short on one line."""
-    return " ".join(_short.repr(value).split())
+    try:
+        text = " ".join(_short.repr(value).split())
+    except ValueError:  # more digits than Python shows
+        return f"a number of about {int(value).bit_length() * 0.30103:.0f} digits" if isinstance(value, int) else "..."
+    return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def check_tensor(name: str, value: Tensor, *layouts: str) -> None:
@@ -189,15 +193,16 @@ def as_list(name: str, values: Iterable[Any], expected: str) -> list[Any]:
     return listed
 
 
-def check_share(name: str, value: object, *, open_ends: bool = False) -> None:
-    """Raise unless ``value`` is a number from 0 to 1; with ``open_ends`` both excluded."""
+def check_share(name: str, value: float, *, open_ends: bool = False) -> float:
+    """Python's own ``value``; raise unless it is a number from 0 to 1, with ``open_ends`` both excluded."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    share = float(value)
+    share: Any = value
     if not (0 < share < 1 if open_ends else 0 <= share <= 1):
         raise ValueError(
-            f"{name} must be {'between 0 and 1, both excluded' if open_ends else 'from 0 to 1'}, got {value}"
+            f"{name} must be {'between 0 and 1, both excluded' if open_ends else 'from 0 to 1'}, got {shown(value)}"
         )
+    return float(value)
 
 
 def checked_device(device: object) -> torch.device:

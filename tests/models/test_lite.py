@@ -12,8 +12,7 @@ from torch.testing import assert_close
 
 import fewshotseg as fs
 from _lite import BLOCKS, package_state
-from fewshotseg.models import lite
-from fewshotseg.models.backbones import image_statistics, make_backbone
+from fewshotseg.models.backbones import image_statistics, lite, make_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
 
 

@@ -296,7 +296,9 @@ def test_no_shots_are_refused():
 
 def test_integer_images_are_refused():
     support, support_masks, query, _ = batch()
-    with pytest.raises(TypeError, match=r"query images must be a floating-point tensor of 16 bits or more, got torch.uint8"):
+    with pytest.raises(
+        TypeError, match=r"query images must be a floating-point tensor of 16 bits or more, got torch.uint8"
+    ):
         tiny()(support, support_masks, query.byte())
 
 

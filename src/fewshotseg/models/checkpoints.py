@@ -13,11 +13,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fewshotseg._checks import check_floating_dtype, shown
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.backbones import Backbone, StagedBackbone, make_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
 from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.fitting import check_fits
+from fewshotseg.models.fitting import check_fits, check_ordinary
+from fewshotseg.models.parts import check_backbone
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.weight_files import (
     DAMAGED,
@@ -62,7 +64,7 @@ class SavedModel:
     def check_backbone(self, state: Mapping[str, Tensor], source: object) -> None:
         """Raise `ValueError` unless these are the weights of the backbone that the model was trained with."""
         if digest_of(state) != self.backbone_digest:
-            name = self.config.backbone or "the backbone"
+            name = "the backbone" if self.config.backbone is None else shown(self.config.backbone)
             raise ValueError(f"{name} must have the weights that {source} was trained with, got others")
 
 
@@ -97,6 +99,7 @@ def save_model(
 
     Raises:
         ValueError: If a weight is not finite in ``dtype``, or ``origin`` holds anything but plain values.
+        TypeError: If ``model`` is no `SCNet`, or ``dtype`` no floating-point dtype.
         ImportError: If a folder is to be written and safetensors is not installed.
         OSError: If it cannot be written.
 
@@ -109,22 +112,26 @@ def save_model(
         5
     """
     path = Path(path)
+    if not isinstance(model, SCNet):
+        raise TypeError(f"model must be an SCNet, got {type(model).__name__}")
+    check_floating_dtype("dtype", dtype)
     is_file = path.suffix in {".pth", ".pt"}
     if path.suffix in {".safetensors", ".ckpt", ".bin"} or (training is not None and not is_file):
         raise ValueError(f"path must end in .pth or .pt, or be a folder where there is no training, got {path}")
-    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    state = model.state_dict()
+    check_fits(state, state, "model", strict=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     backbone = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     head = {key: value for key, value in state.items() if not key.startswith(PREFIX)}
     if dtype is not None:
         head = {key: value.to(dtype) if value.is_floating_point() else value for key, value in head.items()}
     check_fits(head, head, "model", strict=True)
-    check_fits(backbone, backbone, "model.backbone", strict=True)
     saved = SavedModel(
         config=model.config,
         head=head,
         backbone=backbone if with_backbone else None,
         backbone_digest=digest_of(backbone),
-        origin=_plain(origin or {}),
+        origin=_plain("origin", origin or {}),
         training=None if training is None else dict(training),
     )
     if is_file:
@@ -156,18 +163,21 @@ def load_model(path: StrPath, *, backbone: Backbone | None = None) -> SCNet:
     name = saved.config.backbone
     if backbone is None and name is None:
         raise ValueError(f"backbone must be given to load {path}, whose model has a backbone of one's own")
-    weights = _backbone_weights(saved, backbone, path)
+    if backbone is not None:
+        check_backbone(backbone)
     try:
         with torch.device("meta"):
             shapes: Any = make_backbone(cast(str, name)) if backbone is None else backbone
             channels: int = shapes.mid_channels
             head = SCNet(StagedBackbone({}, shallow=(), mid=(), high=(), mid_channels=channels), saved.config)
-    except (RuntimeError, OverflowError) as error:
-        raise ValueError(f"{path} must hold the config of a model that can be built, got {saved.config}") from error
+    except (RuntimeError, OverflowError, ValueError) as error:
+        why = error if isinstance(error, ValueError) else "its numbers are too large"
+        raise ValueError(f"{path} must hold the config of a model that can be built, but {why}") from error
+    weights = _backbone_weights(saved, backbone, path)
     check_fits(head.state_dict(), saved.head, path, strict=True)
     check_fits(shapes.state_dict(), weights, f"the backbone in {path}", strict=True)
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         model = SCNet(make_backbone(cast(str, name)) if backbone is None else backbone, saved.config)
     model.load_state_dict(saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()})
     return model.eval()
@@ -205,20 +215,26 @@ def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
         ValueError: If something in it is not what it has to be.
     """
     if content.keys() != ENTRIES:
-        raise ValueError(f"{path} must hold {', '.join(sorted(ENTRIES))}, got {_shown(content)}")
+        raise ValueError(f"{path} must hold {', '.join(sorted(ENTRIES))}, got {shown([*content])}")
     try:
         config = SCNetConfig.from_dict(content["config"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} must hold the config of a model, but {error}") from error
-    backbone, origin, training = content["backbone"], content["origin"], content["training"]
-    if not isinstance(origin, dict) or not isinstance(training, dict | None):
-        raise ValueError(f"{path} must hold mappings as origin and training, but {DAMAGED}")
+    head, backbone, training = (content[name] for name in ("head", "backbone", "training"))
+    for name in ("origin", "head", "backbone", "training"):
+        optional = name in ("backbone", "training")
+        if not isinstance(content[name], dict) and not (optional and content[name] is None):
+            raise ValueError(f"{path} must hold a mapping as {name}, got {type(content[name]).__name__}")
+    for key, value in [*head.items(), *(backbone or {}).items()]:
+        check_ordinary(key, value, path)
+        if not isinstance(key, str) or value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{path} must hold every number of its weights by name, but {shown(key)} has too few")
     saved = SavedModel(
         config=config,
-        head=state_dict_in(content["head"], path),
-        backbone=None if backbone is None else state_dict_in(backbone, path),
+        head=head,
+        backbone=backbone,
         backbone_digest=str(content["backbone_digest"]),
-        origin=_plain(origin),
+        origin=_plain(f"origin in {path}", content["origin"]),
         training=training,
     )
     inside = saved.backbone is None or digest_of(saved.backbone) == saved.backbone_digest
@@ -239,9 +255,8 @@ def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[s
             names = make_backbone("efficientnet_lite0").state_dict().keys()
         weights = {key: value for key, value in state.items() if key in names}
     else:
-        raise ValueError(
-            f"backbone must be given to load {path}, which holds no weights of {saved.config.backbone}, only a digest"
-        )
+        name = saved.config.backbone
+        raise ValueError(f"backbone must be given to load {path}, which holds no weights of {name}, only a digest")
     saved.check_backbone(weights, path)
     return weights
 
@@ -249,7 +264,7 @@ def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[s
 def _content(saved: SavedModel) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "config": saved.config.to_dict(),
+        "config": _plain("config", saved.config.to_dict()),
         "head": saved.head,
         "backbone": saved.backbone,
         "backbone_digest": saved.backbone_digest,
@@ -271,7 +286,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     with open_file(path) as file:
         try:
             facts = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} must be JSON, but {DAMAGED}") from error
     if not is_saved_model(facts):
         raise ValueError(f"{folder} must be a model that save_model wrote, but config.json says something else")
@@ -281,14 +296,9 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     return {**facts, "head": head, "backbone": backbone or None, "training": None}
 
 
-def _plain(origin: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(origin, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"origin must hold numbers, strings, lists and mappings alone, but {error}") from error
+        plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must hold finite numbers, strings, lists and mappings alone") from error
     return plain
-
-
-def _shown(content: Mapping[str, Any]) -> str:
-    names = ", ".join(map(str, content))
-    return names if len(names) <= 120 else f"{names[:117]}..."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least, check_share
-from fewshotseg.models.config import MAX_CHANNELS, MAX_SCALES, check_bins
+from fewshotseg.models.config import MAX_CHANNELS, MAX_SCALES, checked_bins
 from fewshotseg.models.fast.concat_conv1x1 import conv1x1_of_parts, splits
 from fewshotseg.models.fast.conv3x3 import Conv3x3
 from fewshotseg.ops import resize_bilinear
@@ -94,7 +94,7 @@ class ComparisonHead(nn.Module):
         super().__init__()
         check_at_least("channels", channels, 1, MAX_CHANNELS)
         check_share("dropout", dropout)
-        self.bins = check_bins(bins)
+        self.bins = checked_bins(bins)
         scales = len(self.bins)
         self.merge = nn.ModuleList(ConcatConv1x1(2 * channels + 1, channels) for _ in range(scales))
         self.pass_down = nn.ModuleList(ConcatConv1x1(2 * channels, channels) for _ in range(scales - 1))

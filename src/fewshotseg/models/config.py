@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from fewshotseg._checks import as_list, check_at_least, check_choice, check_number, check_numbers, check_share, shown
+from fewshotseg._checks import check_at_least, check_choice, check_number, check_numbers, check_share, shown
 from fewshotseg.ops.kmeans import MAX_CLUSTERS, MAX_ITERS
 from fewshotseg.ops.square import MAX_SQUARE
 
@@ -73,11 +73,8 @@ class SCNetConfig:
     def __post_init__(self) -> None:
         if self.backbone is not None and not isinstance(self.backbone, str):
             raise TypeError(f"backbone must be a name or None, got {type(self.backbone).__name__}")
-        object.__setattr__(self, "bins", check_bins(self.bins))
-        for name, lowest in (("mean", 0), ("std", 0.001)):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, check_numbers(name, getattr(self, name), 3, lowest, 1))
-        self._check_numbers()
+        for name, value in self._checked_numbers().items():
+            object.__setattr__(self, name, value)
         check_choice("norm_stats", self.norm_stats, ("frozen", "batch"))
         check_choice("background_source", self.background_source, ("query", "support"))
         check_choice("background_reducer", self.background_reducer, ("query", "support"))
@@ -88,17 +85,25 @@ class SCNetConfig:
                 f"got num_prototypes={self.num_prototypes} and grid_bins={self.grid_bins}"
             )
 
-    def _check_numbers(self) -> None:
-        check_at_least("hidden_channels", self.hidden_channels, 1, MAX_CHANNELS)
-        check_at_least("num_prototypes", self.num_prototypes, 0, MAX_CLUSTERS)
-        check_at_least("kmeans_iters", self.kmeans_iters, 0, MAX_ITERS)
-        if self.grid_bins is not None:
-            check_at_least("grid_bins", self.grid_bins, 1, 256)
-        check_at_least("image_size", self.image_size, 32, MAX_SQUARE)
+    def _checked_numbers(self) -> dict[str, Any]:
+        """All numbers as Python's own."""
+        checked: dict[str, Any] = {
+            "hidden_channels": check_at_least("hidden_channels", self.hidden_channels, 1, MAX_CHANNELS),
+            "bins": checked_bins(self.bins),
+            "num_prototypes": check_at_least("num_prototypes", self.num_prototypes, 0, MAX_CLUSTERS),
+            "kmeans_iters": check_at_least("kmeans_iters", self.kmeans_iters, 0, MAX_ITERS),
+            "aux_weight": check_number("aux_weight", self.aux_weight, 0),
+            "image_size": check_at_least("image_size", self.image_size, 32, MAX_SQUARE),
+            "threshold": check_share("threshold", self.threshold, open_ends=True),
+        }
         for name in ("self_contrast_weight", "reducer_dropout", "classifier_dropout"):
-            check_share(name, getattr(self, name))
-        check_number("aux_weight", self.aux_weight, 0)
-        check_share("threshold", self.threshold, open_ends=True)
+            checked[name] = check_number(name, getattr(self, name), 0, 1)
+        if self.grid_bins is not None:
+            checked["grid_bins"] = check_at_least("grid_bins", self.grid_bins, 1, 256)
+        for name, lowest in (("mean", 0), ("std", 0.001)):
+            if getattr(self, name) is not None:
+                checked[name] = check_numbers(name, getattr(self, name), 3, lowest, 1)
+        return checked
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values, for JSON and for `from_dict`."""
@@ -128,13 +133,19 @@ def check_settings(names: Mapping[str, Any]) -> None:
             raise TypeError(f"settings must be fields of SCNetConfig, got {shown(name)}{meant}")
 
 
-def check_bins(bins: Sequence[float]) -> tuple[float, ...]:
-    """Raise unless ``bins`` are scales of a head: each a share up to 1 or a whole number of cells."""
-    listed = as_list("bins", bins, "a sequence of numbers")
-    for value in listed:
-        check_number("every number of bins", value, 0, MAX_CELLS)
-    if not 1 <= len(listed) <= MAX_SCALES or not all(0 < value <= 1 or value == int(value) > 1 for value in listed):
+def checked_bins(bins: Any) -> tuple[float, ...]:
+    """The scales of a head, each a share up to 1 or a whole number of cells; raise unless they are."""
+    if isinstance(bins, (str, bytes)) or not isinstance(bins, Sequence):
+        raise TypeError(f"bins must be a sequence of numbers, got {type(bins).__name__}")
+    if not 1 <= len(bins) <= MAX_SCALES:
+        raise ValueError(f"bins must be 1 to {MAX_SCALES} scales, got {len(bins)}")
+    return tuple(map(_checked_bin, bins))
+
+
+def _checked_bin(value: float) -> float:
+    side = check_number("every number of bins", value, 0, MAX_CELLS)
+    if side == 0 or (side > 1 and side != int(side)):
         raise ValueError(
-            f"bins must be 1 to {MAX_SCALES} shares up to 1 or whole numbers of cells, got {shown(listed)}"
+            f"every number of bins must be a share up to 1 or a whole number of cells up to {MAX_CELLS}, got {value}"
         )
-    return tuple(listed)
+    return side if side <= 1 else int(side)

@@ -1,9 +1,12 @@
 """Does a state dict fit a model? Asked before anything of the model changes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from fewshotseg._checks import shown
 
 
 def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:
@@ -20,6 +23,10 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, 
     """
     own = model.state_dict()
     check_fits(own, state, source, strict=strict)
+    for key, value in own.items():
+        if value.device.type == "meta" or (value.is_inference() and not torch.is_inference_mode_enabled()):
+            made = "on the meta device" if value.device.type == "meta" else "made in inference mode"
+            raise ValueError(f"model must have weights that can be written for {source}, but {key} was {made}")
     model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
 
 
@@ -28,6 +35,8 @@ def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: o
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     common = sorted(own.keys() & state.keys())
+    for key in common:
+        check_ordinary(key, state[key] if isinstance(own[key], Tensor) else own[key], source)
     reshaped = [key for key in common if own[key].shape != state[key].shape]
     if reshaped:
         key = reshaped[0]
@@ -36,7 +45,8 @@ def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: o
             f"{tuple(own[key].shape)} in the model, {tuple(state[key].shape)} in the file"
         )
     if strict and (missing or unexpected):
-        examples = [f"{kind} {keys[0]}" for kind, keys in (("lacks", missing), ("also has", unexpected)) if keys]
+        kinds = (("lacks", missing), ("also has", unexpected))
+        examples = [f"{kind} {shown(keys[0])}" for kind, keys in kinds if keys]
         raise ValueError(
             f"{source} must fit the model, but {len(missing)} entries are missing and {len(unexpected)} are unknown: "
             f"it {' and '.join(examples)}"
@@ -47,11 +57,20 @@ def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: o
             raise ValueError(f"{source} must hold weights that a model can have, but {key} {fault}")
 
 
+def check_ordinary(key: str, value: Any, source: object) -> None:
+    """Raise `ValueError` unless this is a tensor with values that can be copied."""
+    if not isinstance(value, Tensor):
+        fault = f"is no tensor but {type(value).__name__}"
+    elif value.is_nested or value.layout != torch.strided or value.is_quantized:
+        fault = "is nested, sparse or quantized"
+    elif value.device.type == "meta":
+        fault = "has no values (device meta)"
+    else:
+        return
+    raise ValueError(f"{source} must hold weights that a model can have, but {shown(key)} {fault}")
+
+
 def _fault(own: Tensor, given: Tensor) -> str | None:
-    if given.layout != torch.strided or given.is_quantized:
-        return f"is {'quantized' if given.is_quantized else 'sparse'}"
-    if given.device.type == "meta":
-        return "has no values (device meta)"
     if given.is_complex() or own.is_floating_point() != given.is_floating_point():
         wanted = "floating-point numbers" if own.is_floating_point() else "integers"
         return f"must hold {wanted}, got {given.dtype}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fewshotseg._checks import shown
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.scnet import SCNet
@@ -46,7 +47,7 @@ def find_model(name: StrPath) -> Path:
     if not isinstance(name, str | PathLike):
         raise TypeError(f"name must be the name, file or folder of a model, got {type(name).__name__}")
     path = Path(name)
-    if path.exists() or path.suffix in {".pth", ".pt"}:
+    if _exists(path) or path.suffix in {".pth", ".pt"}:
         return path
     if str(name) in list_pretrained():
         return FOLDER / f"{name}.pth"
@@ -54,7 +55,7 @@ def find_model(name: StrPath) -> Path:
         return _downloaded(str(name))
     raise ValueError(
         f"name must be a file, a folder, owner/name on the Hugging Face hub, or one of {', '.join(list_pretrained())}, "
-        f"got {str(name)!r}"
+        f"got {shown(str(name))}"
     )
 
 
@@ -94,7 +95,7 @@ def push_to_hub(model: SCNet, name: str, *, private: bool = False, origin: dict[
         ValueError: If the name is none, or the hub refuses.
     """
     if not HUB_NAME.fullmatch(name):
-        raise ValueError(f"name must be owner/name, got {name!r}")
+        raise ValueError(f"name must be owner/name, got {shown(name)}")
     client = _client(name)
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, origin=origin)
@@ -111,7 +112,7 @@ def _downloaded(name: str) -> Path:
         return Path(client.snapshot_download(name, allow_patterns=FILES))
     except Exception as error:
         raise ValueError(
-            f"name must be a model on the Hugging Face hub that can be reached or is in the cache, got {name!r}: "
+            f"name must be a model on the Hugging Face hub that can be reached or is in the cache, got {name[:80]!r}: "
             f"{_first_line(error)}"
         ) from error
 
@@ -125,7 +126,15 @@ def _client(name: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return "".join(letter for letter in line[:300] if letter.isprintable())
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name that a file could have
+        return False
 
 
 def _card(model: SCNet, origin: dict[str, Any]) -> str:

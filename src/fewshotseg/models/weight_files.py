@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewshotseg._checks import shown
 from fewshotseg._io import StrPath, replacing, write_atomically
 
 DAMAGED = "it is damaged or cut off; copy or download it again"
+ZIP_START = b"PK\x03\x04"
 
 
 def save_atomically(content: object, path: StrPath) -> None:
@@ -48,10 +50,8 @@ def read_safely(path: StrPath) -> Any:
     path = Path(path)
     with open_file(path) as file:
         try:
-            if zipfile.is_zipfile(file):
-                with zipfile.ZipFile(file) as archive:
-                    if archive.testzip() is not None:
-                        raise zipfile.BadZipFile
+            if file.read(4) == ZIP_START:
+                _check_archive(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
         except MemoryError:
@@ -62,6 +62,15 @@ def read_safely(path: StrPath) -> Any:
             raise ValueError(f"{path} must be a file of weights, but {_what_it_holds(str(error))}") from error
         except Exception as error:  # damaged files fail in many ways
             raise ValueError(f"{path} must be a file of weights, but {DAMAGED}") from error
+
+
+def _check_archive(file: Any) -> None:
+    """Raise `zipfile.BadZipFile` unless every record is there once, as torch stores it, and has its checksum."""
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        if not stored or len({record.filename for record in records}) < len(records) or archive.testzip() is not None:
+            raise zipfile.BadZipFile
 
 
 def read_safetensors(path: StrPath) -> dict[str, Tensor]:
@@ -129,7 +138,7 @@ def state_dict_in(content: Any, path: StrPath) -> dict[str, Tensor]:
         names = list(content)
         if all(isinstance(name, str) and isinstance(content[name], Tensor) for name in names):
             return dict(content)
-        shown = ", ".join(repr(name)[:40] for name in names[:5]) + (", ..." if len(names) > 5 else "")
+        shown = ", ".join(shown(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
         raise ValueError(
             f"{path} must hold a state dict of tensors, alone or under 'state_dict' or 'model', but it holds {shown}; "
             "save the model's state_dict() alone"
@@ -141,7 +150,7 @@ def _what_it_holds(message: str) -> str:
     """Our words for torch's refusal of a pickle."""
     found = re.search(r"GLOBAL ([\w.]+)", message)
     if found:
-        return f"it holds an object of {found[1]}; save the model's state_dict() alone"
+        return f"it holds an object of {found[1][:80]}; save the model's state_dict() alone"
     return DAMAGED
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
+from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
-from fewshotseg.models.checkpoints import is_saved_model, model_in, save_model
+from fewshotseg.models.checkpoints import is_saved_model, model_in, read_model, save_model
 from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, without_wrappers
 from fewshotseg.models.fitting import load_checked
 from fewshotseg.models.scnet import SCNet
@@ -38,7 +39,7 @@ def load_weights(model: nn.Module, path: StrPath, *, strict: bool = True) -> Non
 
     Args:
         model: What `build_scnet` gave.
-        path: The file.
+        path: The file, or a folder of `save_model`.
         strict: Refuse a file that lacks an entry or has one too many. Entries of the wrong shape are always refused.
 
     Raises:
@@ -58,16 +59,16 @@ def load_weights(model: nn.Module, path: StrPath, *, strict: bool = True) -> Non
     if path.suffix == ".safetensors":
         load_checked(model, remap_pfenet_state_dict(read_safetensors(path)), path, strict=strict)
         return
-    content = read_safely(path)
-    if not is_saved_model(content):
+    content = None if path.is_dir() else read_safely(path)
+    if content is not None and not is_saved_model(content):
         load_checked(model, remap_pfenet_state_dict(state_dict_in(content, path)), path, strict=strict)
         return
-    saved = model_in(content, path)
+    saved = read_model(path) if content is None else model_in(content, path)
     config = getattr(model, "config", None)
     for name in SHAPING if config is not None else ():
         theirs, ours = getattr(saved.config, name), getattr(config, name)
         if theirs != ours and None not in (theirs, ours):
-            raise ValueError(f"{path} must be of a model with {name}={ours!r}, got {name}={theirs!r}")
+            raise ValueError(f"{path} must be of a model with {name}={shown(ours)}, got {name}={shown(theirs)}")
     state = saved.head
     if saved.backbone is not None:
         state = {**{f"backbone.{key}": value for key, value in saved.backbone.items()}, **state}
@@ -116,20 +117,21 @@ def load_backbone_weights(
     if name == "efficientnet_lite0" and weights == "package":
         weights = package_weights()
     if isinstance(weights, Mapping):
-        state, source = dict(weights), "backbone_weights"
+        state, source = state_dict_in(weights, "backbone_weights"), "backbone_weights"
     elif isinstance(weights, (str, Path)):
         source = str(weights)
         entry = _torchvision_weights(name, source)
         if entry is None and not Path(weights).exists():
             raise FileNotFoundError(
-                f"backbone_weights must be a file or one of {_names(name)} for {name}, got {source!r}"
+                f"backbone_weights must be a file or one of {_names(name)} for {name}, got {shown(source)}"
             )
         state = _read(weights) if entry is None else dict(entry.get_state_dict(progress=True, check_hash=True))
     else:
         raise TypeError(f"backbone_weights must be a name, a path or a state dict, got {type(weights).__name__}")
     own = backbone.state_dict().keys()
-    state = remap_pfenet_state_dict(remap_lite_state_dict(deep_stem_names(without_wrappers(state))))
-    state = {key.removeprefix("backbone."): value for key, value in state.items()}
+    if not own <= state.keys():
+        state = remap_pfenet_state_dict(remap_lite_state_dict(deep_stem_names(without_wrappers(state))))
+        state = {key.removeprefix("backbone."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
     load_checked(backbone, state, source, strict=True)
 
@@ -144,11 +146,11 @@ def _torchvision_weights(name: str | None, weights: str) -> Any:
     """The torchvision weights of that name for this backbone, or None."""
     if name is None or name not in list_models():
         return None
-    return getattr(get_model_weights(name), weights.rpartition(".")[2], None)
+    return get_model_weights(name).__members__.get(weights.rpartition(".")[2])
 
 
 def _names(name: str | None) -> list[str]:
     """The names of weights for this backbone."""
     if name == "efficientnet_lite0":
         return ["package"]
-    return [] if name is None or name not in list_models() else [*get_model_weights(name).__members__, "DEFAULT"]
+    return [] if name is None or name not in list_models() else [*get_model_weights(name).__members__]

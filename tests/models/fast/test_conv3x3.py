@@ -8,13 +8,13 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 
-from fewshotseg.models import convolution
+from fewshotseg.models.fast import conv3x3
 from fewshotseg.models.fast.conv3x3 import WIDE, Conv3x3, weight_gradient
 
 
 @pytest.fixture
 def any_width(monkeypatch):
-    monkeypatch.setattr(convolution, "WIDE", 1)
+    monkeypatch.setattr(conv3x3, "WIDE", 1)
 
 
 def naive_weight_gradient(maps, grad):
@@ -140,6 +140,47 @@ def test_everything_else_is_conv2d(any_width):
 def test_narrow_layers_are_conv2d():
     narrow = Conv3x3(WIDE - 1)
     assert not takes_own_way(narrow(torch.rand(1, WIDE - 1, 3, 3)))
+
+
+CHANGES = {
+    "dilation": {"dilation": (2, 2), "padding": (2, 2)},
+    "stride": {"stride": (2, 2)},
+    "padding": {"padding": (0, 0)},
+    "same padding": {"padding": "same"},
+    "padding mode": {"padding_mode": "circular"},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("channels", [6, WIDE])
+def test_whatever_is_changed_it_stays_conv2d(change, bias, channels):
+    torch.manual_seed(0)
+    settings = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "padding_mode": "zeros"} | CHANGES[change]
+    plain = nn.Conv2d(channels, channels, 3, bias=bias, **settings)
+    ours = Conv3x3(channels)
+    for name in ("stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice", "bias", "weight"):
+        setattr(ours, name, getattr(plain, name))
+    maps = torch.randn(2, channels, 9, 7)
+    for found, expected in zip(step(ours, maps), step(plain, maps), strict=True):
+        assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(maps), plain.eval()(maps))
+
+
+def test_a_reparametrised_weight_is_made_once_a_call():
+    """Spectral norm takes a step of its own at each look."""
+    torch.manual_seed(0)
+    ours, plain = Conv3x3(WIDE), nn.Conv2d(WIDE, WIDE, 3, padding=1, bias=False)
+    plain.load_state_dict(ours.state_dict())
+    for each in (ours, plain):
+        torch.manual_seed(1)
+        nn.utils.parametrizations.spectral_norm(each)
+    maps = torch.randn(1, WIDE, 5, 5)
+    for _ in range(3):
+        assert_close(ours(maps), plain(maps), rtol=1e-4, atol=1e-5)
+    assert_close(ours.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6)
 
 
 def test_it_compiles_whole(any_width):

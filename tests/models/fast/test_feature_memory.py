@@ -1,12 +1,21 @@
 """Remembered features are the backbone's, and the backbone runs once for each different image."""
 
+import copy
+import math
+import pickle
+import random
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 import fewshotseg as fs
 from _models import tiny
 from fewshotseg.models.fast.feature_memory import image_by_image
+from fewshotseg.models.fast.lru import LeastRecentlyUsed
+from fewshotseg.models.fast.state import digest
 
 
 def batch():
@@ -52,24 +61,171 @@ def test_image_by_image_is_the_batch_and_keeps_its_layout(layout):
 
 
 def test_an_image_is_encoded_once(monkeypatch):
-    model, seen = tiny(), []
-    mid = type(model.backbone).mid
-    losses(model)  # folds the norms, on an image of its own
-    monkeypatch.setattr(
-        type(model.backbone), "mid", lambda backbone, images: seen.append(len(images)) or mid(backbone, images)
-    )
+    model = tiny()
+    seen = count_runs(model, monkeypatch)
     model.memory = fs.FeatureMemory(2**30)
     for _ in range(3):
         losses(model)
     assert seen == [1] * 6  # three queries that are also supports, and three other supports
 
 
-def test_stages_have_names_to_tell_them_apart():
-    """A memory of one's own may treat them differently."""
-    model, seen = tiny(), []
-    model.memory = lambda name, stage, *inputs: seen.append((name, len(inputs))) or stage(*inputs)
+class Noting(fs.FeatureMemory):
+    """Writes down what it is asked for."""
+
+    def __init__(self):
+        super().__init__(2**30)
+        self.asked = []
+
+    def __call__(self, name, step, *inputs):
+        self.asked.append((*name, len(inputs)))
+        return super().__call__(name, step, *inputs)
+
+
+def test_what_is_remembered_is_named_by_stage_and_backbone():
+    model, memory = tiny(), Noting()
+    model.memory = memory
     losses(model)
-    assert set(seen) == {("mid", 1), ("high", 1), ("masked", 2)}
+    backbone = digest(model.backbone)
+    assert set(memory.asked) == {("mid", backbone, 1), ("high", backbone, 1), ("masked", backbone, 2)}
+
+
+def count_runs(model, monkeypatch):
+    """The numbers of images in the calls of ``mid``."""
+    seen, mid = [], type(model.backbone).mid
+    monkeypatch.setattr(
+        type(model.backbone), "mid", lambda backbone, images: seen.append(len(images)) or mid(backbone, images)
+    )
+    return seen
+
+
+def test_models_with_equal_backbones_share(monkeypatch):
+    first, second, other = tiny(), tiny(hidden_channels=4), tiny(seed=1)
+    seen = count_runs(first, monkeypatch)
+    first.memory = second.memory = other.memory = fs.FeatureMemory(2**30)
+    for model, runs in ((first, 6), (second, 6), (other, 12)):
+        losses(model)
+        assert len(seen) == runs
+
+
+def scale(backbone):
+    with torch.no_grad():
+        backbone.last.weight.mul_(2)
+
+
+def change_setting(backbone):
+    backbone.deep[1].eps = 1.0
+
+
+def replace(backbone):
+    backbone.shallow[2] = nn.Softplus()
+
+
+def add_a_hook(backbone):
+    backbone.last.register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+def put_a_forward_on_it(backbone):
+    backbone.last.forward = lambda maps: maps.repeat(1, 2, 1, 1)[:, :20]
+
+
+def exchange_the_backbone(backbone):
+    backbone.load_state_dict(tiny(seed=3).backbone.state_dict())
+
+
+CHANGES = [scale, change_setting, replace, add_a_hook, put_a_forward_on_it, exchange_the_backbone]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_backbone_is_noticed(change):
+    model, plain, images = tiny().eval(), tiny().eval(), torch.rand(1, 3, 40, 48)
+    model.memory = fs.FeatureMemory(2**30)
+    before = model.encode_query(images).high
+    change(model.backbone)
+    change(plain.backbone)
+    found = model.encode_query(images).high
+    assert_close(found, plain.encode_query(images).high, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(found, before) or change is change_setting
+
+
+def test_a_hook_taken_away_is_noticed():
+    model, images = tiny().eval(), torch.rand(1, 3, 40, 48)
+    model.memory = fs.FeatureMemory(2**30)
+    before = model.encode_query(images).high
+    handle = model.backbone.last.register_forward_hook(lambda module, inputs, output: output + 1)
+    assert_close(model.encode_query(images).high, before + 1)
+    handle.remove()
+    assert_close(model.encode_query(images).high, before)
+
+
+def test_what_dropout_or_norms_draw_is_not_remembered():
+    model, images = tiny().eval(), torch.rand(2, 3, 40, 48)
+    model.memory = fs.FeatureMemory(2**30)
+    model.backbone.deep[1].train()
+    for count in (1, 2):
+        model.encode_query(images)
+        assert model.backbone.deep[1].num_batches_tracked == count
+
+
+def test_fused_models_remember_too(monkeypatch):
+    torch.manual_seed(0)
+    model = fs.build_scnet("tiny", hidden_channels=8, bins=(1.0, 0.5)).eval()
+    support, support_masks, query, _ = batch()
+    expected = model(support, support_masks, query).logits
+    model.fuse().memory = fs.FeatureMemory(2**30)
+    seen = count_runs(model, monkeypatch)
+    for _ in range(3):
+        assert_close(model(support, support_masks, query).logits, expected, atol=1e-5, rtol=1e-4)
+    assert seen == [1] * 6
+
+
+def test_a_copy_remembers_nothing_but_its_settings():
+    memory = fs.FeatureMemory(1000, dtype=torch.float16)
+    memory("mid", lambda maps: (maps,), torch.rand(1, 2, 3, 3))
+    for other in (copy.deepcopy(memory), pickle.loads(pickle.dumps(memory))):
+        (maps,) = other("mid", lambda maps: (2 * maps,), torch.ones(1, 2, 3, 3))
+        assert_close(maps, torch.full((1, 2, 3, 3), 2.0))
+        assert other._kept.limit == 1000
+        assert other._dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"max_bytes": -1}, ValueError, "max_bytes"),
+        ({"max_bytes": None}, TypeError, "max_bytes"),
+        ({"max_bytes": "1GB"}, TypeError, "max_bytes"),
+        ({"max_bytes": math.nan}, TypeError, "max_bytes"),
+        ({"max_bytes": True}, TypeError, "max_bytes"),
+        ({"max_bytes": 10, "dtype": torch.int8}, TypeError, "dtype"),
+        ({"max_bytes": 10, "dtype": "float16"}, TypeError, "dtype"),
+        ({"max_bytes": 10, "dtype": torch.complex64}, TypeError, "dtype"),
+    ],
+)
+def test_settings_are_refused_where_they_are_given(arguments, error, name):
+    with pytest.raises(error, match=f"{name} must be"):
+        fs.FeatureMemory(**arguments)
+
+
+def test_threads_keep_the_bound():
+    kept = LeastRecentlyUsed(limit=10 * 4)
+
+    def work(thread):
+        draw = random.Random(thread)
+        for _ in range(3000):
+            key = draw.randrange(20)
+            assert kept.get(key, lambda key=key: (torch.full((1,), float(key)),))[0] == key
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert kept._size == 4 * len(kept._kept) <= 40
+
+
+def test_what_is_kept_anew_takes_the_place_of_the_old():
+    kept = LeastRecentlyUsed(limit=12)
+    for value in (1.0, 2.0, 3.0):
+        kept.put("a", (torch.tensor([value]),))
+    assert kept._size == 4
+    assert kept.get("a", lambda: None)[0] == 3
 
 
 def test_an_image_in_another_stage_is_kept_apart():

@@ -1,18 +1,16 @@
-"""Folded norms: the same features as the backbone's own, whatever follows what; never stale, never in a checkpoint."""
+"""Folded norms: the same features as the backbone's own, from a copy that shares what it can and changes nothing."""
 
 import copy
-import gc
-import weakref
 
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
 import fewshotseg as fs
-from _models import TinyBackbone, tiny
+from _models import TinyBackbone
+from fewshotseg.models import StagedBackbone
 from fewshotseg.models.backbones import make_backbone
 from fewshotseg.models.fast.folding import folded
 
@@ -41,147 +39,234 @@ def assert_same_features(backbone, other):
     assert_close(other.high(maps[0]), backbone.high(maps[0]), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "resnet50s", "vgg16_bn", "mobilenet_v2"])
-def test_no_norm_of_the_named_backbones_is_left(name):
-    backbone = with_random_norms(make_backbone(name))
-    assert norms(backbone) > 10
-    assert norms(folded(backbone)) == 0
-    assert_same_features(backbone, folded(backbone))
+def chain(*, cut=(2, 4), **modules):
+    """A backbone of named modules, cut after so many of them; random, in evaluation mode."""
+    names = [*modules]
+    first, second = cut
+    return with_random_norms(
+        StagedBackbone(modules, shallow=names[:first], mid=names[first:second], high=names[second:], mid_channels=2 * 4)
+    )
+
+
+def conv(inputs=4, outputs=4, **settings):
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **settings)
+
+
+def simple(**changes):
+    modules = {
+        "a": conv(3),
+        "a_norm": nn.BatchNorm2d(4),
+        "b": conv(bias=False),
+        "b_norm": nn.BatchNorm2d(4),
+        "c": conv(),
+    }
+    return chain(**(modules | changes))
 
 
 @pytest.mark.parametrize(
     ("name", "left"),
-    [("resnet18", 0), ("tf_efficientnet_lite0", 0), ("resnetv2_50", 16), ("regnetx_002", 0)],
+    [("resnet50", 0), ("resnet50s", 1), ("vgg16_bn", 0), ("mobilenet_v2", 0), ("efficientnet_lite0", 0), ("tiny", 0)],
 )
-def test_timm_extractors_fold_where_norms_follow_convolutions(name, left):
-    backbone = with_random_norms(fs.TimmBackbone(timm.create_model(name, features_only=True)))
+def test_no_norm_of_the_named_backbones_is_left_that_follows_a_convolution(name, left):
+    backbone = with_random_norms(make_backbone(name))
+    assert norms(backbone) > 4
     assert norms(folded(backbone)) == left
     assert_same_features(backbone, folded(backbone))
 
 
-class Intricate(nn.Module):
-    """Norms that must not be folded, for a reason each."""
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d", "tf_efficientnet_lite0", "efficientnet_es"])
+def test_known_blocks_of_timm_fold(name):
+    backbone = with_random_norms(fs.TimmBackbone(timm.create_model(name, features_only=True)))
+    assert norms(folded(backbone)) <= 1
+    assert_same_features(backbone, folded(backbone))
 
-    mid_channels = 8
+
+@pytest.mark.parametrize("name", ["resnetv2_50", "regnetx_002", "skresnet18", "resnetblur18"])
+def test_other_blocks_of_timm_stay_as_they_are(name):
+    backbone = with_random_norms(fs.TimmBackbone(timm.create_model(name, features_only=True)))
+    assert_same_features(backbone, folded(backbone))
+
+
+class Standardised(nn.Conv2d):
+    """Not what its weights say: they are brought to unit length first."""
+
+    def forward(self, maps):
+        return self._conv_forward(maps, self.weight / self.weight.norm(), self.bias)
+
+
+class ReadsBetween(nn.Module):
+    """A block that looks at what its sequence gives half-way."""
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Conv2d(3, 4, 8, stride=8)
-        self.stem_norm = nn.BatchNorm2d(4)  # the only one that can be folded
-        self.read_twice, self.read_twice_norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-        self.run_twice, self.run_twice_norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
-        self.standardised, self.standardised_norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.batch_norm_without_statistics = nn.BatchNorm2d(4, track_running_stats=False)
-        self.given, self.given_norm = nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8)
-        self.before, self.last = nn.BatchNorm2d(8, affine=False), nn.Conv2d(8, 6, 1)
+        self.layers = nn.Sequential(conv(), nn.BatchNorm2d(4))
 
-    def mid(self, images):
-        maps = self.stem_norm(self.stem(images)).relu()
-        branch = self.read_twice(maps)
-        maps = self.read_twice_norm(branch) + branch
-        maps = self.run_twice_norm(self.run_twice(self.run_twice(maps)))
-        weight = self.standardised.weight / self.standardised.weight.norm()
-        maps = self.standardised_norm(F.conv2d(maps, weight, padding=1))
-        return (self.given(self.batch_norm_without_statistics(maps)),)
-
-    def high(self, deepest):
-        return self.last(self.before(self.given_norm(deepest)))
+    def forward(self, maps):
+        between = self.layers[0](maps)
+        return self.layers[1](between) + between
 
 
-def test_what_is_not_a_norm_of_one_convolution_alone_stays():
-    backbone = with_random_norms(Intricate())
-    assert norms(backbone) - norms(folded(backbone)) == 1
-    assert isinstance(folded(backbone).stem_norm, nn.Sequential)
+UNFIT = {
+    "a convolution of another kind": lambda: simple(b=Standardised(4, 4, 3, padding=1)),
+    "a block that nobody knows": lambda: simple(b=ReadsBetween()),
+    "a norm without statistics": lambda: simple(b_norm=nn.BatchNorm2d(4, track_running_stats=False)),
+    "a norm of another kind": lambda: simple(b_norm=nn.GroupNorm(2, 4)),
+    "a norm in front": lambda: simple(b=nn.BatchNorm2d(4), b_norm=nn.Conv2d(4, 4, 1)),
+    "a step between": lambda: simple(b=nn.Sequential(conv(), nn.Softplus(), nn.BatchNorm2d(4)), b_norm=nn.ReLU()),
+}
+
+
+@pytest.mark.parametrize("reason", UNFIT)
+def test_a_norm_that_is_not_one_convolutions_alone_stays(reason):
+    backbone = UNFIT[reason]()
+    others = sum(isinstance(module, nn.BatchNorm2d) for module in backbone.a_norm.modules())
+    assert norms(folded(backbone)) == norms(backbone) - others
+    assert_same_features(backbone, folded(backbone))
+
+
+@pytest.mark.parametrize("cut", [(1, 3), (1, 4), (2, 3)])
+def test_a_norm_beyond_a_cut_stays(cut):
+    """The map at the cut is what comes before the norm."""
+    modules = dict(simple().named_children())
+    backbone = chain(cut=cut, **modules)
+    assert_same_features(backbone, folded(backbone))
+    layers = nn.Sequential(*modules.values())
+    names = [f"layers.{number}" for number in range(5)]
+    first, second = cut
+    stages = {"shallow": names[:first], "mid": names[first:second], "high": names[second:]}
+    backbone = with_random_norms(StagedBackbone({"layers": layers}, **stages, mid_channels=8))
+    assert_same_features(backbone, folded(backbone))
+
+
+def module_twice():
+    shared = conv()
+    return simple(b=shared, c=shared)
+
+
+def module_twice_in_a_sequence():
+    shared = conv()
+    return simple(b=nn.Sequential(shared, nn.BatchNorm2d(4), shared, nn.BatchNorm2d(4)))
+
+
+def name_twice():
+    backbone = simple()
+    backbone.stages["high"] = ("b", "a_norm", "c")
+    return backbone
+
+
+def names_within_each_other():
+    backbone = simple(b=nn.Sequential(conv(), nn.BatchNorm2d(4)))
+    backbone.stages["high"] = ("b.0", "c")
+    return backbone
+
+
+def hooked():
+    backbone = simple()
+    backbone.b.register_forward_hook(lambda module, inputs, output: output * 2)
+    return backbone
+
+
+def with_a_forward_of_its_own():
+    backbone = simple()
+    backbone.b.forward = lambda maps: maps
+    return backbone
+
+
+def in_training_mode():
+    return simple().train()
+
+
+def with_one_norm_in_training_mode():
+    backbone = simple()
+    backbone.b_norm.train()
+    return backbone
+
+
+def made_in_inference_mode():
+    with torch.inference_mode():
+        return simple()
+
+
+def of_ones_own():
+    return TinyBackbone().eval()
+
+
+def without_weights():
+    return nn.ReLU().eval()
+
+
+class Derived(StagedBackbone):
+    """May do anything."""
+
+
+def derived():
+    backbone = simple()
+    backbone.__class__ = Derived
+    return backbone
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        module_twice,
+        module_twice_in_a_sequence,
+        name_twice,
+        names_within_each_other,
+        hooked,
+        with_a_forward_of_its_own,
+        in_training_mode,
+        with_one_norm_in_training_mode,
+        made_in_inference_mode,
+        of_ones_own,
+        without_weights,
+        derived,
+    ],
+)
+def test_where_it_could_differ_there_is_none(make):
+    assert folded(make()) is None
+
+
+def test_a_hook_for_all_modules_stops_it():
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        assert folded(simple()) is None
+    finally:
+        handle.remove()
+    assert folded(simple()) is not None
+
+
+def test_wrapped_and_reparametrised_convolutions_stay():
+    backbone = simple()
+    nn.utils.parametrizations.weight_norm(backbone.b).eval()
+    assert norms(folded(backbone)) == 1
     assert_same_features(backbone, folded(backbone))
 
 
 def test_weights_that_stay_as_they_are_are_shared_not_moved():
-    backbone = with_random_norms(Intricate())
+    backbone = simple(b=Standardised(4, 4, 3, padding=1))
     before = [(weight, weight.data_ptr(), weight.stride()) for weight in backbone.parameters()]
     copied = folded(backbone)
     after = [(weight, weight.data_ptr(), weight.stride()) for weight in backbone.parameters()]
     assert all(a is b and (*x,) == (*y,) for (a, *x), (b, *y) in zip(before, after, strict=True))
-    assert copied.run_twice_norm.weight is backbone.run_twice_norm.weight
-    assert copied.standardised.weight.is_contiguous(memory_format=torch.channels_last)
+    assert copied.b is backbone.b
+    assert copied.b_norm.weight is backbone.b_norm.weight
+    assert copied.c.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_a_norm_without_learned_scale_folds():
-    backbone = TinyBackbone()
-    backbone.deep[1] = nn.BatchNorm2d(12, affine=False)
-    backbone = with_random_norms(backbone)
+    backbone = simple(b_norm=nn.BatchNorm2d(4, affine=False))
     assert norms(folded(backbone)) == 0
     assert_same_features(backbone, folded(backbone))
 
 
-def test_the_backbone_itself_stays_as_it_was():
-    model = tiny().eval()
-    before = copy.deepcopy(model.state_dict())
-    model.encode_query(torch.rand(1, 3, 64, 64))
-    assert list(model.state_dict()) == list(before)
-    assert_close(model.state_dict(), before, rtol=0, atol=0)
-    assert norms(model.backbone) == 2
-    assert_close(copy.deepcopy(model).state_dict(), before, rtol=0, atol=0)
-
-
-def change_in_place(backbone):
-    with torch.no_grad():
-        backbone.shallow[0].weight.mul_(2)
-
-
-def change_statistics(backbone):
-    backbone.deep[1].running_mean.add_(1)
-
-
-def load(backbone):
-    torch.manual_seed(5)
-    backbone.load_state_dict(TinyBackbone().double().state_dict())
-
-
-def replace_data(backbone):
-    backbone.last.bias.data = backbone.last.bias.data + 1
-
-
-def replace_module(backbone):
-    backbone.last = nn.Conv2d(12, 20, 3, padding=1).double()
-
-
-@pytest.mark.parametrize("change", [change_in_place, change_statistics, load, replace_data, replace_module])
-def test_a_changed_weight_is_noticed(change):
-    backbone = with_random_norms(TinyBackbone())
-    first = folded(backbone)
-    assert folded(backbone) is first
-    change(backbone)
-    assert folded(backbone) is not first
-    assert_same_features(backbone, folded(backbone))
-
-
-def test_a_changed_dtype_is_noticed():
-    backbone = with_random_norms(TinyBackbone())
-    folded(backbone)
-    assert folded(backbone.bfloat16()).last.weight.dtype == torch.bfloat16
-
-
-def test_the_copy_goes_with_the_backbone():
-    backbone = with_random_norms(TinyBackbone())
-    made = weakref.ref(folded(backbone))
-    del backbone
-    gc.collect()
-    assert made() is None
-
-
-def test_nothing_is_folded_where_statistics_move():
-    backbone = with_random_norms(TinyBackbone())
-    assert folded(backbone.train()) is backbone
-    assert folded(backbone.eval()) is not backbone
-
-
-def test_a_backbone_without_weights_is_returned():
-    backbone = nn.ReLU().eval()
-    assert folded(backbone) is backbone
-
-
-def test_norms_of_a_training_step_in_batch_mode_are_the_backbones_own():
-    model = tiny(norm_stats="batch").train()
-    mean = model.backbone.deep[1].running_mean.clone()
-    model(torch.rand(2, 1, 3, 64, 64), torch.ones(2, 1, 64, 64), torch.rand(2, 3, 64, 64))
-    assert not torch.equal(model.backbone.deep[1].running_mean, mean)
+@pytest.mark.parametrize("make", [simple, lambda: with_random_norms(make_backbone("tiny"))])
+def test_the_backbone_itself_stays_as_it_was(make):
+    backbone = make()
+    modules, before = dict(backbone.named_modules()), copy.deepcopy(backbone.state_dict())
+    tensors = {key: id(value) for key, value in backbone.state_dict(keep_vars=True).items()}
+    made = folded(backbone)
+    assert made is not backbone
+    assert dict(backbone.named_modules()) == modules
+    assert {key: id(value) for key, value in backbone.state_dict(keep_vars=True).items()} == tensors
+    assert_close(backbone.state_dict(), before, rtol=0, atol=0)
+    assert backbone.stages == made.stages

@@ -4,6 +4,7 @@ from typing import Any
 
 from torchvision import models as tv
 
+from fewshotseg._checks import shown
 from fewshotseg.models.backbones.lite import efficientnet_lite0
 from fewshotseg.models.backbones.protocol import Backbone, image_statistics
 from fewshotseg.models.backbones.staged import StagedBackbone
@@ -37,7 +38,7 @@ def make_backbone(name: str) -> StagedBackbone:
         ImportError: If it needs timm, which is not installed.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)} or a module, got {name!r}")
+        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)} or a module, got {shown(name)}")
     if name == "efficientnet_lite0":
         return efficientnet_lite0()
     if name == "tiny":

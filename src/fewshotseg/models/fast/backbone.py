@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fewshotseg.models.backbones import Backbone
+from fewshotseg.models.backbones import Backbone, StagedBackbone
 from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
 from fewshotseg.models.fast.folding import folded
@@ -30,7 +30,7 @@ class FastBackbone:
     def current(self) -> FrozenBackbone:
         """The steps of the backbone as it is now: the faster form where it fits, the backbone itself elsewhere."""
         backbone: Any = self.backbone
-        if torch.compiler.is_compiling() or backbone.training:
+        if torch.compiler.is_compiling() or not isinstance(backbone, StagedBackbone) or backbone.training:
             return FrozenBackbone(backbone)
         made = self._made
         if made is None or not made[0].holds():
@@ -76,6 +76,10 @@ class FoldedBackbone(FrozenBackbone):
         return image_by_image(step, *inputs)
 
 
+def _forgotten(name: object, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+    return step(*inputs)
+
+
 class RememberingBackbone(FrozenBackbone):
     """The steps of a backbone, each from memory where the memory has its result.
 
@@ -87,7 +91,10 @@ class RememberingBackbone(FrozenBackbone):
 
     def __init__(self, frozen: FrozenBackbone, backbone: Backbone, memory: FeatureMemory) -> None:
         super().__init__(backbone)
-        self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
+        network: Any = backbone
+        self._frozen, self._network = frozen, memory.digest_of(backbone)
+        # What norms and dropout give in training mode is another thing each time.
+        self._memory = _forgotten if any(module.training for module in network.modules()) else memory
 
     @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:

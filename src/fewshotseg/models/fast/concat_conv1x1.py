@@ -38,8 +38,10 @@ def conv1x1_of_parts(conv: nn.Conv2d, maps: Sequence[Tensor], size: tuple[int, i
         ``(B, C, H, W)``.
     """
     weights = torch.split(conv.weight, [part.shape[1] for part in maps], dim=1)
-    convolved = (F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True))
-    return reduce(Tensor.add_, (part if _is_cell(part) else resize_bilinear(part, size) for part in convolved))
+    convolved = [F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True)]
+    wholes = [resize_bilinear(part, size) for part in convolved if not _is_cell(part)]
+    cells = [part for part in convolved if _is_cell(part)]
+    return reduce(Tensor.add_, wholes + cells if wholes else [cells[0].expand(-1, -1, *size).clone(), *cells[1:]])
 
 
 def _is_cell(maps: Tensor) -> bool:

@@ -28,10 +28,12 @@ class Conv3x3(nn.Conv2d):
     @override
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` to the same shape."""
-        if self._is_plain() and torch.is_grad_enabled() and self.weight.requires_grad and trains_channels_last(input):
-            convolved: Tensor = _Convolution.apply(_channels_last(input), _channels_last(self.weight))
-            return convolved
-        return super().forward(input)
+        weight = self.weight  # once: where it is reparametrised, each look makes it anew
+        if torch.is_grad_enabled() and weight.requires_grad and self._is_plain() and trains_channels_last(input):
+            convolved: Tensor = _Convolution.apply(_channels_last(input), _channels_last(weight))
+        else:
+            convolved = self._conv_forward(input, weight, self.bias)
+        return convolved
 
     def _is_plain(self) -> bool:
         """Whether it still is the convolution that `_Convolution` computes, whatever was done to it since."""

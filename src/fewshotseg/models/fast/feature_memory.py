@@ -46,6 +46,10 @@ class FeatureMemory:
         self._dtype = dtype
         self._digests: WeakKeyDictionary[Any, tuple[State, bytes]] = WeakKeyDictionary()
 
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        """A copy, or what is saved, has the settings and remembers nothing."""
+        return partial(FeatureMemory, dtype=self._dtype), (self._kept.limit,)
+
     def digest_of(self, backbone: Any) -> bytes:
         """What tells this backbone, as it is now, from others; computed again when it has changed."""
         known = self._digests.get(backbone)

@@ -1,6 +1,7 @@
 """Frozen norms folded into the convolutions before them: the features of a backbone for less work."""
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from fewshotseg.models.backbones import StagedBackbone, TimmBackbone
 from fewshotseg.models.fast.untouched import is_untouched
 
+CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
 CONV_NORM = {
+    "torchvision.models.mobilenetv2.InvertedResidual": (),
     "torchvision.models.resnet.BasicBlock": (("conv1", "bn1"), ("conv2", "bn2")),
     "torchvision.models.resnet.Bottleneck": (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
     "timm.models.resnet.BasicBlock": (("conv1", "bn1"), ("conv2", "bn2")),
@@ -21,7 +24,8 @@ CONV_NORM = {
     "timm.models._efficientnet_blocks.InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
     "timm.models._efficientnet_blocks.EdgeResidual": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
 }
-"""Blocks of which is known that each of these norms, and nothing else, takes what the convolution beside it gives."""
+"""Blocks of which is known that each of these norms, and nothing else, takes what the convolution beside it gives, and
+that they call whatever sequences they have as a whole."""
 
 
 @torch.no_grad()
@@ -36,7 +40,8 @@ def folded(backbone: nn.Module) -> StagedBackbone | None:
 
     Returns:
         The faster backbone; None where it could differ from this one: one that is no `StagedBackbone`, has hooks or a
-        ``forward`` put on an instance, is in training mode, or holds anything but plain tensors.
+        ``forward`` put on an instance, is in training mode, has a module in two places, or holds anything but plain
+        tensors.
 
     Example:
         >>> import torch, fewshotseg
@@ -49,29 +54,45 @@ def folded(backbone: nn.Module) -> StagedBackbone | None:
         return None
     if not all(is_untouched(module) and not module.training for module in backbone.modules()):
         return None
+    paths = sorted(f"{path}." for stage in backbone.stages.values() for path in stage)
+    places = [*backbone.named_modules(remove_duplicate=False)]
+    if len(places) > len({*backbone.modules()}) or any(after.startswith(path) for path, after in pairwise(paths)):
+        return None
     tensors = [*backbone.parameters(), *backbone.buffers()]
     if not tensors or any(type(t) not in (Tensor, nn.Parameter) or t.is_inference() for t in tensors):
         return None
-    made: StagedBackbone = _folded_tree(backbone)
+    made: StagedBackbone = _with_own_modules(backbone, paths)
     for stage in backbone.stages.values():
         for conv, norm in pairwise(stage):
             _fold(made, conv, norm)
     return made
 
 
+def _with_own_modules(module: Any, paths: Sequence[str]) -> Any:
+    """A copy of a module with copies of what the paths lead to; what lies on the way is never called itself."""
+    made = _shallow_copy(module)
+    for name in {path.partition(".")[0] for path in paths}:
+        deeper = [rest for first, _, rest in (path.partition(".") for path in paths) if first == name and rest]
+        child = module._modules[name]
+        made._modules[name] = _with_own_modules(child, deeper) if deeper else _folded_tree(child)
+    return made
+
+
 def _folded_tree(module: Any) -> Any:
-    """A copy that shares all tensors, with the norms of known blocks and sequences folded."""
+    """A copy of what is called as a whole, with the norms of known blocks and sequences folded; all else is shared."""
+    is_sequence, kind = type(module).forward is nn.Sequential.forward, _kind(module)
+    if kind in CONVOLUTIONS:
+        made = _shallow_copy(module)
+        if made.weight.device.type == "cpu":
+            made._parameters["weight"] = _frozen(made.weight.to(memory_format=torch.channels_last))
+        return made
+    if not is_sequence and kind not in CONV_NORM:
+        return module
     made = _shallow_copy(module)
     for name, child in module.named_children():
         made._modules[name] = _folded_tree(child)
-    kind = type(module)
-    pairs = CONV_NORM.get(f"{kind.__module__}.{kind.__name__}", ())
-    if kind.forward is nn.Sequential.forward:
-        pairs = tuple(pairwise(module._modules))
-    for conv, norm in pairs:
+    for conv, norm in pairwise(module._modules) if is_sequence else CONV_NORM[kind]:
         _fold(made, conv, norm)
-    if kind is nn.Conv2d and made.weight.device.type == "cpu":
-        made._parameters["weight"] = _frozen(made.weight.to(memory_format=torch.channels_last))
     return made
 
 
@@ -79,7 +100,7 @@ def _fold(parent: nn.Module, conv_path: str, norm_path: str) -> None:
     """Fold a norm, if it is one, into the convolution before it, if that is one."""
     conv: Any = parent.get_submodule(conv_path)
     norm: Any = parent.get_submodule(norm_path)
-    if not (isinstance(conv, nn.Conv2d) and _is_foldable(norm)):
+    if not (_kind(conv) in CONVOLUTIONS and _is_foldable(norm)):
         return
     weight, bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
@@ -92,15 +113,17 @@ def _fold(parent: nn.Module, conv_path: str, norm_path: str) -> None:
 
 def _is_foldable(norm: Any) -> bool:
     """A batch norm with statistics of its own: torch's, or timm's, whose activation is a child that comes after."""
-    after = set(norm._modules)
-    kind = f"{type(norm).__module__}.{type(norm).__name__}"
-    plain = type(norm) is nn.BatchNorm2d or (kind == "timm.layers.norm_act.BatchNormAct2d" and after == {"drop", "act"})
-    return plain and norm.running_mean is not None
+    with_activation = _kind(norm) == "timm.layers.norm_act.BatchNormAct2d" and set(norm._modules) == {"drop", "act"}
+    return (type(norm) is nn.BatchNorm2d or with_activation) and norm.running_mean is not None
+
+
+def _kind(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__name__}"
 
 
 def _shallow_copy(module: nn.Module) -> nn.Module:
     made = copy.copy(module)
-    made._modules = dict(module._modules)
+    made._modules, made._parameters = dict(module._modules), dict(module._parameters)
     return made
 
 

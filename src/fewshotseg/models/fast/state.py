@@ -1,12 +1,21 @@
 """What a shortcut was made from, to notice that it has changed."""
 
 import hashlib
+import itertools
+import uuid
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from fewshotseg.models.fast.untouched import HOOKS, any_global_hook
 from fewshotseg.ops._precision import is_eager_cpu
+
+CHILDREN = ("_modules", "_parameters", "_buffers")
+
+_count = itertools.count()
+_numbers: WeakKeyDictionary[type, int] = WeakKeyDictionary()
+"""A number for each class: two of one name, as after a change in a notebook, may compute different things."""
 
 
 class State:
@@ -39,7 +48,7 @@ class State:
             try:
                 if module.__dict__ != before:
                     return False
-            except RuntimeError:  # a tensor as an attribute, which is another one now
+            except (RuntimeError, ValueError, TypeError):  # an array as an attribute, which is another one now
                 return False
         return self._look() == self._found and torch.equal(self._probed(), self._values)
 
@@ -52,7 +61,7 @@ class State:
             found += map(id, own["_parameters"].values())
             found += map(id, own["_buffers"].values())
             found += [len(own[name]) for name in HOOKS if own[name]]
-        found += [(tensor.data_ptr(), tensor._version) for tensor in self._tensors if _tracked(tensor)]
+        found += [(_address(tensor), tensor._version) for tensor in self._tensors if _tracked(tensor)]
         return found
 
     def _probed(self) -> Tensor:
@@ -60,20 +69,43 @@ class State:
 
 
 def digest(network: nn.Module) -> bytes:
-    """Changes with a tensor, a module or a setting of a network; the same for networks that are alike."""
-    found = hashlib.sha256(repr(network).encode())
-    for name, tensor in network.state_dict().items():
+    """Changes with a tensor, a module or a setting of a network; the same for networks that are alike.
+
+    A network with hooks, or with anything but modules, tensors and plain values, is like no other.
+    """
+    found = hashlib.sha256()
+    alike = not any_global_hook()
+    for name, module in network.named_modules(remove_duplicate=False):
+        settings = {key: value for key, value in module.__dict__.items() if key not in CHILDREN}
+        alike = alike and all(map(_is_plain, settings.values()))
+        found.update(f"{name} {_numbers.setdefault(type(module), next(_count))} {settings}".encode())
+    for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-    return found.digest()
+        if tensor.layout == torch.strided and not tensor.is_quantized:
+            found.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            alike = False
+    return found.digest() if alike else uuid.uuid4().bytes
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(part) for item in value.items() for part in item)
+    if isinstance(value, (tuple, list, set)):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
 
 
 def _tracked(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference()
 
 
+def _address(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided else 0
+
+
 def _at_hand(tensor: Tensor) -> bool:
-    return is_eager_cpu(tensor.data) and tensor.numel() > 0
+    return tensor.layout == torch.strided and is_eager_cpu(tensor.data) and tensor.numel() > 0
 
 
 def _middle(tensor: Tensor) -> Tensor:

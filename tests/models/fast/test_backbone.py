@@ -1,0 +1,231 @@
+"""The faster form of a backbone: the same model to rounding, asked for, never stale, never in a copy or a file."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import fewshotseg as fs
+from _evaluation_process import CLASSES, episodes
+from fewshotseg.models.backbones import make_backbone
+from fewshotseg.models.fast.backbone import FastBackbone, FoldedBackbone
+from fewshotseg.models.frozen import FrozenBackbone
+
+NAMES = ["resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_lite0", "timm resnet18", "timm tf_efficientnet_lite0"]
+
+
+def network(name):
+    torch.manual_seed(0)
+    kind, _, timms = name.partition(" ")
+    made = fs.TimmBackbone(timm.create_model(timms, features_only=True)) if timms else make_backbone(kind)
+    with torch.no_grad():  # norms take on the statistics of what they see, so that signals don't die away
+        for module in made.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
+        made.high(made.train().mid(torch.randn(2, 3, 65, 65))[0])
+    return made
+
+
+def model_of(name, **settings):
+    backbone = network(name)
+    torch.manual_seed(1)
+    settings = {"hidden_channels": 8, "bins": (1.0, 0.5), "reducer_dropout": 0.0, "classifier_dropout": 0.0, **settings}
+    return fs.build_scnet(backbone, **settings)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 2, 3, 65, 65, generator=generator)
+    masks = torch.zeros(2, 65, 65, dtype=torch.long)
+    masks[:, 20:40, 10:30] = 1
+    return images[0][:, None], masks[:, None], images[1], masks.flip(1)
+
+
+def answer(model):
+    output = model(*batch(), generator=torch.Generator().manual_seed(2))
+    return output.logits, output.loss
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fused_model_is_the_plain_one_to_rounding(name, training):
+    model = model_of(name).train(training)
+    expected = answer(model)
+    before = {key: (id(value), value.clone()) for key, value in model.state_dict(keep_vars=True).items()}
+    assert model.fuse() is model
+    assert isinstance(model.fast.current(), FoldedBackbone)
+    found = answer(model)
+    assert_close(found[1], expected[1], atol=1e-5, rtol=1e-5)
+    assert_close(found[0], expected[0], atol=1e-4, rtol=1e-4)
+    assert not torch.equal(found[0], expected[0])  # it is another way to compute them
+    after = model.state_dict(keep_vars=True)
+    assert list(after) == list(before)
+    assert all(id(value) == before[key][0] for key, value in after.items())
+    assert all(torch.equal(value, before[key][1]) for key, value in after.items())
+
+
+def test_it_is_made_once():
+    model = model_of("mobilenet_v2").eval().fuse()
+    first = model.fast.current()
+    answer(model)
+    assert model.fast.current() is first
+
+
+def test_gradients_are_those_of_the_plain_model():
+    model, fused = model_of("mobilenet_v2"), model_of("mobilenet_v2").fuse()
+    answer(model)[1].backward()
+    answer(fused)[1].backward()
+    for name, parameter in fused.named_parameters():
+        expected = model.get_parameter(name).grad
+        assert (parameter.grad is None) == (expected is None) == name.startswith("backbone."), name
+        if expected is not None:
+            assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-3)
+
+
+def scale(model):
+    with torch.no_grad():
+        model.backbone.last[0].weight.mul_(2)
+
+
+def shift_statistics(model):
+    model.backbone.deep[0][1].running_mean.add_(1)
+
+
+def replace(model):
+    model.backbone.last[2] = nn.Softplus()
+
+
+def replace_the_backbone(model):
+    model.backbone = network("tiny").eval().requires_grad_(False)
+    scale(model)
+
+
+def hook(model):
+    model.backbone.last[0].register_forward_hook(lambda module, inputs, output: output + 1)
+
+
+def load(model):
+    model.load_state_dict(model_of("tiny", hidden_channels=8).state_dict())
+    shift_statistics(model)
+
+
+@pytest.mark.parametrize("change", [scale, shift_statistics, replace, replace_the_backbone, hook, load])
+def test_no_stale_copy_answers(change):
+    model, plain = model_of("tiny").eval().fuse(), model_of("tiny").eval()
+    before = answer(model)
+    change(model)
+    change(plain)
+    found, expected = answer(model), answer(plain)
+    assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found[0], before[0], atol=1e-4, rtol=1e-4)
+
+
+def test_other_dtypes_and_back():
+    model = model_of("tiny").eval().fuse()
+    expected = answer(model)
+    support, support_masks, query, _ = batch()
+    assert model.double()(support.double(), support_masks, query.double()).logits.dtype == torch.float64
+    assert_close(answer(model.float()), expected)
+
+
+def test_batch_statistics_move_in_a_fused_model_too():
+    model, plain = (model_of("tiny", norm_stats="batch").train() for _ in range(2))
+    model.fuse()
+    assert torch.equal(answer(model)[1], answer(plain)[1])
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert model.backbone.last[1].num_batches_tracked == 1 + 2
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies_of_a_fused_model_are_fused_models_of_their_own(copied):
+    model = model_of("tiny").eval().fuse()
+    model.memory = fs.FeatureMemory(2**20)
+    expected = answer(model)
+    other = copied(model)
+    assert other.fast.backbone is other.backbone is not model.backbone
+    assert_close(answer(other), expected)
+    with torch.no_grad():
+        other.backbone.last[0].weight.mul_(2)
+    assert not torch.allclose(answer(other)[0], expected[0], atol=1e-4)
+    assert_close(answer(model), expected)
+
+
+def test_a_file_of_a_fused_model_is_that_of_the_plain_one(tmp_path):
+    model = model_of("tiny").eval()
+    fs.save_model(model, tmp_path / "plain.pth")
+    answer(model.fuse())
+    fs.save_model(model, tmp_path / "fused.pth")
+    assert fs.load_model(tmp_path / "fused.pth", backbone=make_backbone("tiny")).fast is None
+    assert (tmp_path / "fused.pth").stat().st_size == (tmp_path / "plain.pth").stat().st_size
+
+
+def test_what_was_made_goes_with_the_model():
+    model = model_of("tiny").eval().fuse()
+    made = weakref.ref(model.fast.current().backbone)
+    del model
+    gc.collect()
+    assert made() is None
+
+
+def test_a_backbone_that_does_not_fit_runs_as_it_is():
+    class Own(nn.Module):
+        mid_channels = 3
+
+        def mid(self, images):
+            return (images[:, :, ::8, ::8],)
+
+        def high(self, deepest):
+            return deepest
+
+    own = Own().eval()
+    assert type(FastBackbone(own).current()) is FrozenBackbone
+    assert FastBackbone(own).current().backbone is own
+
+
+def storages(model):
+    return {key: (id(t), t.data_ptr(), t.stride(), t._version) for key, t in model.state_dict(keep_vars=True).items()}
+
+
+def predict(model):
+    predictor = fs.FewShotPredictor(model, size=65)
+    photo = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    mask = np.zeros((60, 80), bool)
+    mask[10:40, 10:40] = True
+    predictor.set_support(photo, mask)
+    predictor.predict(photo)
+
+
+def evaluate(model):
+    fs.evaluate(model, episodes(), fs.FewShotIoU(CLASSES))
+
+
+@pytest.mark.parametrize("name", ["tiny", "mobilenet_v2", "timm resnet18"])
+@pytest.mark.parametrize("use", [predict, evaluate])
+def test_use_leaves_a_model_and_its_tensors_as_they_were(use, name):
+    model = model_of(name).train()
+    modules, before = dict(model.named_modules()), storages(model)
+    use(model)
+    assert model.fast is None
+    assert storages(model) == before
+    assert dict(model.named_modules()) == modules
+    assert vars(model).keys() == vars(model_of("tiny")).keys()
+
+
+@pytest.mark.parametrize("use", [predict, evaluate])
+def test_use_runs_the_faster_form_and_calls_what_is_hooked(use, monkeypatch):
+    runs, model = [], model_of("tiny").eval()
+    run = FoldedBackbone._run
+    monkeypatch.setattr(FoldedBackbone, "_run", lambda *args: runs.append(1) or run(*args))
+    use(model)
+    assert runs
+    runs.clear()
+    model.backbone.last[0].register_forward_hook(lambda *_: None)
+    use(model)
+    assert not runs

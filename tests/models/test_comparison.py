@@ -161,6 +161,7 @@ def test_a_head_of_any_scales_answers_on_the_grid_of_the_query(bins):
     for module in plain.modules():
         if isinstance(module, nn.Conv2d):  # which makes every concatenation a real one
             module.register_forward_hook(lambda *_: None)
-    assert_close(
+    prototypes = torch.rand(2, 4, 1, 1)
+    assert_close(plain(query, prototypes, prior).logits, head(query, prototypes, prior).logits)
         plain(query, prototypes := torch.rand(2, 4, 1, 1), prior).logits, head(query, prototypes, prior).logits
     )

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fewshotseg._checks import check_floating_dtype, shown
+from fewshotseg._checks import check_float_dtype, shown
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.backbones import Backbone, StagedBackbone, make_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
@@ -114,7 +114,7 @@ def save_model(
     path = Path(path)
     if not isinstance(model, SCNet):
         raise TypeError(f"model must be an SCNet, got {type(model).__name__}")
-    check_floating_dtype("dtype", dtype)
+    check_float_dtype("dtype", dtype)
     is_file = path.suffix in {".pth", ".pt"}
     if path.suffix in {".safetensors", ".ckpt", ".bin"} or (training is not None and not is_file):
         raise ValueError(f"path must end in .pth or .pt, or be a folder where there is no training, got {path}")

@@ -163,5 +163,3 @@ def test_a_head_of_any_scales_answers_on_the_grid_of_the_query(bins):
             module.register_forward_hook(lambda *_: None)
     prototypes = torch.rand(2, 4, 1, 1)
     assert_close(plain(query, prototypes, prior).logits, head(query, prototypes, prior).logits)
-        plain(query, prototypes := torch.rand(2, 4, 1, 1), prior).logits, head(query, prototypes, prior).logits
-    )

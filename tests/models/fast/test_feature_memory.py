@@ -207,7 +207,7 @@ def test_settings_are_refused_where_they_are_given(arguments, error, name):
 
 
 def test_threads_keep_the_bound():
-    kept = LeastRecentlyUsed(limit=10 * 4)
+    kept = LeastRecentlyUsed(10 * 4)
 
     def work(thread):
         draw = random.Random(thread)
@@ -221,7 +221,7 @@ def test_threads_keep_the_bound():
 
 
 def test_what_is_kept_anew_takes_the_place_of_the_old():
-    kept = LeastRecentlyUsed(limit=12)
+    kept = LeastRecentlyUsed(12)
     for value in (1.0, 2.0, 3.0):
         kept.put("a", (torch.tensor([value]),))
     assert kept._size == 4

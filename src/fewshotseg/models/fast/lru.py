@@ -25,14 +25,14 @@ class LeastRecentlyUsed:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._limit = check_at_least("max_bytes", max_bytes, 0)
+        self.limit = check_at_least("max_bytes", max_bytes, 0)
         self._size = 0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = RLock()
 
     @override
     def __reduce__(self) -> tuple[type["LeastRecentlyUsed"], tuple[int]]:
-        return type(self), (self._limit,)
+        return type(self), (self.limit,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Give what is kept under ``key``, or what ``make`` gives, which is kept from then on."""
@@ -67,7 +67,7 @@ class LeastRecentlyUsed:
                 self._size -= _bytes(self._kept.pop(key))
             self._kept[key] = value
             self._size += _bytes(value)
-            while self._size > self._limit:
+            while self._size > self.limit:
                 _, oldest = self._kept.popitem(last=False)
                 self._size -= _bytes(oldest)
 

@@ -191,7 +191,7 @@ def test_refused_files_say_why_and_leave_the_model_alone(tmp_path):
         "numbers": ({"epoch": 3}, "must hold a state dict of tensors"),
         "foreign": ({"encoder.weight": torch.zeros(3)}, "entries are missing and 1 are unknown"),
         "shape": (state | {"head.fuse.0.weight": torch.zeros(3)}, r"head.fuse.0.weight: \(4, 16, 1, 1\) in the model"),
-        "lacking": ({k: v for k, v in state.items() if k != "head.fuse.0.weight"}, "it lacks head.fuse.0.weight"),
+        "lacking": ({k: v for k, v in state.items() if k != "head.fuse.0.weight"}, "it lacks .head.fuse.0.weight"),
     }
     for name, (content, message) in files.items():
         path = tmp_path / f"{name}.pth"

@@ -1,8 +1,8 @@
 """Procedural images with many classes of textured objects: data for tests and first runs, without a download."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import dropwhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +13,11 @@ from fewshotseg.data.sources import _synthetic_scenes as scenes
 from fewshotseg.data.sources._synthetic_looks import NUM_LOOKS, look
 from fewshotseg.data.sources.index import count_classes
 from fewshotseg.data.sources.source import Sample
+
+if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
 
 
 class SyntheticSource:

@@ -48,9 +48,9 @@ class SubsetSource:
         if len(set(keep)) < len(keep):
             raise ValueError("keep must not name a position twice")
         self._source = source
-        self._keep = keep
+        self._keep: list[int] = keep
         self._listed: dict[str, set[int]] | None = None
-        self.ids = [source.ids[index] for index in self._keep]
+        self.ids: list[str] = [source.ids[index] for index in self._keep]
 
     @classmethod
     def from_pairs(cls, source: SegmentationSource, pairs: StrPath | Iterable[tuple[str, int]]) -> Self:

@@ -57,6 +57,12 @@ def test_same_bits_in_any_order_of_access():
         assert equal(samples[index], other.load(index))
 
 
+def test_settings_may_be_of_numpy():
+    source = SyntheticSource(np.int64(4), num_classes=np.int32(3), size=np.array([40, 50]), seed=np.int64(2))
+    assert equal(source.load(3), SyntheticSource(4, num_classes=3, size=(40, 50), seed=2).load(3))
+    assert source.ids[3] == "synthetic-2-000003"
+
+
 def test_image_does_not_depend_on_length():
     assert equal(SyntheticSource(4, size=48).load(3), SyntheticSource(4000, size=48).load(3))
 
@@ -190,7 +196,7 @@ def test_index_out_of_range(index):
         ({"size": (64, 16)}, ValueError, "width of size must be at least 32, got 16"),
         ({"size": (64, 64, 3)}, ValueError, "size must be one number or height and width"),
         ({"size": 64.0}, TypeError, "height of size must be an integer, got float"),
-        ({"size": "big"}, ValueError, "size must be one number or height and width"),
+        ({"size": "big"}, TypeError, "size must be one number or height and width, got str"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"seed": None}, TypeError, "seed must be an integer, got NoneType"),
         ({"border": -1}, ValueError, "border must be at least 0, got -1"),

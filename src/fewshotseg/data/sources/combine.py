@@ -3,16 +3,20 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fewshotseg._checks import as_list, check_at_least, name_some, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.listing import faulty_files
 from fewshotseg.data.sources.source import Sample, SegmentationSource
 from fewshotseg.data.sources.tables import read_text
+
+if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
 
 
 class SubsetSource:
@@ -44,9 +48,9 @@ class SubsetSource:
         if len(set(keep)) < len(keep):
             raise ValueError("keep must not name a position twice")
         self._source = source
-        self._keep = keep
+        self._keep: list[int] = keep
         self._listed: dict[str, set[int]] | None = None
-        self.ids = [source.ids[index] for index in self._keep]
+        self.ids: list[str] = [source.ids[index] for index in self._keep]
 
     @classmethod
     def from_pairs(cls, source: SegmentationSource, pairs: StrPath | Iterable[tuple[str, int]]) -> Self:

@@ -3,8 +3,8 @@
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torchvision import tv_tensors
@@ -15,6 +15,11 @@ from fewshotseg.data.sources.index import index_masks
 from fewshotseg.data.sources.listing import file_fault, one_form
 from fewshotseg.data.sources.source import VOID, Sample
 from fewshotseg.images import read_image, read_mask
+
+if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
 
 
 class FileSource:

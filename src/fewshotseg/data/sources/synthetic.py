@@ -1,18 +1,24 @@
 """Procedural images with many classes of textured objects: data for tests and first runs, without a download."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import dropwhile
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torchvision import tv_tensors
 
-from fewshotseg._checks import check_at_least
+from fewshotseg._checks import MAX_SIDE, as_list, check_at_least, shown
 from fewshotseg.data.sources import _synthetic_scenes as scenes
 from fewshotseg.data.sources._synthetic_looks import NUM_LOOKS, look
 from fewshotseg.data.sources.index import count_classes
 from fewshotseg.data.sources.source import Sample
+
+if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+    from builtins import property as cached_property
+else:
+    from functools import cached_property
 
 
 class SyntheticSource:
@@ -61,18 +67,15 @@ class SyntheticSource:
         seed: int = 0,
         border: int = 0,
     ) -> None:
-        check_at_least("length", length, 1)
-        check_at_least("num_classes", num_classes, 1)
-        if num_classes > NUM_LOOKS:
-            raise ValueError(f"num_classes must be at most {NUM_LOOKS}, got {num_classes}")
-        check_at_least("seed", seed, 0)
-        check_at_least("border", border, 0)
-        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        sides = [size] * 2 if isinstance(size, int | Real) else as_list("size", size, "one number or height and width")
         if len(sides) != 2:
-            raise ValueError(f"size must be one number or height and width, got {size!r}")
-        check_at_least("height of size", sides[0], 32)
-        check_at_least("width of size", sides[1], 32)
-        self._length, self._num_classes, self._size, self._seed, self._border = length, num_classes, sides, seed, border
+            raise ValueError(f"size must be one number or height and width, got {shown(size)}")
+        height = check_at_least("height of size", sides[0], 32, MAX_SIDE)
+        self._size = (height, check_at_least("width of size", sides[1], 32, MAX_SIDE))
+        self._length = check_at_least("length", length, 1)
+        self._num_classes = check_at_least("num_classes", num_classes, 1, NUM_LOOKS)
+        self._seed = check_at_least("seed", seed, 0)
+        self._border = check_at_least("border", border, 0)
 
     @cached_property
     def class_names(self) -> Mapping[int, str]:

@@ -240,6 +240,36 @@ def test_every_setting_trains(options, tmp_path):
     assert all(torch.isfinite(value).all() for value in head.values())
 
 
+def test_the_backbone_runs_in_its_faster_form_and_from_memory(tmp_path, monkeypatch):
+    fuse, fused = fs.SCNet.fuse, []
+    monkeypatch.setattr(fs.SCNet, "fuse", lambda model: fused.append(model) or fuse(model))
+
+    class Counting(fs.FeatureMemory):
+        calls = 0
+
+        def __call__(self, *arguments):
+            Counting.calls += 1
+            return super().__call__(*arguments)
+
+    protocol = replace(BENCHMARKS["synthetic"], train_size=49, test_size=49)
+    data = DataSettings(benchmark="synthetic", images=60, protocol=protocol)
+    recipe = replace(RECIPES["synthetic"], pretrain=1, iterations=3, memory_gb=0.1)
+    for name, memory in {"shared": Counting(2**24), "own": None}.items():
+        seen = []
+        fused.clear()
+
+        def watch(model, seen=seen):
+            assert fused == [model]
+            seen.append(model.memory)
+            return {"seen": 1.0}
+
+        run(recipe, data, tmp_path / name, device="cpu", memory=memory, watch=watch, watch_every=2)
+        assert all(isinstance(found, fs.FeatureMemory) for found in seen)
+        assert (seen[0] is memory) == (memory is not None)
+        assert [line["iteration"] for line in log_of(tmp_path / name) if "watched" in line] == [2, 3]
+    assert Counting.calls > 0
+
+
 def test_batch_statistics_reach_the_checkpoint_and_frozen_ones_do_not_change(tmp_path):
     key = "shallow.1.running_mean"
     means = []

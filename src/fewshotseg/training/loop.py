@@ -103,15 +103,7 @@ def run(
     check_at_least("log_every", log_every, 1)
     check_at_least("save_every", save_every, 1)
     stop = stop or StopSignals()
-    facts = plain(
-        {
-            "recipe": asdict(recipe),
-            "data": asdict(data),
-            "protocol": data.protocol.name,
-            "protocol_hash": data.protocol.hash(),
-            "versions": versions(),
-        }
-    )
+    facts = facts_of(recipe, data)
     with (
         process_group(device) as process,
         RunFolder(Path(out), writes=process.rank == 0, resume=resume) as folder,
@@ -161,6 +153,19 @@ def run(
                 if loss is not None and hasattr(bar, "set_postfix"):
                     bar.set_postfix(loss=f"{loss:.3f}")
         return Trained(folder.path / (LAST if recipe.select == "last" else BEST), state.best)
+
+
+def facts_of(recipe: Recipe, data: DataSettings) -> dict[str, Any]:
+    """Gather what checkpoints and logs say about a run, in plain values."""
+    return plain(
+        {
+            "recipe": asdict(recipe),
+            "data": asdict(data),
+            "protocol": data.protocol.name,
+            "protocol_hash": data.protocol.hash(),
+            "versions": versions(),
+        }
+    )
 
 
 def iterations(

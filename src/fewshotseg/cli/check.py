@@ -15,10 +15,10 @@ from fewshotseg._checks import one_line
 from fewshotseg.cli.errors import EXPECTED, sentence
 from fewshotseg.data.sources.check import SourceReport, check_parts, describe
 from fewshotseg.data.sources.coco import COCOSource
+from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.sources.files import FileSource
 from fewshotseg.data.sources.folder import FolderSource
 from fewshotseg.data.sources.fss1000 import FSS1000Source
-from fewshotseg.data.sources.listing import FaultyFilesError
 from fewshotseg.data.sources.voc import VOCSource
 
 

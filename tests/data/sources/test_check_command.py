@@ -147,7 +147,7 @@ def test_special_files_are_named_and_never_opened(root, capsys):
     (root / "images/notes.txt").touch()
     code, out, said = run(capsys, "folder", root)
     assert code == 1
-    assert said[0] == f"note: 1 files belong to no image: {root / 'images/notes.txt'}"
+    assert said[0] == f"note: files that belong to no image (1): {root / 'images/notes.txt'}"
     assert said[1:] == [
         f"{root / 'images/a.jpg'} is no ordinary file",
         f"{root / 'masks/b.png'} is a folder, where a file must be",

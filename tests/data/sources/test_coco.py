@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 
 from _folders import box, make_coco, save_image
 from fewshotseg.data.sources.coco import COCOSource
-from fewshotseg.data.sources.listing import FaultyFilesError
+from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.splits import COCO_CLASSES
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from _folders import make_folder, mask_of, save_image, save_mask
+from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.sources.folder import FolderSource
-from fewshotseg.data.sources.listing import FaultyFilesError
 from fewshotseg.data.splits import PASCAL_CLASSES
 
 

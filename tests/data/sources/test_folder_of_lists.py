@@ -3,8 +3,8 @@
 import pytest
 
 from _folders import make_folder, save_image
+from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.sources.folder import FolderSource
-from fewshotseg.data.sources.listing import FaultyFilesError
 
 
 @pytest.fixture

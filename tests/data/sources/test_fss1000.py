@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from _folders import save_image, save_mask
+from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.sources.fss1000 import FSS1000Source
-from fewshotseg.data.sources.listing import FaultyFilesError
 
 
 def add(root, name, number, white=1):

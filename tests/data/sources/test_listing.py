@@ -6,17 +6,8 @@ import pickle
 import pytest
 
 from fewshotseg.data import COCOSource, FolderSource, FSS1000Source, VOCSource, write_sbd_masks
-from fewshotseg.data.sources.listing import (
-    FaultyFilesError,
-    NamedFiles,
-    distinct_ids,
-    faulty_files,
-    file_fault,
-    files_by_name,
-    one_form,
-    partners,
-    without_ending,
-)
+from fewshotseg.data.sources.faults import FaultyFilesError, faulty_files, file_fault
+from fewshotseg.data.sources.listing import NamedFiles, distinct_ids, files_by_name, one_form, partners, without_ending
 
 COMPOSED, APART = "caf\u00e9", "cafe\u0301"
 

@@ -6,7 +6,7 @@ from scipy.io import savemat
 
 from _folders import make_voc, mask_of, save_mask
 from fewshotseg.data.sources import sbd as sbd_module
-from fewshotseg.data.sources.listing import FaultyFilesError
+from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.sources.sbd import write_sbd_masks
 from fewshotseg.data.sources.voc import VOCSource
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from fewshotseg._checks import name_some, shown
-from fewshotseg.data.sources.listing import file_fault
+from fewshotseg.data.sources.faults import file_fault
 
 Json = dict[str, Any]
 Id = int | str

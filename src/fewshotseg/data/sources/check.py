@@ -9,9 +9,9 @@ import torch
 from fewshotseg._checks import name_some
 from fewshotseg._io import progress_bar, reason
 from fewshotseg.data.sources.endings import cut_short
+from fewshotseg.data.sources.faults import file_fault
 from fewshotseg.data.sources.files import WHITE_ADVICE, FileSource, is_white, size_mismatch, white_remark
 from fewshotseg.data.sources.index import count_classes
-from fewshotseg.data.sources.listing import file_fault
 from fewshotseg.data.sources.source import VOID, Sample
 from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, ClassSplit, coco20i, pascal5i
 from fewshotseg.images import read_image
@@ -71,7 +71,7 @@ def check_source(source: FileSource, *, progress: bool = False) -> SourceReport:
 def check_parts(source: FileSource, *, progress: bool = False) -> Iterator[tuple[int, SourceReport]]:
     """As `check_source`, but each thing as soon as it is found, with the number of images that were looked at."""
     passed_over = [str(path) for path in source.passed_over]
-    remarks = [f"{len(passed_over):,} files belong to no image: {name_some(passed_over)}"] if passed_over else []
+    remarks = [f"files that belong to no image ({len(passed_over):,}): {name_some(passed_over)}"] if passed_over else []
     yield 0, SourceReport([], list(source.incomplete), remarks)
     shows_class = False
     white: list[tuple[str, int]] = []  # masks of 0 and 255, and how often 255 is there

@@ -9,9 +9,13 @@ from fewshotseg._checks import check_path, name_some, shown
 from fewshotseg._io import StrPath, cache_folder, progress_bar, reason
 from fewshotseg.data.sources.annotations import Id, Picture, read_instances
 from fewshotseg.data.sources.drawing import draw_annotations
+from fewshotseg.data.sources.faults import check_folder, faulty_files
 from fewshotseg.data.sources.files import FileSource
-from fewshotseg.data.sources.listing import NamedFiles, check_folder, distinct_ids, faulty_files
+from fewshotseg.data.sources.listing import NamedFiles, distinct_ids
 from fewshotseg.images import write_mask
+
+_RULES = 2
+"""Changes with the rules by which masks are drawn, so that masks of other rules are not taken for them."""
 
 
 class COCOSource(FileSource):
@@ -76,10 +80,6 @@ class COCOSource(FileSource):
         )
         if faults:
             raise faulty_files(annotations, faults, self)
-
-
-_RULES = 2
-"""Changes with the rules by which masks are drawn, so that masks of other rules are not taken for them."""
 
 
 def _find_files(images: Path, pictures: list[Picture], faults: list[str]) -> dict[Path, Picture]:

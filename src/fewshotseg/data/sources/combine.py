@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from fewshotseg._checks import as_list, check_at_least, name_some, shown
 from fewshotseg._io import StrPath
-from fewshotseg.data.sources.listing import faulty_files
+from fewshotseg.data.sources.faults import faulty_files
 from fewshotseg.data.sources.source import Sample, SegmentationSource
 from fewshotseg.data.sources.tables import read_text
 

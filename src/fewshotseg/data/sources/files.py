@@ -11,8 +11,9 @@ from torchvision import tv_tensors
 
 from fewshotseg._checks import as_list, check_path, name_some, shown
 from fewshotseg._io import StrPath
+from fewshotseg.data.sources.faults import file_fault
 from fewshotseg.data.sources.index import index_masks
-from fewshotseg.data.sources.listing import file_fault, one_form
+from fewshotseg.data.sources.listing import one_form
 from fewshotseg.data.sources.source import VOID, Sample
 from fewshotseg.images import read_image, read_mask
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fewshotseg._checks import check_path, shown
 from fewshotseg._io import StrPath
+from fewshotseg.data.sources.faults import faulty_files
 from fewshotseg.data.sources.files import FileSource, check_strings
-from fewshotseg.data.sources.listing import NamedFiles, distinct_ids, faulty_files, files_by_name, partners
+from fewshotseg.data.sources.listing import NamedFiles, distinct_ids, files_by_name, partners
 from fewshotseg.data.sources.source import VOID
 from fewshotseg.data.sources.tables import read_table
 

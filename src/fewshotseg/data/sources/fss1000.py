@@ -7,8 +7,9 @@ from typing_extensions import override
 
 from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath
+from fewshotseg.data.sources.faults import check_folder, faulty_files
 from fewshotseg.data.sources.files import FileSource
-from fewshotseg.data.sources.listing import check_folder, faulty_files, files_by_name, is_hidden, one_form, partners
+from fewshotseg.data.sources.listing import files_by_name, is_hidden, one_form, partners
 from fewshotseg.data.sources.source import VOID
 from fewshotseg.images import read_binary_mask
 

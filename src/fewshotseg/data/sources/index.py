@@ -77,7 +77,8 @@ def index_masks(
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        raise ValueError(f"{len(faults):,} masks cannot be used: {name_some([str(e) for e in faults], separator='; ')}")
+        said = [f"{e.filename}: {reason(e)}" if isinstance(e, OSError) else str(e) for e in faults]
+        raise ValueError(f"{len(faults):,} masks cannot be used: {name_some(said, separator='; ')}")
     try:
         write_atomically(cache_folder(cache) / name, json.dumps({"stamp": stamp, "areas": areas}).encode())
     except OSError as error:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath, progress_bar, write_atomically
-from fewshotseg.data.sources.listing import faulty_files, file_fault, files_by_name
+from fewshotseg.data.sources.faults import faulty_files, file_fault
+from fewshotseg.data.sources.listing import files_by_name
 from fewshotseg.data.sources.voc import AUGMENTED, first_folder, voc_folder
 from fewshotseg.data.splits import PASCAL_CLASSES
 from fewshotseg.images import write_mask

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewshotseg._checks import name_some, shown
-from fewshotseg.data.sources.listing import faulty_files, file_fault
+from fewshotseg.data.sources.faults import faulty_files, file_fault
 
 
 def read_text(path: Path) -> str:

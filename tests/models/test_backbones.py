@@ -8,7 +8,9 @@ from torch.testing import assert_close
 from torchvision import models as tv
 
 import fewshotseg as fs
+from fewshotseg.models import BACKBONES, StagedBackbone
 from fewshotseg.models.backbones import make_backbone
+from fewshotseg.models.backbones.torchvision import mobilenet_v2, vgg16_bn
 
 
 def randomise_norms(module):
@@ -28,6 +30,7 @@ def randomise_norms(module):
         ("resnet101s", [(1024, 13), (512, 13)], (2048, 13)),
         ("vgg16_bn", [(512, 7), (256, 13)], (512, 7)),
         ("mobilenet_v2", [(96, 13), (32, 13)], (1280, 13)),
+        ("tiny", [(96, 13), (64, 13)], (128, 13)),
     ],
 )
 def test_maps_and_channels(name, mid, high):
@@ -52,7 +55,7 @@ def test_mobilenet_is_torchvisions_up_to_the_dilation():
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = net.features[:7](images)
-        _, shallow = make_backbone("mobilenet_v2").__class__(net).mid(images)
+        _, shallow = mobilenet_v2(net).mid(images)
     assert torch.equal(shallow, expected)
 
 
@@ -61,7 +64,7 @@ def test_vgg_is_torchvisions_where_no_pool_rounds():
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = [net.features[:24](images), net.features[:34](images), net.features[:43](images)]
-        backbone = make_backbone("vgg16_bn").__class__(net).eval()
+        backbone = vgg16_bn(net).eval()
         deep, shallow = backbone.mid(images)
         assert torch.equal(shallow, expected[0])
         assert torch.equal(deep, expected[1])
@@ -116,3 +119,55 @@ def test_deep_stem_weights_of_timm_fit():
     theirs = timm.create_model("resnet50s", pretrained=False, num_classes=3).state_dict()
     model = fs.build_scnet("resnet50s", hidden_channels=4, backbone_weights=theirs)
     assert torch.equal(model.backbone.conv1[6].weight, theirs["conv1.6.weight"])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_what_replaces_a_module_is_called(name):
+    backbone = make_backbone(name).eval()
+    images = torch.rand(1, 3, 64, 64)
+    first, last = backbone.stages["shallow"][0], backbone.stages["high"][-1]
+    with torch.no_grad():
+        before = backbone.mid(images)[0]
+        backbone.set_submodule(first, nn.Sequential(backbone.get_submodule(first), nn.Softplus()))
+        maps = backbone.mid(images)[0]
+        assert not torch.allclose(maps, before)
+        backbone.set_submodule(last, nn.Identity())
+        names = backbone.stages["high"][:-1]
+        expected = nn.Sequential(*(backbone.get_submodule(name) for name in names))(maps)
+        assert torch.equal(backbone.high(maps), expected)
+
+
+def test_a_chain_of_ones_own():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.Conv2d(5, 6, 1))
+    names = [f"layers.{number}" for number in range(4)]
+    backbone = StagedBackbone(
+        {"layers": layers}, shallow=names[:2], mid=names[2:3], high=names[3:], mid_channels=9, mean=[0.5] * 3
+    )
+    images = torch.rand(1, 3, 40, 32)
+    deep, shallow = backbone.mid(images)
+    assert torch.equal(shallow, layers[:2](images))
+    assert torch.equal(deep, layers[:3](images))
+    assert torch.equal(backbone.high(deep), layers(images))
+    assert list(backbone.state_dict()) == [f"layers.{key}" for key in layers.state_dict()]
+    assert fs.build_scnet(backbone, hidden_channels=4).config.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error", "message"),
+    [
+        ({"mid": None, "high": None}, TypeError, "backbone must have mid_channels, see Backbone, but Own lacks it"),
+        ({"mid": None, "mid_channels": 3}, TypeError, "backbone must have high, see Backbone, but Own lacks it"),
+        ({"mid": None, "high": None, "mid_channels": 0}, ValueError, "backbone.mid_channels must be a positive whole"),
+        ({"mid": None, "high": None, "mid_channels": "3"}, ValueError, "backbone.mid_channels must be a positive whole"),
+        ({"mid": None, "high": None, "mid_channels": True}, ValueError, "backbone.mid_channels must be a positive"),
+    ],
+)
+def test_modules_that_are_no_backbones_are_refused(attributes, error, message):
+    with pytest.raises(error, match=message):
+        fs.build_scnet(type("Own", (nn.Module,), attributes)())
+
+
+@pytest.mark.parametrize("other", [3, None, object(), nn.ReLU])
+def test_what_is_no_module_is_refused(other):
+    with pytest.raises(TypeError, match=r"backbone must be a name or an nn\.Module, got"):
+        fs.build_scnet(other)

@@ -112,7 +112,8 @@ def test_the_package_knows_a_cat():
     net = timm.create_model("tf_efficientnet_lite0").eval()
     net.load_state_dict(remap_lite_state_dict(torch.load(package_weights(), weights_only=True)))
     pixels = torch.from_numpy(np.ascontiguousarray(cat)).permute(2, 0, 1)[None] / 255
-    mean, std = lite.EfficientNetLiteBackbone.mean[0], lite.EfficientNetLiteBackbone.std[0]
+    statistics = image_statistics(lite.efficientnet_lite0())
+    mean, std = statistics["mean"][0], statistics["std"][0]
     with torch.no_grad():
         assert int(net((F.interpolate(pixels, size=(224, 336)) - mean) / std).argmax()) in {281, 282, 283, 284, 285}
 

@@ -6,19 +6,34 @@ import numpy as np
 import pytest
 
 import fewshotseg as fs
-from fewshotseg.models import lite, load_pretrained, pretrained
+from fewshotseg.models import list_pretrained, load_pretrained, read_model
+from fewshotseg.models.backbones import lite
+from fewshotseg.models.hub import FOLDER
 
-NAMES = sorted(path.stem for path in pretrained.FOLDER.glob("*.pth"))
+NAMES = list_pretrained()
+
+
+def test_there_is_the_one_that_the_readme_names():
+    assert "scnet-lite0" in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_small_and_say_where_they_come_from(name):
+    path = FOLDER / f"{name}.pth"
+    assert path.stat().st_size < 8 * 2**20
+    saved = read_model(path)
+    assert saved.config.image_size >= 200
+    assert saved.training is None
+    assert {"data", "command", "versions"} <= saved.origin.keys()
+    assert "/" not in json.dumps(saved.origin).replace("examples/", "")  # no folder of the machine that trained
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_load_by_their_names(name):
     pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
-    assert (pretrained.FOLDER / f"{name}.pth").stat().st_size < 8 * 2**20
-    _, size, origin = load_pretrained(name)
-    assert size >= 200
-    assert {"data", "command", "versions"} <= origin.keys()
-    assert "/" not in json.dumps(origin).replace("examples/", "")  # no folder of the machine that trained
+    model = load_pretrained(name)
+    assert model.config == read_model(FOLDER / f"{name}.pth").config
+    assert not model.training
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,6 +43,7 @@ def test_they_find_an_example_in_itself(name):
     mask = np.zeros((512, 512), bool)
     mask[20:190, 155:300] = mask[190:, 40:350] = True  # about where the astronaut is: 0.48 of the image
     predictor = fs.FewShotPredictor.from_pretrained(name)
+    assert predictor.size == predictor.model.config.image_size
     predictor.set_support(data.astronaut(), mask)
     found = predictor.predict(data.astronaut()).mask.bool().numpy()
     assert (found & mask).sum() > 0.65 * (found | mask).sum()

@@ -282,6 +282,9 @@ def _write_folder(saved: SavedModel, folder: Path) -> None:
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} must be a model that save_model wrote, but it has no {name}")
     path = folder / "config.json"
     with open_file(path) as file:
         try:

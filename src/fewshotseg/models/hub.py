@@ -11,6 +11,7 @@ from fewshotseg._checks import shown
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.weight_files import exists
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
 """Where the package keeps its models, a file for each name."""
@@ -47,7 +48,7 @@ def find_model(name: StrPath) -> Path:
     if not isinstance(name, str | PathLike):
         raise TypeError(f"name must be the name, file or folder of a model, got {type(name).__name__}")
     path = Path(name)
-    if _exists(path) or path.suffix in {".pth", ".pt"}:
+    if exists(path) or path.suffix in {".pth", ".pt"}:
         return path
     if str(name) in list_pretrained():
         return FOLDER / f"{name}.pth"
@@ -128,13 +129,6 @@ def _client(name: str) -> Any:
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return "".join(letter for letter in line[:300] if letter.isprintable())
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # no name that a file could have
-        return False
 
 
 def _card(model: SCNet, origin: dict[str, Any]) -> str:

@@ -107,6 +107,14 @@ def write_safetensors(state: Mapping[str, Tensor], path: StrPath) -> None:
     write_atomically(Path(path), save(tensors, metadata={"format": "pt"}))
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False for names that none can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def open_file(path: Path) -> Any:
     """A file to read from; never one that waits for a writer, as a named pipe does.
 

@@ -15,6 +15,7 @@ from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, 
 from fewshotseg.models.fitting import load_checked
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.weight_files import (
+    exists,
     read_safely,
     read_safetensors,
     save_atomically,
@@ -121,7 +122,7 @@ def load_backbone_weights(
     elif isinstance(weights, (str, Path)):
         source = str(weights)
         entry = _torchvision_weights(name, source)
-        if entry is None and not Path(weights).exists():
+        if entry is None and not exists(Path(weights)):
             raise FileNotFoundError(
                 f"backbone_weights must be a file or one of {_names(name)} for {name}, got {shown(source)}"
             )

@@ -84,19 +84,25 @@ def check_class_ids(name: str, labels: NDArray[np.uint8]) -> None:
 def is_interpolated(values: Array) -> bool:
     """Whether edges run through the values between, as smoothing, resizing and JPEG leave them.
 
-    Counts the pixels that lie between two opposite neighbours, or are like none of the four. Of the pixels at edges
-    they are at most 5 % in the 2600 masks of VOC and 350 of COCO that were looked at, and at least 20 % when the same
-    were resized bilinearly or saved as JPEG.
+    Either many pixels at edges lie between two opposite neighbours or are like none of the four, or many values fill no
+    area. In the 2900 masks of VOC and COCO that were looked at, the first are at most 5 % of the pixels at edges, and
+    the second at most two values; once they were resized bilinearly or saved as JPEG, mostly 20 % and ten values.
     """
     centre = values[1:-1, 1:-1]
     left, right, above, below = values[1:-1, :-2], values[1:-1, 2:], values[:-2, 1:-1], values[2:, 1:-1]
-    between = np.zeros(centre.shape, dtype=bool)
-    for low, high in ((left, right), (right, left), (above, below), (below, above)):
-        between |= (low < centre) & (centre < high)
     differ = [centre != neighbour for neighbour in (left, right, above, below)]
-    edges, alone = np.logical_or.reduce(differ), np.logical_and.reduce(differ)
-    strays, at_edges = int((between | alone).sum()), int(edges.sum())
-    return strays >= 16 and strays > 0.12 * at_edges and at_edges < 0.5 * edges.size
+    edges, stray = np.logical_or.reduce(differ), np.logical_and.reduce(differ)
+    if 2 * edges.sum() >= edges.size:  # no areas at all: nothing that was a mask
+        return False
+    for low, high in ((left, right), (right, left), (above, below), (below, above)):
+        stray |= (low < centre) & (centre < high)
+    if stray.sum() >= 16 and stray.sum() > 0.12 * edges.sum():
+        return True
+    if values.dtype != np.uint8:
+        return False
+    counts, inside = (np.bincount(part, minlength=256) for part in (centre.reshape(-1), centre[~edges]))
+    thin = int((inside < 0.05 * counts).sum())
+    return thin >= 8 and 2 * thin >= int((counts > 0).sum())
 
 
 def _is_black_and_white(levels: Array, brightest: float) -> bool:

@@ -22,7 +22,6 @@ import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
@@ -32,10 +31,10 @@ from torch import Tensor
 
 import fewshotseg as fs
 from fewshotseg._checks import check_share, checked_device
+from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
 from fewshotseg.cli.pictures import KINDS, Pictures
 from fewshotseg.cli.queries import Queries, find_photos
 from fewshotseg.images import read_image, read_object_mask
-from fewshotseg.images.files import first_line
 
 PROG = "fewshotseg segment"
 
@@ -91,20 +90,17 @@ def run(options: argparse.Namespace) -> int:
         check_share("threshold", options.threshold, open_ends=True)
     device = checked_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size: int | Literal["model"] = "model" if options.size is None else options.size
-    with warnings.catch_warnings():
-        warnings.filterwarnings("default", category=UserWarning, module="fewshotseg")
-        warnings.showwarning = lambda message, *_: say(f"{PROG}: {message}", to=sys.stderr)
-        photos = [read_image(path) for path in options.support]
-        masks = open_masks(options.support, photos, options.mask, options.box, options.void)
-        queries = find_queries(options)
-        if not queries.photos:
-            return 1
-        predictor = fs.FewShotPredictor.from_pretrained(options.model, size=size, device=device)
-        predictor.set_support(photos, masks)
-        pictures = Pictures(options.out, options.save, digest(predictor, [*photos, *masks], options.threshold))
-        inputs = [*options.support, *(options.mask or [])]
-        pictures.prepare(queries.photos.values(), inputs, overwrite=options.overwrite)
-        faults = segment(predictor, queries.photos, pictures, threshold=options.threshold, overwrite=options.overwrite)
+    photos = [read_image(path) for path in options.support]
+    masks = open_masks(options.support, photos, options.mask, options.box, options.void)
+    queries = find_queries(options)
+    if not queries.photos:
+        return 1
+    predictor = fs.FewShotPredictor.from_pretrained(options.model, size=size, device=device)
+    predictor.set_support(photos, masks)
+    pictures = Pictures(options.out, options.save, digest(predictor, [*photos, *masks], options.threshold))
+    inputs = [*options.support, *(options.mask or [])]
+    pictures.prepare(queries.photos.values(), inputs, overwrite=options.overwrite)
+    faults = segment(predictor, queries.photos, pictures, threshold=options.threshold, overwrite=options.overwrite)
     return 1 if faults or queries.faults else 0
 
 
@@ -139,7 +135,7 @@ def segment(
             mask, probability = predictor.predict(photo, threshold=threshold)[:2]
             took = time.perf_counter() - started
             pictures.save(name, photo, mask, probability)
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:  # of this photograph; the others may do
+        except (*EXPECTED, RuntimeError) as error:  # the others may do
             faults += 1
             say(f"{PROG}: {reason(path, error)}", to=sys.stderr)
             continue
@@ -161,8 +157,8 @@ def find_queries(options: argparse.Namespace) -> Queries:
     results = {os.path.realpath(path) for name in queries.photos.values() for path in every.paths(name)}
     queries.pass_over("masks of the examples", [photo for photo, real in photos.items() if real in masks])
     queries.pass_over("results of an earlier run", [photo for photo, real in photos.items() if real in results - masks])
-    for sentence in [*queries.faults, *queries.remarks()]:
-        say(f"{PROG}: {sentence}", to=sys.stderr)
+    for remark in [*queries.faults, *queries.remarks()]:
+        say(f"{PROG}: {remark}", to=sys.stderr)
     return queries
 
 
@@ -217,11 +213,7 @@ def digest(predictor: fs.FewShotPredictor, examples: Sequence[Tensor], threshold
 
 def reason(path: Path, error: Exception) -> str:
     """Why a photograph could not be done, with its name."""
-    if isinstance(error, MemoryError):
-        return f"{path} is too large for the memory of this machine"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or path}: {error.strerror}"
-    text = first_line(error)
+    text = sentence(MemoryError() if is_out_of_memory(error) else error)
     return text if str(path) in text else f"{path}: {text}"
 
 

@@ -94,6 +94,20 @@ def test_masks_may_come_as_anything(predictor):
     assert torch.equal(predictor.predict(photo(seed=2)).probability, expected)
 
 
+def test_files_are_read_as_the_images_that_they_hold(predictor, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown a quarter turn clockwise
+    Image.fromarray(np.rot90(photo(seed=1)).copy()).save(tmp_path / "photo.png", exif=exif)
+    Image.fromarray(255 * (mask() == 1).astype(np.uint8)).save(tmp_path / "mask.png")
+    predictor.set_support(photo(seed=1), mask() == 1)
+    expected = predictor.predict(photo(seed=1)).probability
+    with pytest.warns(UserWarning, match="255 but no 1, so 255 is read as the object"):
+        predictor.set_support(str(tmp_path / "photo.png"), tmp_path / "mask.png")
+    assert torch.equal(predictor.predict(tmp_path / "photo.png").probability, expected)
+    with Image.open(tmp_path / "photo.png") as opened:
+        assert torch.equal(predictor.predict(opened).probability, expected)
+
+
 def test_supports_are_encoded_once(predictor, monkeypatch):
     calls = []
     encode = predictor.model.encode_support
@@ -170,16 +184,16 @@ def test_the_backbones_own_normalisation_is_used():
         ([], [], ValueError, "equally many, at least one, got 0 and 0"),
         ([photo()], [mask(), mask()], ValueError, "equally many, at least one, got 1 and 2"),
         (photo(), mask(50, 90), ValueError, r"masks\[0\] must have the size of its image, \(60, 90\), got \(50, 90\)"),
-        (photo(), mask() * 0, ValueError, r"masks\[0\] must have at least one foreground pixel"),
-        (photo(), np.where(mask() == 1, 255, 0), ValueError, r"values \[0, 255\]; 255 is void"),
-        (photo(), mask() + 3, ValueError, r"masks\[0\] must be bool or hold 1"),
-        (photo(), mask() / 2.0, ValueError, r"masks\[0\] must be bool or hold 1"),
-        (photo(), mask()[None], ValueError, r"masks\[0\] must have shape \(H, W\), got \(1, 60, 90\)"),
+        (photo(), mask() * 0, ValueError, r"masks\[0\] must mark the object, but has no pixel of it"),
+        (photo(), mask() + 3, ValueError, r"masks\[0\] must mark one object, but holds \[2, 3, 4\]"),
+        (photo(), mask() / 2.0, ValueError, r"masks\[0\] must be bool or hold whole numbers"),
+        (photo(), mask()[None], ValueError, r"masks\[0\] must have shape .* got \(1, 60, 90\)"),
         (photo()[..., :2], mask(), ValueError, r"images\[0\] must have shape .* got \(60, 90, 2\)"),
-        (photo().astype(np.int32), mask(), TypeError, "must hold uint8 or floating-point"),
+        (photo().astype(np.int32), mask(), ValueError, "range from 0 to 65535 .* nearly black"),
         (photo().astype(np.float32), mask(), ValueError, "numbers from 0 to 1 where floating-point, got 0 to 255"),
         (photo() * np.nan, mask(), ValueError, "numbers from 0 to 1 where floating-point"),
-        ("photo.jpg", mask(), TypeError, "must be a PIL image, an array or a tensor, got str"),
+        ("photo.jpg", mask(), FileNotFoundError, r"images\[0\] must be an image, but photo.jpg cannot be opened"),
+        (7, mask(), TypeError, r"images\[0\] must be a path, a PIL image, an array or a tensor, got int"),
         ({"a": photo()}, mask(), TypeError, "must both be mappings or neither"),
         ({"a": photo()}, {"b": mask()}, ValueError, r"same classes, at least one, got \['a'\] and \['b'\]"),
         ({}, {}, ValueError, "at least one"),

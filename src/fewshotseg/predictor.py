@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fewshotseg._checks import check_at_least, checked_device
 from fewshotseg._inference import example_weight, inference
-from fewshotseg._inputs import ImageLike, to_image, to_mask
 from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
+from fewshotseg.images import ImageLike, to_image, to_mask
 from fewshotseg.models import SCNet, SegmentationModel, hub
 from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.fast.backbone import FastBackbone

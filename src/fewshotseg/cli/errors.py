@@ -40,6 +40,6 @@ def sentence(error: BaseException) -> str:
     return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether PyTorch found too little memory, on an accelerator or on the CPU."""
     return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

@@ -1,44 +1,50 @@
-"""Segment your own photographs by one or a few examples, with the model of the package or one that you trained.
+"""Segment photographs by one or a few examples, with the model of the package or one that you trained.
 
-    python examples/segment.py --support photo.jpg --mask mask.png --query *.jpg --out found/
-    python examples/segment.py --model last.pth --support a.jpg b.jpg --mask a.png b.png --query photos/ --out found
-    python examples/segment.py --model head.pth --support photo.jpg --box 120 40 380 300 --query '*.jpg' --out found
+    fewshotseg segment --support photo.jpg --mask mask.png --query *.jpg --out found/
+    fewshotseg segment --model last.pth --support a.jpg b.jpg --mask a.png b.png --query photos/ --out found/
+    fewshotseg segment --support photo.jpg --box 120 40 380 300 --query 'photos/*.jpg' --out found/
 
-Leaves NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is certain) and NAME-overlay.jpg in --out for
-every NAME of a query, all of the query's size.
+Leaves, for a photograph NAME such as dog.jpg, NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is
+certain) and NAME-overlay.jpg in --out, all of the photograph's size. Photographs of several folders keep them there.
 
-In a mask file every pixel that is neither 0 (black) nor transparent is the object: 255 or 1, or palette indices. Where
-a value marks pixels that are neither object nor background, as 255 does in masks of PASCAL VOC, name it with --void. A
-box is a rough mask; the object should fill it. Photographs are turned as their camera noted before masks and boxes
-apply.
+A mask file is a drawing of the object in any one colour on black or on nothing, or holds 1 for the object, 0 for the
+background and 255 for what is neither. JPEG and other formats that change pixels are refused. A box is a rough mask;
+the object should fill it. Photographs and masks are turned as EXIF says.
+
+Photographs that were done already, by the same examples and settings, are not done again: the same command goes on
+where it was stopped. One that cannot be read is named, and the others are done. The exit status is 0 if all are done,
+1 if some could not be, and 2 if none could.
 """
 
 import argparse
-import glob
+import hashlib
+import os
 import statistics
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, TextIO
 
-import numpy as np
 import torch
-from open_model import open_model
-from PIL import Image, ImageChops, ImageFilter, ImageOps
+from torch import Tensor
 
 import fewshotseg as fs
+from fewshotseg._checks import check_share, checked_device
+from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
+from fewshotseg.cli.pictures import KINDS, Pictures
+from fewshotseg.cli.queries import Queries, find_photos
+from fewshotseg.images import read_image, read_object_mask
 
-RED = (228, 0, 43)
+PROG = "fewshotseg segment"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Segment as the command line says; what cannot be done ends the program with one sentence."""
-    parser = argparse.ArgumentParser(
-        prog="segment.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what the command can be asked for."""
     add = parser.add_argument
     add("--support", type=Path, nargs="+", required=True, help="photographs that show the object")
     shown = parser.add_mutually_exclusive_group(required=True)
-    shown.add_argument("--mask", type=Path, nargs="+", help="for each support a file that says where, not a JPEG")
+    shown.add_argument("--mask", type=Path, nargs="+", help="for each support a file that says where")
     shown.add_argument(
         "--box",
         type=int,
@@ -49,171 +55,170 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--void", type=int, metavar="VALUE", help="pixels of masks with this value are neither object nor background")
     add("--query", nargs="+", required=True, help="photographs to segment, folders of them, or patterns like '*.jpg'")
+    add("--recursive", action="store_true", help="look into the folders of a folder, too")
     add("--out", type=Path, required=True, help="folder of the results")
-    add("--model", default="scnet-lite0", help="a .pth of train.py or export_head.py, or a name (default: %(default)s)")
+    add(
+        "--save",
+        nargs="+",
+        choices=KINDS,
+        default=[*KINDS],
+        metavar="KIND",
+        help=f"of {', '.join(KINDS)} (default: all)",
+    )
+    add("--overwrite", action="store_true", help="do photographs again that have results")
+    add("--model", default="scnet-lite0", help="a trained model: a name or a file (default: %(default)s)")
+    add("--threshold", type=float, help="probability from which on a pixel is the object (default: the model's)")
     add("--size", type=int, help="pixels of the longer side as the model sees it (default: as it was trained)")
     add("--device", help="such as cpu or cuda:1 (default: CUDA where there is any)")
-    options = parser.parse_args(arguments)
-    try:
-        queries = find_images(options.query)
-        targets = name_results(queries, options.out, inputs=[*options.support, *(options.mask or []), *queries])
-        photos = [open_photo(path) for path in options.support]
-        masks = open_masks(options.support, photos, options.mask, options.box, options.void)
-        predictor = open_predictor(options.model, options.size, options.device)
-        predictor.set_support(photos, masks)
-        segment(predictor, targets)
-    except (OSError, ValueError, ImportError) as error:
-        parser.exit(2, f"{parser.prog}: {str(error).splitlines()[0]}\n")
 
 
-def segment(predictor: fs.FewShotPredictor, targets: dict[Path, Path]) -> None:
-    """Segment photographs, and print how long each took from its pixels to its mask.
+def run(options: argparse.Namespace) -> int:
+    """Segment as the command line says.
 
     Args:
-        predictor: With its supports.
-        targets: Photographs, and for each how its results begin.
+        options: With the attributes of `add_arguments`.
+
+    Returns:
+        The exit status: 0 if all photographs are done, 1 if some could not be.
+
+    Raises:
+        ValueError: If an argument, an example or the model is not possible.
+        OSError: If an example or the model is not there, or ``out`` cannot be written to.
+        ImportError: If the model needs a package that is not installed.
     """
-    seconds = []
-    width = max(len(str(path)) for path in targets)
-    for path, target in targets.items():
-        photo = open_photo(path)
-        started = time.perf_counter()
-        mask, probability = predictor.predict(photo)
-        seconds.append(time.perf_counter() - started)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        grey = Image.fromarray((255 * mask).numpy().astype(np.uint8))
-        grey.save(f"{target}-mask.png")
-        Image.fromarray((255 * probability).round().numpy().astype(np.uint8)).save(f"{target}-probability.png")
-        overlay(photo, grey).save(f"{target}-overlay.jpg", quality=90)
-        print(f"{path!s:<{width}}  {seconds[-1]:6.2f} s  {100 * mask.float().mean():5.1f} % object", flush=True)
-    print(f"{len(seconds)} images, median {statistics.median(seconds):.2f} s, results in {target.parent}")
+    if options.threshold is not None:
+        check_share("threshold", options.threshold, open_ends=True)
+    device = checked_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    size: int | Literal["model"] = "model" if options.size is None else options.size
+    photos = [read_image(path) for path in options.support]
+    masks = open_masks(options.support, photos, options.mask, options.box, options.void)
+    queries = find_queries(options)
+    if not queries.photos:
+        return 1
+    predictor = fs.FewShotPredictor.from_pretrained(options.model, size=size, device=device)
+    predictor.set_support(photos, masks)
+    pictures = Pictures(options.out, options.save, digest(predictor, [*photos, *masks], options.threshold))
+    inputs = [*options.support, *(options.mask or [])]
+    pictures.prepare(queries.photos.values(), inputs, overwrite=options.overwrite)
+    faults = segment(predictor, queries.photos, pictures, threshold=options.threshold, overwrite=options.overwrite)
+    return 1 if faults or queries.faults else 0
 
 
-def overlay(photo: Image.Image, mask: Image.Image) -> Image.Image:
-    """Tint the photograph where the mask is white, with an outline."""
-    shade = Image.new("RGB", photo.size, RED)
-    tinted = Image.composite(Image.blend(photo, shade, 0.4), photo, mask)
-    outline = ImageChops.difference(mask, mask.filter(ImageFilter.MinFilter(5)))
-    return Image.composite(shade, tinted, outline)
+def segment(
+    predictor: fs.FewShotPredictor,
+    photos: Mapping[Path, Path],
+    pictures: Pictures,
+    *,
+    threshold: float | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Segment photographs; say how long each took from its pixels to its mask, and how much of it is the object.
+
+    Args:
+        predictor: With its examples.
+        photos: Files, and the path of each in the results.
+        pictures: The results.
+        threshold: As in `fewshotseg.FewShotPredictor.predict`.
+        overwrite: Whether to do those again that are done.
+
+    Returns:
+        How many could not be done. Each is named on standard error.
+    """
+    seconds: list[float] = []
+    faults = 0
+    for number, (path, name) in enumerate(photos.items(), start=1):
+        try:
+            if pictures.are_done(path, name, overwrite=overwrite):
+                continue
+            photo = read_image(path)
+            started = time.perf_counter()
+            mask, probability = predictor.predict(photo, threshold=threshold)[:2]
+            took = time.perf_counter() - started
+            pictures.save(name, photo, mask, probability)
+        except (*EXPECTED, RuntimeError) as error:  # the others may do
+            faults += 1
+            say(f"{PROG}: {reason(path, error)}", to=sys.stderr)
+            continue
+        seconds.append(took)
+        share = 100 * (mask == 1).float().mean()
+        say(f"[{number}/{len(photos)}] {path}  {took:.2f} s  {share:.1f} % object")
+    before = len(photos) - len(seconds) - faults
+    median = f" in {statistics.median(seconds):.2f} s each (median)" if seconds else ""
+    say(f"{len(seconds)} done{median}, {before} done before, {faults} failed; results in {pictures.out}")
+    return faults
 
 
-def find_images(names: Sequence[str]) -> list[Path]:
-    """The files that names stand for: themselves, the images of a folder, or what a pattern matches; each once."""
-    found: dict[Path, Path] = {}
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            matching = sorted(file for file in path.iterdir() if file.suffix.lower() in Image.registered_extensions())
-        elif path.exists():
-            matching = [path]
-        else:
-            matching = [Path(match) for match in sorted(glob.glob(name))]  # noqa: PTH207 (absolute patterns too)
-        if not matching:
-            raise ValueError(f"query must name images, a folder or a pattern, but {name} leads to none")
-        for file in matching:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
-
-
-def name_results(queries: Sequence[Path], out: Path, *, inputs: Sequence[Path]) -> dict[Path, Path]:
-    """Where results of each query go: a name that occurs again gets a number, and no input is overwritten."""
-    targets: dict[Path, Path] = {}
-    taken = set()
-    for query in queries:
-        name, number = query.stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{query.stem}-{number}"
-        taken.add(name.casefold())
-        targets[query] = out / name
-    kept = {path.resolve() for path in inputs}
-    for target in targets.values():
-        for ending in ("-mask.png", "-probability.png", "-overlay.jpg"):
-            if Path(f"{target}{ending}").resolve() in kept:
-                raise ValueError(f"out must be another folder, as {target}{ending} is also an input")
-    return targets
-
-
-def read_image(path: Path) -> Image.Image:
-    """A file's pixels, upright."""
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} must be an image, but there is no such file") from error
-    except Exception as error:  # damaged files fail in many ways
-        raise ValueError(f"{path} must be an image, but it cannot be read: {error}") from error
-
-
-def open_photo(path: Path) -> Image.Image:
-    """A photograph in RGB, upright."""
-    return read_image(path).convert("RGB")
+def find_queries(options: argparse.Namespace) -> Queries:
+    """What to segment; says what else there was. Neither masks of examples nor results are photographs."""
+    queries = find_photos(options.query, recursive=options.recursive, without=options.out)
+    photos = {photo: os.path.realpath(photo) for photo in queries.photos}
+    masks = {os.path.realpath(mask) for mask in options.mask or []}
+    every = Pictures(options.out, [*KINDS], "")
+    results = {os.path.realpath(path) for name in queries.photos.values() for path in every.paths(name)}
+    queries.pass_over("masks of the examples", [photo for photo, real in photos.items() if real in masks])
+    queries.pass_over("results of an earlier run", [photo for photo, real in photos.items() if real in results - masks])
+    for remark in [*queries.faults, *queries.remarks()]:
+        say(f"{PROG}: {remark}", to=sys.stderr)
+    return queries
 
 
 def open_masks(
     supports: Sequence[Path],
-    photos: Sequence[Image.Image],
+    photos: Sequence[Tensor],
     files: Sequence[Path] | None,
     boxes: Sequence[Sequence[int]] | None,
     void: int | None,
-) -> list[np.ndarray]:
-    """For each photograph ``(H, W)`` uint8: 1 object, 0 background, 255 void, from files or else from boxes."""
+) -> list[Tensor]:
+    """For each photograph ``(H, W)`` int64: 1 object, 0 background, 255 void, from files or else from boxes."""
     given = files or boxes or []
     if len(given) != len(photos):
         raise ValueError(f"mask or box must be given for each support, {len(photos)} of them, got {len(given)}")
-    if files is None:
-        if void is not None:
-            raise ValueError("void must go with mask, got box")
-        return [box_mask(photo, box) for photo, box in zip(photos, given, strict=True)]
-    masks = []
-    for support, photo, file in zip(supports, photos, files, strict=True):
-        mask = open_mask(file, void)
-        if mask.shape[::-1] != photo.size:
+    if files is None and void is not None:
+        raise ValueError("void must go with mask, got box")
+    masks: list[Tensor] = []
+    for number, (support, photo) in enumerate(zip(supports, photos, strict=True)):
+        size = (photo.shape[1], photo.shape[2])
+        mask = read_object_mask(files[number], void=void) if files else box_mask(size, (boxes or [])[number])
+        if mask.shape != size:
             raise ValueError(
-                f"{file} must have the size of {support}, {photo.width} x {photo.height} pixels, "
+                f"{given[number]} must have the size of {support}, {size[1]} x {size[0]} pixels, "
                 f"got {mask.shape[1]} x {mask.shape[0]}"
             )
+        say(f"example {support}  {100 * (mask == 1).float().mean():.1f} % object")
         masks.append(mask)
     return masks
 
 
-def open_mask(path: Path, void: int | None) -> np.ndarray:
-    """The mask in a file, see above."""
-    image = read_image(path)
-    if path.suffix.lower() in {".jpg", ".jpeg"}:
-        raise ValueError(f"{path} must be PNG or another format that keeps pixels as they are, got JPEG")
-    if image.has_transparency_data and image.mode != "P":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA")).convert("RGB")
-    values = np.array(image).astype(np.int64)
-    values = values.max(axis=2) if values.ndim == 3 else values
-    mask = (values > 0).astype(np.uint8)
-    if void is not None:
-        mask[values == void] = 255
-    if not (mask == 1).any():
-        hint = "; 255 is void" if void == 255 else ""
-        raise ValueError(f"{path} must mark the object, but only has the values {np.unique(values).tolist()}{hint}")
-    return mask
-
-
-def box_mask(photo: Image.Image, box: Sequence[int]) -> np.ndarray:
-    """The pixels of a box as a mask."""
+def box_mask(size: tuple[int, int], box: Sequence[int]) -> Tensor:
+    """The pixels of a box as a mask of that height and width."""
+    height, width = size
     left, top, right, bottom = box
-    if not (0 <= left < right <= photo.width and 0 <= top < bottom <= photo.height):
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(
-            f"box must be LEFT TOP RIGHT BOTTOM within {photo.width} x {photo.height} pixels, "
-            f"got {left} {top} {right} {bottom}"
+            f"box must be LEFT TOP RIGHT BOTTOM within {width} x {height} pixels, got {left} {top} {right} {bottom}"
         )
-    mask = np.zeros((photo.height, photo.width), np.uint8)
+    mask = torch.zeros(height, width, dtype=torch.long)
     mask[top:bottom, left:right] = 1
     return mask
 
 
-def open_predictor(model: str, size: int | None, device: str | None) -> fs.FewShotPredictor:
-    """A predictor with a trained model, see `open_model`."""
-    network, trained_size = open_model(model)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return fs.FewShotPredictor(network, size=trained_size if size is None else size, device=device)
+def digest(predictor: fs.FewShotPredictor, examples: Sequence[Tensor], threshold: float | None) -> str:
+    """A name for all that results follow from besides the photograph: the model, the examples, the settings."""
+    config = getattr(predictor.model, "config", None)
+    found = hashlib.sha256(f"{config} {predictor.size} {threshold}".encode())
+    for values in [*examples, *predictor.model.state_dict().values()]:
+        found.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
-if __name__ == "__main__":
-    main()
+def reason(path: Path, error: Exception) -> str:
+    """Why a photograph could not be done, with its name."""
+    text = sentence(MemoryError() if is_out_of_memory(error) else error)
+    return text if str(path) in text else f"{path}: {text}"
+
+
+def say(text: str, *, to: TextIO | None = None) -> None:
+    """Print, whatever characters the names of files have."""
+    stream = sys.stdout if to is None else to
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

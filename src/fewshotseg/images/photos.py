@@ -1,0 +1,175 @@
+"""Photographs: the same pixels from a file, a PIL image, an array or a tensor."""
+
+import os
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+from fewshotseg._io import StrPath
+from fewshotseg.images.arrays import Array, channels_first
+from fewshotseg.images.files import decode, reading, shorten, upright
+from fewshotseg.images.said import say_once
+
+ImageLike: TypeAlias = StrPath | Image.Image | NDArray[np.generic] | Tensor
+"""A photograph: the path of a file, a PIL image of any mode, an array ``(H, W)`` or ``(H, W, C)``, or a tensor
+``(H, W)`` or ``(C, H, W)``, with 1, 3 or 4 channels: grey, RGB, or RGB with transparency, which is dropped.
+
+uint8, floating-point numbers from 0 to 1, or whole numbers from 0 to 65535 in more than 8 bits.
+"""
+
+NEARLY_BLACK, DARK = 1 << 12, 1 << 14
+"""Below these no 16-bit photograph stays: cameras that give 12 or 14 bits do."""
+
+
+def read_image(path: StrPath) -> tv_tensors.Image:
+    """Read a photograph as RGB.
+
+    Greyscale, palette, CMYK and LAB files are converted, of 16 bits the high 8 are kept, floating-point numbers from
+    0 to 1 are rounded to 8 bits, transparency is dropped, and the orientation that a camera wrote into EXIF is applied.
+    Of several pictures in a file the first counts.
+
+    Args:
+        path: A file in any raster format that Pillow reads; HEIC needs the extra ``heif``.
+
+    Returns:
+        ``(3, H, W)`` uint8.
+
+    Raises:
+        ValueError: If the file is broken, no image, no regular file, has more than ``PIL.Image.MAX_IMAGE_PIXELS``
+            pixels, or numbers without a known range (see `to_image`). The message names the file.
+        OSError: If there is no such file, or it may not be read.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "grey.png")
+        >>> Image.new("L", (4, 3), 7).save(path)
+        >>> read_image(path).shape
+        torch.Size([3, 3, 4])
+    """
+    pixels = _read(path)
+    return tv_tensors.Image(pixels if pixels.dtype == torch.uint8 else (255 * pixels).round().to(torch.uint8))
+
+
+def to_image(name: str, value: ImageLike) -> tv_tensors.Image:
+    """Bring a photograph to ``(3, H, W)`` float32 from 0 to 1; files and PIL images are read as `read_image` does.
+
+    Whole numbers in more than 8 bits are 16-bit photographs, of which the high 8 bits count. One that never goes
+    above 4095, as cameras of 12 bits store it, would be nearly black and is refused; up to 16383 a warning says so.
+
+    Args:
+        name: What to call it in messages.
+        value: Any `ImageLike`.
+
+    Raises:
+        ValueError: If the shape or the values are not possible, or a file or PIL image cannot be read.
+        TypeError: If it is no image, or holds other things than numbers.
+        OSError: If there is no such file.
+
+    Example:
+        >>> import numpy as np
+        >>> to_image("photo", np.full((2, 2), 65535, dtype=np.uint16)).unique()
+        tensor([1.])
+    """
+    if isinstance(value, Image.Image):
+        with reading(name):
+            values, bits = _stored(value)
+        pixels = _pixels(name, channels_first(name, values), bits)
+    elif isinstance(value, (str, os.PathLike)):
+        try:
+            pixels = _read(value)
+        except OSError as error:
+            raise type(error)(
+                f"{name} must be an image, but {shorten(str(value))} cannot be opened: {error.strerror}"
+            ) from error
+    else:
+        pixels = _pixels(name, channels_first(name, value))
+    return tv_tensors.Image(pixels if pixels.dtype == torch.float32 else pixels.float() / 255)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """A loaded image of any mode of at most 8 bits as RGB, without transparency."""
+    if image.mode == "LAB":
+        from PIL import ImageCms  # optional in builds of Pillow
+
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
+    if image.has_transparency_data:  # Pillow warns of a palette with several transparent colours otherwise
+        image = rgba(image)
+    return image.convert("RGB")
+
+
+def rgba(image: Image.Image) -> Image.Image:
+    """A loaded image with transparency as RGB and opacity."""
+    return image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+
+
+def _read(path: StrPath) -> Tensor:
+    values, bits = decode(path, _stored)
+    return _pixels(str(path), channels_first(str(path), values), bits)
+
+
+def _stored(image: Image.Image) -> tuple[Array, int]:
+    """The numbers of an image, ``(H, W)`` or ``(H, W, 3)``, and how many bits its file had for each."""
+    layout = str(getattr(image, "tile", ""))  # such as "RGB;16B": Pillow keeps the high 8 bits, and then says no more
+    bits = 16 if ";16" in layout else 12 if "I;12" in layout else 8
+    image = upright(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.asarray(image), bits
+    return np.asarray(rgb(image)), bits
+
+
+def _pixels(name: str, values: Array, bits: int = 8) -> Tensor:
+    """``(C, H, W)`` numbers as ``(3, H, W)`` uint8 or, from 0 to 1, float32."""
+    kind = values.dtype.kind
+    if kind == "f":
+        values = _unit(name, values)
+    elif kind == "b":
+        values = values.astype(np.uint8) * 255
+    elif values.dtype != np.uint8:
+        values = _high_bits(name, values, bits)
+    elif bits == 16:
+        _check_brightness(name, int(values.max()) << 8)
+    return torch.from_numpy(values[:3].copy(order="K")).expand(3, -1, -1)
+
+
+def _unit(name: str, values: Array) -> NDArray[np.float32]:
+    low, high = float(np.min(values)), float(np.max(values))
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # not so for NaN
+        hint = "; divide by 255 if that is white" if low >= 0 and 1 < high <= 255 else ""
+        raise ValueError(
+            f"{name} must hold numbers from 0 to 1 where floating-point, got {low:.3g} to {high:.3g}{hint}"
+        )
+    return values.astype(np.float32).clip(0, 1)
+
+
+def _high_bits(name: str, values: Array, bits: int) -> NDArray[np.uint8]:
+    low, high = int(np.min(values)), int(np.max(values))
+    if bits == 12:
+        return (values.astype(np.uint16) >> 4).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise ValueError(
+            f"{name} must hold whole numbers from 0 to 65535 where they have more than 8 bits, got {low} to {high}; "
+            "scale them"
+        )
+    _check_brightness(name, high)
+    return (values.astype(np.uint16) >> 8).astype(np.uint8)
+
+
+def _check_brightness(name: str, high: int) -> None:
+    if 0 < high < NEARLY_BLACK:
+        raise ValueError(
+            f"{name} must use the range from 0 to 65535 where its numbers have more than 8 bits, "
+            f"but the largest is {high}, which is nearly black; scale it, or convert it to 8 bits"
+        )
+    if NEARLY_BLACK <= high < DARK:
+        say_once(
+            "dark",
+            f"{name} is read as a dark picture, as its 16-bit numbers go up to {high} only; "
+            "if a camera of 14 bits made it, scale it to the range from 0 to 65535",
+        )

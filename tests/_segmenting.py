@@ -1,0 +1,65 @@
+"""Running ``fewshotseg segment`` with a predictor whose answers are known."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import nn
+
+from fewshotseg.cli import main
+from fewshotseg.predictor import Prediction
+
+
+class Reddest:
+    """A predictor whose answer is known: the probability of the object is how red a pixel is."""
+
+    def __init__(self, size=65):
+        self.size = size
+        self.model = nn.Linear(1, 1)
+        nn.init.zeros_(self.model.weight)
+        nn.init.zeros_(self.model.bias)
+        self.supports = None
+        self.asked = []
+
+    def set_support(self, photos, masks):
+        self.supports = photos, masks
+
+    def predict(self, photo, *, threshold=None):
+        self.asked.append(photo)
+        probability = photo[0].float() / 255
+        return Prediction((probability > (threshold or 0.5)).long(), probability)
+
+
+def pixels(width=90, height=60, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def photo(path, width=90, height=60, seed=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels(width, height, seed)).save(path, **options)
+    return path
+
+
+def labels(width=90, height=60):
+    values = np.zeros((height, width), np.uint8)
+    values[20:40, 30:60] = 1
+    return values
+
+
+def run(*options, query=("queries",), shown=("--mask", "mask.png"), support=("support.png",), out="out"):
+    """The exit status of the command, in the working folder."""
+    arguments = ["--support", *support, *shown, "--query", *query, "--out", out, "--device", "cpu", *options]
+    return main(["segment", *map(str, arguments)])
+
+
+def results(out="out"):
+    return sorted(path.relative_to(out).as_posix() for path in Path(out).rglob("*") if path.is_file())
+
+
+def masks_of(*names):
+    return sorted(f"{name}-{kind}" for name in names for kind in ("mask.png", "overlay.jpg", "probability.png"))
+
+
+def value(path):
+    with Image.open(path) as image:
+        return np.array(image)

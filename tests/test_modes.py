@@ -14,6 +14,8 @@ from torch.testing import assert_close
 import fewshotseg as fs
 from _evaluation_process import CLASSES, episodes
 from _models import tiny
+from fewshotseg import _inference
+from fewshotseg._inference import inference
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 MASK = np.zeros((60, 80), bool)
@@ -268,3 +270,72 @@ def test_a_prediction_in_the_middle_of_an_evaluation():
     assert report == evaluate(tiny().eval())
     assert_close(torch.stack(found), expected.expand(12, -1, -1), atol=1e-5, rtol=0)
     assert flags(model) == before
+
+
+# The context itself
+
+
+class Shared(nn.Module):
+    """A root with a part of its own and one that it shares."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.own, self.shared = nn.Dropout(), shared
+
+
+def test_it_nests_and_roots_may_share_parts():
+    shared = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(2)).train()
+    one, two = Shared(shared), Shared(shared).eval()
+    one.train()
+    shared[1].eval()
+    before = flags(one), flags(two)
+    with inference(one):
+        assert not any(flags(one).values())
+        assert flags(two)["shared"] is False
+        with inference(two):
+            with inference(one):
+                assert not torch.is_grad_enabled()
+            assert not any(flags(one).values())
+        assert not any(flags(one).values())
+    assert (flags(one), flags(two)) == before
+    assert torch.is_grad_enabled()
+
+
+def test_the_last_thread_gives_the_modes_back():
+    shared = nn.Dropout().train()
+    one, two = Shared(shared), Shared(shared)
+    entered, leave = threading.Event(), threading.Event()
+
+    def run():
+        with inference(two):
+            entered.set()
+            leave.wait(timeout=30)
+
+    thread = threading.Thread(target=run)
+    with inference(one):
+        thread.start()
+        assert entered.wait(timeout=30)
+    assert flags(one) == {"": True, "own": True, "shared": False}
+    assert not any(flags(two).values())
+    leave.set()
+    thread.join(timeout=30)
+    assert all({**flags(one), **flags(two)}.values())
+
+
+def test_parts_that_come_or_go_meanwhile():
+    root = Shared(nn.Dropout()).train()
+    gone = root.own
+    with inference(root):
+        root.own = nn.Dropout()
+        assert root.own.training
+    assert gone.training
+    assert all(flags(root).values())
+    assert _inference._running == {}
+
+
+def test_an_error_within_gives_the_modes_back():
+    root = Shared(nn.Dropout()).train()
+    with pytest.raises(ZeroDivisionError), inference(root), inference(root.shared):
+        raise ZeroDivisionError
+    assert all(flags(root).values())
+    assert _inference._running == {}

@@ -211,6 +211,49 @@ def test_support_comes_first(predictor):
         fs.FewShotPredictor(tiny(), size=16)
 
 
+# Settings that come with the model
+
+
+def test_the_models_size_and_statistics_are_used():
+    predictor = fs.FewShotPredictor(tiny(image_size=97, mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7)))
+    assert predictor.size == 97
+    other = fs.FewShotPredictor(tiny(mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7)), size=97)
+    plain = fs.FewShotPredictor(tiny(), size=97)
+    answers = []
+    for each in (predictor, other, plain):
+        each.set_support(photo(), mask())
+        answers.append(each.predict(photo(seed=2)).probability)
+    assert torch.equal(answers[0], answers[1])
+    assert not torch.allclose(answers[0], answers[2])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_models_threshold_is_used_unless_another_is_asked_for(share, classes):
+    def predictor(**settings):
+        made = fs.FewShotPredictor(tiny(**settings), size=65)
+        if classes == 1:
+            made.set_support(photo(), mask())
+        else:
+            made.set_support({"a": photo(), "b": photo(seed=1)}, {"a": mask(), "b": mask()})
+        return made
+
+    probability = predictor().predict(photo(seed=2)).probability
+    best = probability if classes == 1 else probability.max(dim=0).values
+    threshold = float(best.quantile(share))
+    for found in (
+        predictor(threshold=threshold).predict(photo(seed=2)),
+        predictor().predict(photo(seed=2), threshold=threshold),
+        predictor(threshold=0.9).predict(photo(seed=2), threshold=threshold),
+    ):
+        assert torch.equal(found.probability, probability)
+        assert torch.equal(found.mask > 0, best > threshold)
+        assert 0 < (found.mask > 0).float().mean() < 1
+    for wrong in (0, 1, float("nan"), -1):
+        with pytest.raises(ValueError, match="threshold must be"):
+            predictor().predict(photo(), threshold=wrong)
+
+
 # Masks of a model whose answers are known
 
 

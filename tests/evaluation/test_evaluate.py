@@ -11,6 +11,7 @@ from _evaluation_process import CLASSES, episodes, evaluate_share
 from _models import tiny
 from _processes import run_together
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
+from fewshotseg.models.segmentation_model import at_threshold
 from fewshotseg.ops import restore_size
 
 
@@ -166,3 +167,65 @@ def test_five_copies_are_worth_one_shot():
         one = model.encode_support(images, masks)
         query = model.encode_query(episode.query_image[None])
         assert_close(model.segment(model.merge_shots([one] * 5), query), model.segment(one, query))
+
+
+# Thresholds
+
+
+def counted(model, threshold):
+    """What is above the threshold is foreground, by the probabilities."""
+    metric, dataset = fs.FewShotIoU(CLASSES), episodes()
+    model.eval()
+    with torch.no_grad():
+        for episode in map(dataset.__getitem__, range(len(dataset))):
+            logits = model(episode.support_images[None], episode.support_masks[None], episode.query_image[None]).logits
+            found = logits.softmax(dim=1)[:, 1] > threshold
+            metric.update(torch.stack([~found, found], dim=1).float(), episode.query_mask[None], episode.class_id)
+    return metric.compute()
+
+
+def middle(share):
+    """A threshold that so many of the probabilities of ``tiny`` are below."""
+    model, episode = tiny().eval(), episodes()[0]
+    with torch.no_grad():
+        logits = model(episode.support_images[None], episode.support_masks[None], episode.query_image[None]).logits
+    return round(float(logits.softmax(dim=1)[:, 1].quantile(share)), 4)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_pixel_counts_from_the_threshold_on(share):
+    threshold = middle(share)
+    expected = counted(tiny(), threshold)
+    assert expected != counted(tiny(), 0.5)
+    assert fs.evaluate(tiny(), episodes(), fs.FewShotIoU(CLASSES), threshold=threshold) == expected
+    for scoring in ("resized", "original"):
+        by_config = fs.evaluate(tiny(threshold=threshold), episodes(), fs.FewShotIoU(CLASSES), scoring=scoring)
+        by_hand = fs.evaluate(tiny(), episodes(), fs.FewShotIoU(CLASSES), scoring=scoring, threshold=threshold)
+        assert by_config == by_hand
+    assert fs.evaluate(tiny(threshold=threshold), episodes(), fs.FewShotIoU(CLASSES), threshold=0.5) == counted(
+        tiny(), 0.5
+    )
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 0.1, 0.35, 0.5, 0.9, 1 - 1e-6])
+def test_logits_at_a_threshold_are_its_probabilities(threshold):
+    torch.manual_seed(0)
+    logits = 8 * torch.randn(2, 2, 40, 40, dtype=torch.float64)
+    found = at_threshold(logits, threshold).argmax(dim=1) == 1
+    assert torch.equal(found, logits.softmax(dim=1)[:, 1] > threshold)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (0, ValueError),
+        (1, ValueError),
+        (-1, ValueError),
+        (float("nan"), ValueError),
+        ("0.5", TypeError),
+        (True, TypeError),
+    ],
+)
+def test_thresholds_are_checked(value, error):
+    with pytest.raises(error, match="threshold must be"):
+        fs.evaluate(tiny(), episodes(), fs.FewShotIoU(CLASSES), threshold=value)

@@ -158,7 +158,11 @@ def test_a_chain_of_ones_own():
         ({"mid": None, "high": None}, TypeError, "backbone must have mid_channels, see Backbone, but Own lacks it"),
         ({"mid": None, "mid_channels": 3}, TypeError, "backbone must have high, see Backbone, but Own lacks it"),
         ({"mid": None, "high": None, "mid_channels": 0}, ValueError, "backbone.mid_channels must be a positive whole"),
-        ({"mid": None, "high": None, "mid_channels": "3"}, ValueError, "backbone.mid_channels must be a positive whole"),
+        (
+            {"mid": None, "high": None, "mid_channels": "3"},
+            ValueError,
+            "backbone.mid_channels must be a positive whole",
+        ),
         ({"mid": None, "high": None, "mid_channels": True}, ValueError, "backbone.mid_channels must be a positive"),
     ],
 )

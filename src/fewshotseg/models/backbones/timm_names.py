@@ -15,9 +15,6 @@ from fewshotseg.models.backbones.timm_whole import WholeTimmBackbone
 
 PREFIX = "timm/"
 
-SIZES = ((32, 32), (97, 161))
-"""Height and width of the images that a model has to take: the smallest, and one that no stride divides."""
-
 
 def timm_backbone(name: str, weights: Mapping[str, Tensor] | bool = False) -> TimmBackbone | WholeTimmBackbone:
     """A model of timm as a backbone.
@@ -77,13 +74,14 @@ def timm_names() -> list[str]:
 @cache
 def _way(model: str) -> Callable[..., Any]:
     """The first way to make a backbone of a model whose maps have the right shapes."""
-    reason = ""
-    for way in _ways(model):
+    reason, native = "", _native_side(model)
+    sizes = (32, 32), (97, native + 33)  # the smallest, and one that neither a stride divides nor a model is made for
+    for way in _ways(model, native):
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 backbone = way().eval()
-                for height, width in SIZES:
+                for height, width in sizes:
                     _check_maps(backbone, torch.empty(1, 3, height, width))
         except Exception as error:  # models fail in many ways on sizes that they are not made for
             reason = " ".join(str(error).split())[:120]
@@ -94,14 +92,19 @@ def _way(model: str) -> Callable[..., Any]:
     )
 
 
-def _ways(model: str) -> Iterator[Callable[..., Any]]:
+def _ways(model: str, native: int) -> Iterator[Callable[..., Any]]:
     yield partial(_cut, model, output_stride=8)
     yield partial(_cut, model)
-    native: int = _timm().get_pretrained_cfg(model, allow_unregistered=True).input_size[-1]
     for multiple in (None, native):
         for norm in (True, False):
             for options in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
                 yield partial(_whole, model, multiple, norm, **options)
+
+
+def _native_side(model: str) -> int:
+    """Width of the images that a model was trained on."""
+    side: int = _timm().get_pretrained_cfg(model, allow_unregistered=True).input_size[-1]
+    return side
 
 
 def _cut(model: str, **options: Any) -> TimmBackbone:

@@ -15,12 +15,8 @@ from torch.testing import assert_close
 import fewshotseg as fs
 from fewshotseg.models.backbones import can_be_cut, timm_backbone
 
-CUT = """
-convnext_atto mobilenetv3_small_050 pvt_v2_b0 resnet18
-""".split()
-WHOLE = """
-hrnet_w18_small test_vit vit_tiny_patch16_224
-""".split()
+CUT = ["convnext_atto", "mobilenetv3_small_050", "pvt_v2_b0", "resnet18"]
+WHOLE = ["hrnet_w18_small", "test_vit", "vit_tiny_patch16_224"]
 FIXED = ["levit_128s", "mixer_s32_224"]
 
 MORE_CUT = """
@@ -31,7 +27,7 @@ nf_resnet26 poolformer_s12 rdnet_tiny regnetx_002 regnety_002 repghostnet_050 re
 resnet50 resnet50s resnetv2_50 resnext26ts rexnet_100 seresnext26d_32x4d shvit_s1 skresnet18 starnet_s1
 swiftformer_xs tf_efficientnetv2_b0 tiny_vit_5m_224 tinynet_e vgg11_bn vgg16 wide_resnet50_2 xception71
 convnext_tiny.dinov3_lvd1689m
-""".split()
+"""
 MORE_WHOLE = """
 convmixer_768_32 deit3_small_patch16_224 deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 dla34
 eva02_tiny_patch14_224 hiera_tiny_224 inception_v3 mambaout_femto maxvit_tiny_tf_224 mvitv2_tiny
@@ -39,17 +35,17 @@ naflexvit_base_patch16_gap sam2_hiera_tiny samvit_base_patch16 selecsls42 swin_t
 swinv2_cr_tiny_224 swinv2_tiny_window8_256 tresnet_m twins_svt_small vit_base_patch16_clip_224
 vit_base_patch16_siglip_224 vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_small_patch16_dinov3
 vit_small_plus_patch16_dinov3 vitamin_small_224 xcit_nano_12_p16_224
-""".split()
+"""
 MORE_FIXED = """
 beit_base_patch16_224 cait_xxs24_224 coat_lite_tiny coatnet_nano_rw_224 convit_tiny efficientformer_l1
 efficientformerv2_s0 gcvit_xxtiny nest_tiny_jx pit_ti_224 tnt_s_patch16_224 visformer_tiny vit_relpos_small_patch16_224
 volo_d1_224
-""".split()
+"""
 
 
 def opt_in(names):
     mark = pytest.mark.skipif("FEWSHOTSEG_TIMM" not in os.environ, reason="all families: FEWSHOTSEG_TIMM=1")
-    return [pytest.param(name, marks=mark) for name in names]
+    return [pytest.param(name, marks=mark) for name in names.split()]
 
 
 def timm_weights(name):

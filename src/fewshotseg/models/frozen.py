@@ -85,7 +85,7 @@ class FrozenWholeBackbone(FrozenBackbone):
 
     @override
     def joined(self, maps: Sequence[Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        *mid, high = maps
+        mid, high = maps[:-1], maps[-1]
         check_mid(self.backbone, mid, images)
         check_map("the high-level map of backbone.mid_and_high", high, images)
         return _concatenated(mid), high

@@ -182,7 +182,7 @@ def test_wrong_mid_level_maps_are_refused_at_the_first_image(mid, error, message
     images, masks, queries = episodes()
     for backbone, name in ((cut, "backbone.mid"), (whole, "the mid-level maps of backbone.mid_and_high")):
         model = fs.build_scnet(backbone, **SETTINGS)
-        for call in (lambda m: m.encode_query(queries), lambda m: m.encode_support(images, masks)):  # noqa: B023
+        for call in (lambda m: m.encode_query(queries), lambda m: m.encode_support(images, masks)):
             with pytest.raises(error, match=message.replace("backbone.mid must", f"{name} must")) as refusal:
                 call(model)
             assert len(str(refusal.value)) < 200

@@ -1,5 +1,6 @@
 """Any model of timm as a backbone, by its name: cut where that works, whole elsewhere."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from torch import Tensor
 from fewshotseg.models.backbones.checks import can_be_cut, check_map, check_mid
 from fewshotseg.models.backbones.timm import TimmBackbone
 from fewshotseg.models.backbones.timm_whole import WholeTimmBackbone
+from fewshotseg.models.fitting import check_fits
 
 PREFIX = "timm/"
 
@@ -42,13 +44,11 @@ def timm_backbone(name: str, weights: Mapping[str, Tensor] | bool = False) -> Ti
     make: Callable[..., TimmBackbone | WholeTimmBackbone] = _way(model)
     if weights is False:
         return make()
-    source = {} if weights is True else {"pretrained_cfg_overlay": {"state_dict": dict(weights)}}
+    source = {} if weights is True else {"pretrained_cfg_overlay": {"state_dict": _translated(model, weights)}}
     try:
         backbone = make(pretrained=True, **source)
     except Exception as error:  # timm, torch and the hub's client fail in many ways
-        reason = " ".join(str(error).split())[:200]
-        if weights is not True:
-            raise ValueError(f"backbone_weights must hold the weights of {name}, but {reason}") from error
+        reason = _short(error)
         raise OSError(f"backbone_weights=True must be able to download weights of {name}, but {reason}") from error
     for module in backbone.modules():
         for config in (getattr(module, "pretrained_cfg", None), getattr(module, "default_cfg", None)):
@@ -84,7 +84,7 @@ def _way(model: str) -> Callable[..., Any]:
                 for height, width in sizes:
                     _check_maps(backbone, torch.empty(1, 3, height, width))
         except Exception as error:  # models fail in many ways on sizes that they are not made for
-            reason = " ".join(str(error).split())[:120]
+            reason = _short(error)
         else:
             return way
     raise ValueError(
@@ -101,9 +101,44 @@ def _ways(model: str, native: int) -> Iterator[Callable[..., Any]]:
                 yield partial(_whole, model, multiple, norm, **options)
 
 
+def _translated(model: str, weights: Mapping[str, Tensor] | bool) -> dict[str, Tensor]:
+    """A state dict with timm's names and shapes; timm itself would take any, and leave out what does not fit.
+
+    Raises:
+        ValueError: If an entry is missing or of another shape.
+    """
+    assert isinstance(weights, Mapping)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        net = _timm().create_model(model, num_classes=0)
+    wanted = net.state_dict()
+    state = dict(weights)
+    translate = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if translate is not None and not _fits(state, wanted):
+        try:
+            state = dict(translate(state, net))
+        except Exception as error:  # of another network altogether
+            raise ValueError(f"backbone_weights must be weights of {model}, but {_short(error)}") from error
+    known = {key: value for key, value in state.items() if key in wanted}
+    check_fits(wanted, known, "backbone_weights", strict=True)
+    return known
+
+
+def _fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    return all(key in state and state[key].shape == value.shape for key, value in wanted.items())
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or f"timm raises {type(error).__name__}"
+
+
 def _native_side(model: str) -> int:
     """Width of the images that a model was trained on."""
-    side: int = _timm().get_pretrained_cfg(model, allow_unregistered=True).input_size[-1]
+    try:
+        side: int = _timm().get_pretrained_cfg(model, allow_unregistered=True).input_size[-1]
+    except RuntimeError as error:
+        raise ValueError(
+            f"backbone must have a tag that timm knows, got '{PREFIX}{model}' ({_short(error)})"
+        ) from error
     return side
 
 

@@ -92,6 +92,12 @@ def test_windows_are_padded_too_and_their_surplus_is_cut():
     assert [tuple(features.shape[2:]) for features in (*mid, high)] == [(7, 3), (13, 5), (4, 2)]
 
 
+def test_models_for_one_size_take_smaller_images():
+    net = timm.create_model("hiera_tiny_224", img_size=(160, 160))
+    mid, high = fs.WholeTimmBackbone(net, multiple=160, norm=False).mid_and_high(torch.randn(1, 3, 97, 129))
+    assert [tuple(features.shape[2:]) for features in (*mid, high)] == [(7, 9), (13, 17), (4, 5)]
+
+
 def test_blocks_can_be_chosen():
     net = timm.create_model("test_vit", dynamic_img_size=True)
     backbone = fs.WholeTimmBackbone(net, blocks=(0, 2, 4, 5))
@@ -139,7 +145,7 @@ def test_the_way_is_found_without_drawing_numbers_and_names_have_means():
         ),
         ("timm/", "got 'timm/'"),
         ("timm/hf-hub:timm/resnet50.a1_in1k", "got 'timm/hf-hub:timm/resnet50.a1_in1k'"),
-        ("timm/resnet50.nonsense", r"three maps of images of any size, got 'timm/resnet50.nonsense' \(Invalid pretr"),
+        ("timm/resnet50.nonsense", r"a tag that timm knows, got 'timm/resnet50.nonsense' \(Invalid pretr"),
         ("vit_small", "must be one of resnet50, .*, 'timm/<name>' or a module, got 'vit_small'"),
     ],
 )
@@ -157,11 +163,14 @@ def test_without_timm_names_need_it_and_lists_are_short(monkeypatch):
 
 
 def test_extractors_that_are_no_chain_or_have_channels_last_are_refused():
-    with pytest.raises(ValueError, match="must give maps .* got a FeatureListNet whose channels are last"):
+    with pytest.raises(ValueError, match=r"must give maps .* got a FeatureListNet whose channels are last"):
         fs.TimmBackbone(timm.create_model("swin_tiny_patch4_window7_224", features_only=True))
-    for name in ("test_vit", "hrnet_w18_small", "selecsls42"):
+    for name in ("test_vit", "hrnet_w18_small"):
         with pytest.raises(ValueError, match="one after the other"):
             fs.TimmBackbone(timm.create_model(name, features_only=True))
+    lists = fs.build_scnet(fs.TimmBackbone(timm.create_model("selecsls42", features_only=True)), **SETTINGS)
+    with pytest.raises(TypeError, match=r"map 0 of backbone.mid must be a tensor, got list"):
+        lists.encode_query(torch.randn(1, 3, 64, 64))
 
 
 # Weights
@@ -176,8 +185,8 @@ def test_weights_from_timms_state_dict_a_file_or_our_own(name, tmp_path):
 
     save_file(state, tmp_path / "b.safetensors")
     first = fs.build_scnet(f"timm/{name}", backbone_weights=state, **SETTINGS).backbone.state_dict()
-    stem = next(iter(first))
-    assert torch.equal(first[stem], state[stem.partition(".")[2]])
+    assert torch.equal([*first.values()][0], [*state.values()][0])
+    assert torch.equal([*first.values()][9], [*state.values()][9])
     for weights in (tmp_path / "a.pth", str(tmp_path / "b.safetensors"), first):
         again = fs.build_scnet(f"timm/{name}", backbone_weights=weights, **SETTINGS).backbone.state_dict()
         assert again.keys() == first.keys()
@@ -218,10 +227,8 @@ def test_weights_that_cannot_be_had_or_do_not_fit_are_refused_in_a_sentence(tmp_
         fs.build_scnet("mobilenet_v2", backbone_weights=True)
     with pytest.raises(TypeError, match="a name, a path, a state dict or, for timm's, True, got bool"):
         vit(backbone_weights=False)
-    with pytest.raises(
-        OSError, match=r"backbone_weights=True must be able to download weights of timm/vit_tiny_patch8"
-    ):
-        fs.build_scnet("timm/vit_tiny_r_s16_p8_224.nothing", backbone_weights=True)
+    with pytest.raises(OSError, match=r"backbone_weights=True must be able to download weights of timm/dpn48b, but "):
+        fs.build_scnet("timm/dpn48b", backbone_weights=True)
 
 
 # Files and doors
@@ -238,7 +245,7 @@ def test_models_come_back_in_another_process(tmp_path):
             torch.save(model(images, masks, images[:, 0]).logits, tmp_path / f"{number}.logits")
     torch.save((images, masks), tmp_path / "episode.pth")
     program = (
-        "import sys, torch, fewshotseg as fs; folder = sys.argv[1]; images, masks = torch.load(f'{folder}/episode.pth')\n"
+        "import sys, torch, fewshotseg as fs\nfolder = sys.argv[1]; images, masks = torch.load(f'{folder}/episode.pth')\n"
         "for number in range(2):\n"
         "    before = torch.get_rng_state(); model = fs.load_model(f'{folder}/{number}.pth')\n"
         "    assert torch.equal(torch.get_rng_state(), before); print(model.config.backbone)\n"
@@ -253,7 +260,7 @@ def test_models_come_back_in_another_process(tmp_path):
     assert done.stdout.split() == list(names)
 
 
-@pytest.mark.parametrize("name", [VIT, "timm/swinv2_cr_tiny_224", "timm/vit_tiny_patch16_224", "timm/hiera_tiny_224"])
+@pytest.mark.parametrize("name", [VIT, "timm/swinv2_cr_tiny_224", "timm/vit_tiny_patch16_224"])
 def test_loading_gives_back_what_is_not_in_a_state_dict_too(name, tmp_path):
     torch.manual_seed(0)
     model = fs.build_scnet(name, **SETTINGS).eval()
@@ -290,7 +297,8 @@ def test_evaluation_on_a_transformer_is_that_of_a_plain_loop():
 
 
 def test_a_transformer_compiles_whole_and_exports():
-    model, (images, masks) = vit(), support()
+    model = vit()
+    images, masks = (part[:, :1] for part in support(65, 49))
     with torch.no_grad():
         expected = model(images, masks, images[:, 0]).logits
         compiled = torch.compile(model, fullgraph=True, backend="eager")

@@ -1,6 +1,14 @@
 """Networks: backbones, the comparison head, SCNet that wires them, its builder and checkpoints."""
 
-from fewshotseg.models.backbones import BACKBONES, Backbone, StagedBackbone, TimmBackbone
+from fewshotseg.models.backbones import (
+    BACKBONES,
+    Backbone,
+    StagedBackbone,
+    TimmBackbone,
+    WholeBackbone,
+    WholeTimmBackbone,
+    list_backbones,
+)
 from fewshotseg.models.build import build_scnet
 from fewshotseg.models.checkpoints import SavedModel, load_model, read_model, save_model
 from fewshotseg.models.comparison import Comparison, ComparisonHead, ConcatConv1x1
@@ -29,7 +37,10 @@ __all__ = [
     "StagedBackbone",
     "Support",
     "TimmBackbone",
+    "WholeBackbone",
+    "WholeTimmBackbone",
     "build_scnet",
+    "list_backbones",
     "list_pretrained",
     "load_model",
     "load_pretrained",

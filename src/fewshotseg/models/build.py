@@ -7,28 +7,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewshotseg.models.backbones import Backbone, make_backbone
+from fewshotseg.models.backbones import AnyBackbone, is_timm_name, make_backbone
 from fewshotseg.models.config import SCNetConfig, check_settings
 from fewshotseg.models.scnet import SCNet
-from fewshotseg.models.weights import load_backbone_weights, load_weights
+from fewshotseg.models.weights import load_backbone_weights, load_weights, timm_with_weights
 
 
 def build_scnet(
-    backbone: str | Backbone = "resnet50",
+    backbone: str | AnyBackbone = "resnet50",
     *,
-    backbone_weights: str | Path | Mapping[str, Tensor] | None = None,
+    backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None,
     weights: str | Path | None = None,
     **settings: Any,
 ) -> SCNet:
-    """Build SCNet, without any download unless ``backbone_weights`` names torchvision's.
+    """Build SCNet, without any download unless ``backbone_weights`` asks for one.
 
     Args:
         backbone: ``"resnet50"``, ``"resnet101"``, ``"vgg16_bn"``, ``"mobilenet_v2"`` (torchvision's networks),
             ``"efficientnet_lite0"`` (timm's, extra ``lite``), ``"resnet50s"``, ``"resnet101s"`` (PFENet's, with a deep
-            stem), or a module that follows `Backbone`.
+            stem), ``"timm/<name>"`` for a model of timm (extra ``timm``; see `list_backbones`), or a module that
+            follows `Backbone` or `WholeBackbone`.
         backbone_weights: For the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
-            (downloaded by torchvision), ``"package"`` for ``"efficientnet_lite0"`` (the file that the extra ``lite``
-            installed), the path of a file, or a state dict. Classifier entries are left out.
+            (downloaded by torchvision), True for a model of timm (downloaded by timm), ``"package"`` for
+            ``"efficientnet_lite0"`` (the file that the extra ``lite`` installed), the path of a file, or a state dict.
+            Classifier entries are left out.
         weights: The path of a checkpoint of the whole model, ours or PFENet's; see `load_weights`.
         **settings: Fields of `SCNetConfig`.
 
@@ -40,6 +42,7 @@ def build_scnet(
         ValueError: If a name, setting or file does not fit.
         TypeError: If a setting does not exist.
         ImportError: If the backbone or its weights need a package that is not installed.
+        OSError: If a file does not exist, or weights cannot be downloaded.
 
     Example:
         >>> import torch
@@ -49,17 +52,13 @@ def build_scnet(
         torch.Size([1, 2, 97, 65])
     """
     check_settings(settings)
-    named = isinstance(backbone, str)
-    config = SCNetConfig(backbone=backbone if isinstance(backbone, str) else None, **settings)
-    network = make_backbone(backbone) if isinstance(backbone, str) else backbone
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"backbone must be a name or an nn.Module, got {type(network).__name__}")
-    if backbone_weights is not None:
-        load_backbone_weights(network, backbone_weights, name=backbone if isinstance(backbone, str) else None)
-    elif named and weights is None:
+    name = backbone if isinstance(backbone, str) else None
+    config = SCNetConfig(backbone=name, **settings)
+    network = _with_weights(backbone, backbone_weights)
+    if name is not None and backbone_weights is None and weights is None:
         warnings.warn(
-            "the frozen backbone has random weights: pass backbone_weights (a torchvision weights name, a path or a "
-            "state dict) to learn or segment anything useful",
+            "the frozen backbone has random weights: pass backbone_weights (the name of torchvision's, True for "
+            "timm's, a path or a state dict) to learn or segment anything useful",
             stacklevel=2,
         )
 
@@ -67,3 +66,15 @@ def build_scnet(
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def _with_weights(backbone: str | AnyBackbone, weights: str | Path | Mapping[str, Tensor] | bool | None) -> Any:
+    name = backbone if isinstance(backbone, str) else None
+    if name is not None and is_timm_name(name) and weights is not None:
+        return timm_with_weights(name, weights)
+    network = backbone if name is None else make_backbone(name)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"backbone must be a name or an nn.Module, got {type(network).__name__}")
+    if weights is not None:
+        load_backbone_weights(network, weights, name=name)
+    return network

@@ -1,6 +1,4 @@
-"""Parts of SCNet that a config makes, the loss of a branch, and what a backbone has to have."""
-
-from typing import Any
+"""Parts of SCNet that a config makes, and the loss of a branch."""
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +32,3 @@ def supervised(answer: Comparison, target: Tensor, aux_weight: float) -> tuple[T
     main = segmentation_loss(answer.logits, target)
     aux = torch.stack([segmentation_loss(logits, target) for logits in answer.aux]).mean()
     return main + aux_weight * aux, {"main": main, "aux": aux}
-
-
-def check_backbone(backbone: Any) -> None:
-    """Raise unless a backbone has what `Backbone` asks for."""
-    if not isinstance(backbone, nn.Module):
-        raise TypeError(f"backbone must be an nn.Module, got {type(backbone).__name__}")
-    for name in ("mid", "high", "mid_channels"):
-        if not hasattr(backbone, name):
-            raise TypeError(f"backbone must have {name}, see Backbone, but {type(backbone).__name__} lacks it")
-    channels = backbone.mid_channels
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"backbone.mid_channels must be a positive whole number, got {channels!r}")

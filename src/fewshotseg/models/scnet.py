@@ -10,15 +10,15 @@ from typing_extensions import override
 
 from fewshotseg._checks import check_generator, check_sizes, check_tensor
 from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target
-from fewshotseg.models.backbones import Backbone, image_statistics
+from fewshotseg.models.backbones import AnyBackbone, check_backbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_episodes, check_images, merged
-from fewshotseg.models.fast.backbone import FastBackbone, RememberingBackbone
+from fewshotseg.models.fast.backbone import FastBackbone, remembering_steps
 from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.fast.feature_memory import FeatureMemory
-from fewshotseg.models.frozen import FrozenBackbone
-from fewshotseg.models.parts import check_backbone, reducer, self_contrast_of, supervised
+from fewshotseg.models.frozen import FrozenBackbone, frozen_steps
+from fewshotseg.models.parts import reducer, self_contrast_of, supervised
 from fewshotseg.ops import expand_prototypes, foreground_weights, masked_average_pool, prior_mask, resize_bilinear
 
 PROTOTYPE_EPS = 5e-4
@@ -31,7 +31,7 @@ class SCNet(nn.Module):
     `build_scnet` makes one by name. The backbone is frozen: no gradient, and its norm statistics stay as they are.
 
     Args:
-        backbone: Gives mid-level and high-level features.
+        backbone: Gives mid-level and high-level features: what follows `Backbone` or `WholeBackbone`.
         config: Every other number and choice; the paper's by default.
 
     Attributes:
@@ -40,10 +40,10 @@ class SCNet(nn.Module):
         fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
 
     Raises:
-        TypeError: If the backbone lacks something that `Backbone` asks for.
+        TypeError: If the backbone lacks something that these ask for.
     """
 
-    def __init__(self, backbone: Backbone, config: SCNetConfig | None = None) -> None:
+    def __init__(self, backbone: AnyBackbone, config: SCNetConfig | None = None) -> None:
         super().__init__()
         config = config or SCNetConfig()
         check_backbone(backbone)
@@ -233,11 +233,11 @@ class SCNet(nn.Module):
     def _frozen(self) -> FrozenBackbone:
         """The backbone's steps, in the fastest form that was asked for and fits."""
         if self.training and self.config.norm_stats == "batch":
-            return FrozenBackbone(self.backbone)
+            return frozen_steps(self.backbone)
         if self.fast is not None and self.fast.backbone is not self.backbone:
             self.fuse()
-        frozen = FrozenBackbone(self.backbone) if self.fast is None else self.fast.current()
-        return frozen if self.memory is None else RememberingBackbone(frozen, self.backbone, self.memory)
+        frozen = frozen_steps(self.backbone) if self.fast is None else self.fast.current()
+        return frozen if self.memory is None else remembering_steps(frozen, self.backbone, self.memory)
 
     def _query(
         self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, images: Tensor, *, keep_maps: bool = False
@@ -247,7 +247,7 @@ class SCNet(nn.Module):
         return Query(features, frozen.high(deepest), size, maps if keep_maps else None)
 
     def _shot(self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
-        size = (deepest.shape[2], deepest.shape[3])
+        size = (maps.shape[2], maps.shape[3])
         foreground = foreground_weights(masks, size)  # B h w
         features = self.reduce_support(maps)  # B C h w
         prototype = masked_average_pool(features, foreground, eps=PROTOTYPE_EPS)  # B C

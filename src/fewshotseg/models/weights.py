@@ -9,6 +9,7 @@ from torchvision.models import get_model_weights, list_models
 
 from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
+from fewshotseg.models.backbones import make_backbone, timm_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
 from fewshotseg.models.checkpoints import is_saved_model, model_in, read_model, save_model
 from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, without_wrappers
@@ -98,7 +99,7 @@ def save_weights(model: nn.Module, path: StrPath) -> None:
 
 
 def load_backbone_weights(
-    backbone: nn.Module, weights: StrPath | Mapping[str, Tensor], *, name: str | None = None
+    backbone: nn.Module, weights: StrPath | Mapping[str, Tensor] | bool, *, name: str | None = None
 ) -> None:
     """Load a backbone alone, from the name of torchvision's or a package's weights, a file or a state dict.
 
@@ -117,24 +118,56 @@ def load_backbone_weights(
     """
     if name == "efficientnet_lite0" and weights == "package":
         weights = package_weights()
-    if isinstance(weights, Mapping):
-        state, source = state_dict_in(weights, "backbone_weights"), "backbone_weights"
-    elif isinstance(weights, (str, Path)):
-        source = str(weights)
-        entry = _torchvision_weights(name, source)
-        if entry is None and not exists(Path(weights)):
-            raise FileNotFoundError(
-                f"backbone_weights must be a file or one of {_names(name)} for {name}, got {shown(source)}"
-            )
-        state = _read(weights) if entry is None else dict(entry.get_state_dict(progress=True, check_hash=True))
-    else:
-        raise TypeError(f"backbone_weights must be a name, a path or a state dict, got {type(weights).__name__}")
+    state, source = _state_of(weights, name)
     own = backbone.state_dict().keys()
     if not own <= state.keys():
         state = remap_pfenet_state_dict(remap_lite_state_dict(deep_stem_names(without_wrappers(state))))
         state = {key.removeprefix("backbone."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIERS)}
     load_checked(backbone, state, source, strict=True)
+
+
+def timm_with_weights(name: str, weights: StrPath | Mapping[str, Tensor] | bool) -> Any:
+    """A model of timm as a backbone, with weights.
+
+    Args:
+        name: ``"timm/<name>"``.
+        weights: True for timm's pretrained ones, which timm downloads; a path or a state dict of the whole model with
+            timm's names, of the backbone alone, or of anything that timm translates.
+
+    Raises:
+        ValueError: If the model cannot be a backbone, or the weights do not fit.
+        FileNotFoundError: If there is no such file.
+        ImportError: If timm is not installed.
+        OSError: If weights cannot be downloaded.
+        TypeError: If ``weights`` is none of these.
+    """
+    if weights is True:
+        return timm_backbone(name, True)
+    state, source = _state_of(weights, name)
+    state = {key.removeprefix("backbone."): value for key, value in without_wrappers(state).items()}
+    if not all(key.startswith(("extractor.", "net.")) for key in state):
+        return timm_backbone(name, state)
+    backbone = make_backbone(name)
+    load_checked(backbone, state, source, strict=True)
+    return backbone
+
+
+def _state_of(weights: StrPath | Mapping[str, Tensor] | bool, name: str | None) -> tuple[dict[str, Tensor], str]:
+    """A state dict, and how to call it."""
+    if isinstance(weights, Mapping):
+        return state_dict_in(weights, "backbone_weights"), "backbone_weights"
+    if not isinstance(weights, (str, Path)):
+        kind = type(weights).__name__
+        raise TypeError(f"backbone_weights must be a name, a path, a state dict or, for timm's, True, got {kind}")
+    source = str(weights)
+    entry = _torchvision_weights(name, source)
+    if entry is not None:
+        return dict(entry.get_state_dict(progress=True, check_hash=True)), source
+    if not exists(Path(weights)):
+        known = "".join(f" or one of {names}" for names in [_names(name)] if names)
+        raise FileNotFoundError(f"backbone_weights must be a file{known} for {name}, got {shown(source)}")
+    return _read(weights), source
 
 
 def _read(path: StrPath) -> dict[str, Tensor]:

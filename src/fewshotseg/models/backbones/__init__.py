@@ -1,18 +1,37 @@
-"""Frozen backbones: the protocol, networks by name, and anything else that makes feature maps."""
+"""Frozen backbones: the protocols, networks by name, and anything else that makes feature maps."""
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from torchvision import models as tv
 
 from fewshotseg._checks import shown
+from fewshotseg.models.backbones.checks import can_be_cut, check_backbone
 from fewshotseg.models.backbones.lite import efficientnet_lite0
-from fewshotseg.models.backbones.protocol import Backbone, image_statistics
+from fewshotseg.models.backbones.protocol import AnyBackbone, Backbone, WholeBackbone, image_statistics
 from fewshotseg.models.backbones.staged import StagedBackbone
 from fewshotseg.models.backbones.timm import TimmBackbone
+from fewshotseg.models.backbones.timm_names import is_timm_name, timm_backbone, timm_names
+from fewshotseg.models.backbones.timm_whole import WholeTimmBackbone
 from fewshotseg.models.backbones.tiny import tiny
 from fewshotseg.models.backbones.torchvision import mobilenet_v2, resnet, vgg16_bn
 
-__all__ = ["BACKBONES", "Backbone", "StagedBackbone", "TimmBackbone", "image_statistics", "make_backbone"]
+__all__ = [
+    "BACKBONES",
+    "AnyBackbone",
+    "Backbone",
+    "StagedBackbone",
+    "TimmBackbone",
+    "WholeBackbone",
+    "WholeTimmBackbone",
+    "can_be_cut",
+    "check_backbone",
+    "image_statistics",
+    "is_timm_name",
+    "list_backbones",
+    "make_backbone",
+    "timm_backbone",
+]
 
 BACKBONES = (
     "resnet50",
@@ -24,21 +43,44 @@ BACKBONES = (
     "resnet101s",
     "tiny",
 )
-"""Names that `build_scnet` knows; ``"resnet50s"`` and ``"resnet101s"`` are PFENet's, with a deep stem."""
+"""Names that `build_scnet` knows beside timm's; ``"resnet50s"`` and ``"resnet101s"`` are PFENet's, with a deep stem."""
 
 
-def make_backbone(name: str) -> StagedBackbone:
+def list_backbones(pattern: str = "") -> list[str]:
+    """Names of backbones: the package's own, and ``"timm/..."`` for every model of timm where that is installed.
+
+    Models of timm that cannot be backbones, most of them because they take images of one size alone, are refused when
+    they are built. A name may end in a tag of timm's weights, such as ``"timm/resnet50.a1_in1k"``.
+
+    Args:
+        pattern: For names that match it alone: ``*`` stands for anything, ``?`` for one character.
+
+    Example:
+        >>> list_backbones("resnet*")
+        ['resnet50', 'resnet101', 'resnet50s', 'resnet101s']
+        >>> "timm/vit_small_patch14_dinov2" in list_backbones("*dinov2*")
+        True
+    """
+    names = [*BACKBONES, *timm_names()]
+    return [name for name in names if not pattern or fnmatchcase(name, pattern)]
+
+
+def make_backbone(name: str) -> StagedBackbone | WholeTimmBackbone:
     """A backbone by its name, with random weights.
 
     Args:
-        name: One of `BACKBONES`.
+        name: One of `BACKBONES`, or ``"timm/..."``, see `timm_backbone`.
 
     Raises:
-        ValueError: If there is no backbone of that name.
+        ValueError: If there is no backbone of that name, or the model of timm cannot be one.
         ImportError: If it needs timm, which is not installed.
     """
+    if is_timm_name(name):
+        return timm_backbone(name)
     if name not in BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)} or a module, got {shown(name)}")
+        raise ValueError(
+            f"backbone must be one of {', '.join(BACKBONES)}, 'timm/<name>' or a module, got {shown(name)}"
+        )
     if name == "efficientnet_lite0":
         return efficientnet_lite0()
     if name == "tiny":

@@ -1,4 +1,4 @@
-"""Feature extractors of timm as backbones."""
+"""Feature extractors of timm that can be cut, as backbones."""
 
 from typing import Any
 
@@ -19,7 +19,8 @@ class TimmBackbone(StagedBackbone):
             offers it, maps are as fine as PFENet's.
 
     Raises:
-        ValueError: If the extractor gives fewer than three maps or is not a plain chain of stages.
+        ValueError: If the extractor gives fewer than three maps, is not a plain chain of stages, or gives maps whose
+            channels are last. ``build_scnet("timm/<name>")`` takes many of these too.
 
     Example:
         >>> import timm, torch
@@ -30,17 +31,20 @@ class TimmBackbone(StagedBackbone):
 
     def __init__(self, extractor: nn.Module) -> None:
         info: Any = getattr(extractor, "feature_info", None)
-        if info is None or len(info.channels()) < 3:
+        kind = type(extractor).__name__
+        if info is None or not callable(getattr(info, "channels", None)) or len(info.channels()) < 3:
             raise ValueError(
                 "extractor must be made with timm.create_model(..., features_only=True) and give at least three maps, "
-                f"got {type(extractor).__name__}"
+                f"got {kind}"
             )
         names: list[str] = []
         for name, child in extractor.named_children():
             names += numbered("blocks", 0, len(list(child.children()))) if name == "blocks" else [name]
         taps = [name if name in names else name.replace(".", "_") for name in info.module_name()[-3:]]
-        if not set(taps) <= set(names):
-            raise ValueError(f"extractor must be a chain of stages {taps}, got {sorted(names)}")
+        if not _is_chain(extractor) or not set(taps) <= set(names):
+            raise ValueError(f"extractor must run its stages one after the other and tap them, which {kind} does not")
+        if getattr(getattr(extractor, "output_fmt", None), "value", "NCHW") != "NCHW":
+            raise ValueError(f"extractor must give maps (B, C, h, w), got a {kind} whose channels are last")
         first, second, third = (names.index(tap) + 1 for tap in taps)
         paths = [f"extractor.{name}" for name in names]
         config = getattr(extractor, "pretrained_cfg", None) or {}
@@ -53,3 +57,14 @@ class TimmBackbone(StagedBackbone):
             mean=config.get("mean", IMAGENET_MEAN),
             std=config.get("std", IMAGENET_STD),
         )
+
+
+def _is_chain(extractor: Any) -> bool:
+    """Whether an extractor calls its children in order, and its maps are what some of them give."""
+    from timm.models import FeatureListNet
+    from timm.models.efficientnet import EfficientNetFeatures
+    from timm.models.mobilenetv3 import MobileNetV3Features
+
+    if isinstance(extractor, (EfficientNetFeatures, MobileNetV3Features)):
+        return extractor.feature_hooks is None
+    return isinstance(extractor, FeatureListNet)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fewshotseg.models.backbones import Backbone, StagedBackbone
+from fewshotseg.models.backbones import AnyBackbone, StagedBackbone
 from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
 from fewshotseg.models.fast.folding import folded
 from fewshotseg.models.fast.state import State
-from fewshotseg.models.frozen import FrozenBackbone
+from fewshotseg.models.frozen import FrozenBackbone, FrozenWholeBackbone, frozen_steps
 from fewshotseg.ops._precision import is_eager_cpu
 
 
@@ -20,10 +20,10 @@ class FastBackbone:
     """The faster form of a backbone, made anew whenever the backbone has changed.
 
     Args:
-        backbone: What follows `Backbone`.
+        backbone: What follows `Backbone` or `WholeBackbone`; the second kind runs as it is.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: AnyBackbone) -> None:
         self.backbone = backbone
         self._made: tuple[State, FrozenBackbone] | None = None
 
@@ -31,11 +31,11 @@ class FastBackbone:
         """The steps of the backbone as it is now: the faster form where it fits, the backbone itself elsewhere."""
         backbone: Any = self.backbone
         if torch.compiler.is_compiling() or not isinstance(backbone, StagedBackbone) or backbone.training:
-            return FrozenBackbone(backbone)
+            return frozen_steps(backbone)
         made = self._made
         if made is None or not made[0].holds():
             state, network = State(backbone), folded(backbone)
-            made = state, FrozenBackbone(backbone) if network is None else FoldedBackbone(network)
+            made = state, frozen_steps(backbone) if network is None else FoldedBackbone(network)
             self._made = made
         return made[1]
 
@@ -43,7 +43,7 @@ class FastBackbone:
         """Of a copied backbone."""
         return FastBackbone(memo.get(id(self.backbone), self.backbone))
 
-    def __reduce__(self) -> tuple[type["FastBackbone"], tuple[Backbone]]:
+    def __reduce__(self) -> tuple[type["FastBackbone"], tuple[AnyBackbone]]:
         """What is made from the backbone is not saved with it."""
         return FastBackbone, (self.backbone,)
 
@@ -76,11 +76,7 @@ class FoldedBackbone(FrozenBackbone):
         return image_by_image(step, *inputs)
 
 
-def _forgotten(name: object, step: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    return step(*inputs)
-
-
-class RememberingBackbone(FrozenBackbone):
+def remembering_steps(frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> FrozenBackbone:
     """The steps of a backbone, each from memory where the memory has its result.
 
     Args:
@@ -88,13 +84,19 @@ class RememberingBackbone(FrozenBackbone):
         backbone: Whose features they are.
         memory: Where they are kept.
     """
+    network: Any = backbone
+    if any(module.training for module in network.modules()):
+        return frozen  # what norms and dropout give in training mode is another thing each time
+    whole = isinstance(frozen, FrozenWholeBackbone)
+    return (RememberingWholeBackbone if whole else RememberingBackbone)(frozen, backbone, memory)
 
-    def __init__(self, frozen: FrozenBackbone, backbone: Backbone, memory: FeatureMemory) -> None:
+
+class RememberingBackbone(FrozenBackbone):
+    """Both steps of a backbone that is cut, from memory; see `remembering_steps`."""
+
+    def __init__(self, frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> None:
         super().__init__(backbone)
-        network: Any = backbone
-        self._frozen, self._network = frozen, memory.digest_of(backbone)
-        # What norms and dropout give in training mode is another thing each time.
-        self._memory = _forgotten if any(module.training for module in network.modules()) else memory
+        self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
 
     @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -112,3 +114,15 @@ class RememberingBackbone(FrozenBackbone):
 
         (high,) = self._memory(("masked", self._network), step, deepest, foreground)
         return high
+
+
+class RememberingWholeBackbone(FrozenWholeBackbone):
+    """All maps of a backbone that is not cut, from memory; see `remembering_steps`."""
+
+    def __init__(self, frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> None:
+        super().__init__(backbone)
+        self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
+
+    @override
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self._memory(("whole", self._network), self._frozen.maps, images)

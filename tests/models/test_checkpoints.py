@@ -17,7 +17,7 @@ import fewshotseg as fs
 from _files import damaged, equal_states, is_untouched, refusal, snapshot
 from _lite import install, package_state
 from _models import TinyBackbone
-from fewshotseg.models import checkpoints, read_model
+from fewshotseg.models import read_model, saved_model
 from fewshotseg.models.backbones import make_backbone
 
 ORIGIN = {"data": "none", "lr": [0.1, 1e-5], "nested": {"a": None, "ü": True}, "iteration": 0}
@@ -172,7 +172,7 @@ def test_what_it_takes_to_go_on_training_is_kept(tmp_path):
 def test_the_file_holds_plain_tensors_and_values(tmp_path):
     fs.save_model(built(), tmp_path / "model.pth", origin=ORIGIN)
     content = torch.load(tmp_path / "model.pth", weights_only=True)
-    assert content.keys() == checkpoints.ENTRIES
+    assert content.keys() == saved_model.ENTRIES
     assert json.loads(json.dumps(content["config"])) == content["config"]
     assert not any(key.startswith("backbone") for key in content["head"])
 
@@ -379,7 +379,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("entry", sorted(checkpoints.ENTRIES))
+@pytest.mark.parametrize("entry", sorted(saved_model.ENTRIES))
 def test_entries_of_wrong_values_are_refused(entry, tmp_path):
     good, path = content_of(built(), tmp_path), tmp_path / "bad.pth"
     expected = built().state_dict()
@@ -414,8 +414,8 @@ def test_settings_of_wrong_values_are_refused(name, tmp_path):
 def signed(good, path, **config):
     """With the digest that belongs to other settings."""
     config = fs.SCNetConfig.from_dict({**good["config"], **config})
-    saved = checkpoints.SavedModel(config, good["head"], good["backbone"], good["backbone_digest"], good["origin"])
-    torch.save(checkpoints._content(saved), path)
+    saved = saved_model.SavedModel(config, good["head"], good["backbone"], good["backbone_digest"], good["origin"])
+    torch.save(saved_model.content_of(saved), path)
 
 
 @pytest.mark.parametrize("name", ["hidden_channels", "bins"])

@@ -10,13 +10,14 @@ from fewshotseg.models.backbones import (
     list_backbones,
 )
 from fewshotseg.models.build import build_scnet
-from fewshotseg.models.checkpoints import SavedModel, load_model, read_model, save_model
+from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.comparison import Comparison, ComparisonHead, ConcatConv1x1
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.convert import remap_pfenet_state_dict
 from fewshotseg.models.encodings import Query, SCNetOutput, Support
 from fewshotseg.models.fast.feature_memory import FeatureMemory
 from fewshotseg.models.hub import list_pretrained, load_pretrained, push_to_hub, save_pretrained
+from fewshotseg.models.saved_model import SavedModel
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.segmentation_model import SegmentationModel
 from fewshotseg.models.weights import load_weights, save_weights

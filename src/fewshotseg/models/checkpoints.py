@@ -3,23 +3,20 @@
 A file holds plain values and tensors (``torch.save``), a folder the same as ``config.json`` and ``model.safetensors``.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from fewshotseg._checks import check_float_dtype, shown
+from fewshotseg._checks import check_float_dtype
 from fewshotseg._io import StrPath, write_atomically
-from fewshotseg.models.backbones import Backbone, StagedBackbone, make_backbone
+from fewshotseg.models.backbones import Backbone, StagedBackbone, check_backbone, make_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
-from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.fitting import check_fits, check_ordinary
-from fewshotseg.models.parts import check_backbone
+from fewshotseg.models.fitting import check_fits
+from fewshotseg.models.saved_model import PREFIX, SavedModel, content_of, digest_of, is_saved_model, model_in, plain
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.weight_files import (
     DAMAGED,
@@ -30,51 +27,6 @@ from fewshotseg.models.weight_files import (
     state_dict_in,
     write_safetensors,
 )
-
-FORMAT = "fewshotseg model 1"
-ENTRIES = {"format", "config", "head", "backbone", "backbone_digest", "origin", "training", "digest"}
-PREFIX = "backbone."
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a file of `save_model` holds.
-
-    Attributes:
-        config: Of the model.
-        head: All weights but the backbone's: reducers and comparison head.
-        backbone: The backbone's weights; None if the file only has their digest.
-        backbone_digest: See `digest_of`.
-        origin: How the weights came about, in plain values.
-        training: What it takes to go on training; None in a model to use.
-    """
-
-    config: SCNetConfig
-    head: dict[str, Tensor]
-    backbone: dict[str, Tensor] | None
-    backbone_digest: str
-    origin: dict[str, Any]
-    training: dict[str, Any] | None = None
-
-    def digest(self) -> str:
-        """Changes with the config, the origin or any weight."""
-        facts = [self.config.to_dict(), self.origin, self.backbone_digest, digest_of(self.head)]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    def check_backbone(self, state: Mapping[str, Tensor], source: object) -> None:
-        """Raise `ValueError` unless these are the weights of the backbone that the model was trained with."""
-        if digest_of(state) != self.backbone_digest:
-            name = "the backbone" if self.config.backbone is None else shown(self.config.backbone)
-            raise ValueError(f"{name} must have the weights that {source} was trained with, got others")
-
-
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of a state dict's names and values, in hexadecimal digits."""
-    found = hashlib.sha256()
-    for key, value in sorted(state.items()):
-        found.update(key.encode())
-        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
 
 
 def save_model(
@@ -131,11 +83,11 @@ def save_model(
         head=head,
         backbone=backbone if with_backbone else None,
         backbone_digest=digest_of(backbone),
-        origin=_plain("origin", origin or {}),
+        origin=plain("origin", origin or {}),
         training=None if training is None else dict(training),
     )
     if is_file:
-        save_atomically(_content(saved), path)
+        save_atomically(content_of(saved), path)
     else:
         _write_folder(saved, path)
 
@@ -203,46 +155,6 @@ def read_model(path: StrPath) -> SavedModel:
     return model_in(content, path)
 
 
-def is_saved_model(content: object) -> bool:
-    """Whether this is the content of a file of `save_model`."""
-    return isinstance(content, Mapping) and content.get("format") == FORMAT
-
-
-def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
-    """The model that the content of a file describes.
-
-    Raises:
-        ValueError: If something in it is not what it has to be.
-    """
-    if content.keys() != ENTRIES:
-        raise ValueError(f"{path} must hold {', '.join(sorted(ENTRIES))}, got {shown([*content])}")
-    try:
-        config = SCNetConfig.from_dict(content["config"])
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} must hold the config of a model, but {error}") from error
-    head, backbone, training = (content[name] for name in ("head", "backbone", "training"))
-    for name in ("origin", "head", "backbone", "training"):
-        optional = name in ("backbone", "training")
-        if not isinstance(content[name], dict) and not (optional and content[name] is None):
-            raise ValueError(f"{path} must hold a mapping as {name}, got {type(content[name]).__name__}")
-    for key, value in [*head.items(), *(backbone or {}).items()]:
-        check_ordinary(key, value, path)
-        if not isinstance(key, str) or value.nbytes > value.untyped_storage().nbytes():
-            raise ValueError(f"{path} must hold every number of its weights by name, but {shown(key)} has too few")
-    saved = SavedModel(
-        config=config,
-        head=head,
-        backbone=backbone,
-        backbone_digest=str(content["backbone_digest"]),
-        origin=_plain(f"origin in {path}", content["origin"]),
-        training=training,
-    )
-    inside = saved.backbone is None or digest_of(saved.backbone) == saved.backbone_digest
-    if not inside or saved.digest() != content["digest"]:
-        raise ValueError(f"{path} must hold what it was written with, but {DAMAGED}")
-    return saved
-
-
 def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[str, Tensor]:
     """The backbone's weights: those in the file, those of an installed package, or those of the module handed over."""
     if saved.backbone is not None:
@@ -261,22 +173,9 @@ def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[s
     return weights
 
 
-def _content(saved: SavedModel) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "config": _plain("config", saved.config.to_dict()),
-        "head": saved.head,
-        "backbone": saved.backbone,
-        "backbone_digest": saved.backbone_digest,
-        "origin": saved.origin,
-        "training": saved.training,
-        "digest": saved.digest(),
-    }
-
-
 def _write_folder(saved: SavedModel, folder: Path) -> None:
     backbone = {f"{PREFIX}{key}": value for key, value in (saved.backbone or {}).items()}
-    facts = {key: value for key, value in _content(saved).items() if key not in {"head", "backbone", "training"}}
+    facts = {key: value for key, value in content_of(saved).items() if key not in {"head", "backbone", "training"}}
     write_safetensors(saved.head | backbone, folder / "model.safetensors")
     write_atomically(folder / "config.json", f"{json.dumps(facts, indent=1)}\n".encode())
 
@@ -297,11 +196,3 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     backbone = {key.removeprefix(PREFIX): value for key, value in tensors.items() if key.startswith(PREFIX)}
     head = {key: value for key, value in tensors.items() if not key.startswith(PREFIX)}
     return {**facts, "head": head, "backbone": backbone or None, "training": None}
-
-
-def _plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{name} must hold finite numbers, strings, lists and mappings alone") from error
-    return plain

@@ -148,8 +148,8 @@ def state_dict_in(content: Any, path: StrPath) -> dict[str, Tensor]:
             return dict(content)
         entries = ", ".join(shown(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
         raise ValueError(
-            f"{path} must hold a state dict of tensors, alone or under 'state_dict' or 'model', but it holds {entries}; "
-            "save the model's state_dict() alone"
+            f"{path} must hold a state dict of tensors, alone or under 'state_dict' or 'model', but it holds "
+            f"{entries}; save the model's state_dict() alone"
         )
     raise ValueError(f"{path} must hold a state dict of tensors, but it holds {_name(content)}")
 

@@ -11,9 +11,10 @@ from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
 from fewshotseg.models.backbones import make_backbone, timm_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
-from fewshotseg.models.checkpoints import is_saved_model, model_in, read_model, save_model
+from fewshotseg.models.checkpoints import read_model, save_model
 from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, without_wrappers
 from fewshotseg.models.fitting import load_checked
+from fewshotseg.models.saved_model import is_saved_model, model_in
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.weight_files import (
     exists,

@@ -78,9 +78,7 @@ def make_backbone(name: str) -> StagedBackbone | WholeTimmBackbone:
     if is_timm_name(name):
         return timm_backbone(name)
     if name not in BACKBONES:
-        raise ValueError(
-            f"backbone must be one of {', '.join(BACKBONES)}, 'timm/<name>' or a module, got {shown(name)}"
-        )
+        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, timm/NAME or a module, got {shown(name)}")
     if name == "efficientnet_lite0":
         return efficientnet_lite0()
     if name == "tiny":

@@ -146,7 +146,7 @@ def test_the_way_is_found_without_drawing_numbers_and_names_have_means():
         ("timm/", "got 'timm/'"),
         ("timm/hf-hub:timm/resnet50.a1_in1k", "got 'timm/hf-hub:timm/resnet50.a1_in1k'"),
         ("timm/resnet50.nonsense", r"a tag that timm knows, got 'timm/resnet50.nonsense' \(Invalid pretr"),
-        ("vit_small", "must be one of resnet50, .*, 'timm/<name>' or a module, got 'vit_small'"),
+        ("vit_small", "must be one of resnet50, .*, timm/NAME or a module, got 'vit_small'"),
     ],
 )
 def test_unknown_names_are_refused(name, message):

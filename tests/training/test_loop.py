@@ -14,7 +14,6 @@ import torch
 from torch.testing import assert_close
 
 import fewshotseg as fs
-from _folders import make_folder
 from _processes import run_together, start
 from _training import (
     HALF,
@@ -31,7 +30,6 @@ from _training import (
     training,
     wait,
 )
-from fewshotseg.cli import main
 from fewshotseg.models import load_model
 from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, run
 
@@ -280,23 +278,3 @@ def test_batch_statistics_reach_the_checkpoint_and_frozen_ones_do_not_change(tmp
             means[-1].append(read(trained(out, "--iterations", iterations, "--model", *model))["backbone"][key])
     assert torch.equal(*means[0])
     assert not torch.equal(*means[1])
-
-
-def test_all_classes_for_a_model_to_use(tmp_path, capsys):
-    for name, classes in {"first": (1, 2, 3, 4), "second": (3, 4)}.items():
-        items = {f"{name}{class_id}{number}": [class_id] for class_id in classes for number in range(2)}
-        make_folder(tmp_path / name, items)
-    folders = (str(tmp_path / "first"), str(tmp_path / "second"))
-    protocol = replace(BENCHMARKS["folders"], train_size=33, test_size=33)
-    model = fs.SCNetConfig(backbone="tiny", hidden_channels=8, bins=(1.0, 0.5))
-    recipe = replace(RECIPES["synthetic"], pretrain=1, iterations=1, batch=2, model=model)
-    data = DataSettings(benchmark="folders", data=folders, fold="all", protocol=protocol)
-    checkpoint = run(recipe, data, tmp_path / "run").checkpoint
-    said = capsys.readouterr().out
-    assert "12 images, 4 classes" in said
-    assert "novel classes  none" in said
-    assert read(checkpoint)["origin"]["data"]["fold"] == "all"
-    assert main(["evaluate", str(checkpoint)]) == 2
-    assert capsys.readouterr().err.startswith(
-        "fewshotseg evaluate: fold must be 0 to 3 to test a model, as 'all' leaves no class to test on, got 'all'"
-    )

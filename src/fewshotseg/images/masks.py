@@ -36,6 +36,9 @@ GREYS_APART = {"L;2": 85, "L;4": 17}
 def read_mask(path: StrPath) -> tv_tensors.Mask:
     """Read a mask whose pixel values are class ids, 0 background and 255 void. A palette's colours play no part.
 
+    In a mask of 0 and 255 alone, 255 is void here; data sets know whether all their masks are white on black, see
+    `fewshotseg.data.FileSource`. A person's mask of one object is for `read_object_mask`.
+
     Args:
         path: A file with one channel of at most 8 bits, palette or greyscale, in a lossless format such as PNG.
 
@@ -44,8 +47,7 @@ def read_mask(path: StrPath) -> tv_tensors.Mask:
 
     Raises:
         ValueError: If the file is broken, not regular, too large (as in `read_image`), of a format that changes pixels
-            or of other channels; if it has 255 but no class, as masks that are white on black; if its values are
-            interpolated. The message names the file.
+            or of other channels, or if its values are interpolated. The message names the file.
         OSError: If there is no such file, or it may not be read.
 
     Example:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from _folders import save_mask
@@ -193,3 +194,14 @@ def test_endings_of_photographs_are_those_of_raster_formats():
 def test_long_texts_keep_both_ends():
     assert shorten("x" * 200) == "x" * 200
     assert shorten("ab" + 500 * "x" + "yz", 10) == "abxxx...xxxyz"
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_default_device_does_not_matter(tmp_path, read):
+    path = save_mask(tmp_path / "a.png", [[1, 0]], palette=False)
+    expected = read(path)
+    with torch.device("meta"):
+        assert torch.equal(read(path), expected)
+    with torch.device("meta"):
+        assert to_mask("mask", np.array([[True]])).tolist() == [[1]]
+        assert to_image("photo", np.array([[True]])).tolist() == [[[1]]] * 3

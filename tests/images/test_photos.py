@@ -127,7 +127,7 @@ def test_arrays_and_tensors(form):
 
 def test_what_resizing_overshoots_by_is_cut_off():
     assert to_image("photo", torch.tensor([[-0.0005, 0.5, 1.0005]]))[0].tolist() == [[0, 0.5, 1]]
-    with pytest.raises(ValueError, match="got -0.002 to 1"):
+    with pytest.raises(ValueError, match=r"got -0\.002 to 1"):
         to_image("photo", torch.tensor([[-0.002, 1]]))
 
 

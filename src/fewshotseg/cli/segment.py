@@ -197,7 +197,7 @@ def box_mask(size: tuple[int, int], box: Sequence[int]) -> Tensor:
         raise ValueError(
             f"box must be LEFT TOP RIGHT BOTTOM within {width} x {height} pixels, got {left} {top} {right} {bottom}"
         )
-    mask = torch.zeros(height, width, dtype=torch.long)
+    mask = torch.zeros(height, width, dtype=torch.long, device="cpu")
     mask[top:bottom, left:right] = 1
     return mask
 

@@ -63,20 +63,15 @@ def object_labels(name: str, values: Array, void: int | None = None) -> NDArray[
 
 
 def check_class_ids(name: str, labels: NDArray[np.uint8]) -> None:
-    """Raise if the values of a stored mask, ``(H, W)``, cannot be class ids and void.
+    """Raise if the values of a stored mask, ``(H, W)``, cannot be class ids.
 
     Raises:
-        ValueError: If there is void and nothing else but background, or edges run through the values between.
+        ValueError: If edges run through the values between.
     """
-    found = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
-    if found[-1] == VOID and set(found) <= {0, VOID}:
+    count = np.count_nonzero(np.bincount(labels.reshape(-1)))
+    if count > 2 and is_interpolated(labels):
         raise ValueError(
-            f"{name} must hold class ids, but has no value besides 0 and 255, which is void; if it is white on black, "
-            "write the id of its class in place of 255"
-        )
-    if len(found) > 2 and is_interpolated(labels):
-        raise ValueError(
-            f"{name} must hold class ids, but its {len(found)} values look interpolated: edges run through the values "
+            f"{name} must hold class ids, but its {count} values look interpolated: edges run through the values "
             "between, as after smoothing, resizing or JPEG; resize masks to the nearest pixel"
         )
 

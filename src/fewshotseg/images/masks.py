@@ -36,6 +36,9 @@ GREYS_APART = {"L;2": 85, "L;4": 17}
 def read_mask(path: StrPath) -> tv_tensors.Mask:
     """Read a mask whose pixel values are class ids, 0 background and 255 void. A palette's colours play no part.
 
+    In a mask of 0 and 255 alone, 255 is void here; data sets know whether all their masks are white on black, see
+    `fewshotseg.data.FileSource`. A person's mask of one object is for `read_object_mask`.
+
     Args:
         path: A file with one channel of at most 8 bits, palette or greyscale, in a lossless format such as PNG.
 
@@ -44,8 +47,7 @@ def read_mask(path: StrPath) -> tv_tensors.Mask:
 
     Raises:
         ValueError: If the file is broken, not regular, too large (as in `read_image`), of a format that changes pixels
-            or of other channels; if it has 255 but no class, as masks that are white on black; if its values are
-            interpolated. The message names the file.
+            or of other channels, or if its values are interpolated. The message names the file.
         OSError: If there is no such file, or it may not be read.
 
     Example:
@@ -60,11 +62,11 @@ def read_mask(path: StrPath) -> tv_tensors.Mask:
     _check_lossless(str(path), stored.lossy)
     if stored.mode not in {"P", "L", "1"}:
         raise ValueError(
-            f"{path} must have one channel of 8 bits (mode P or L) to hold class ids, got mode {stored.mode}"
+            f"{path} cannot be read: a mask must have one channel of 8 bits (mode P or L), got mode {stored.mode}"
         )
     labels = stored.numbers.astype(np.uint8)
     check_class_ids(str(path), labels)
-    return tv_tensors.Mask(torch.from_numpy(labels).long())
+    return _mask(labels)
 
 
 def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
@@ -88,7 +90,7 @@ def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
 
     lossy, bright = decode(path, extract)
     _check_lossless(str(path), lossy)
-    return tv_tensors.Mask(torch.from_numpy(bright).long())
+    return _mask(bright)
 
 
 def read_object_mask(path: StrPath, *, void: int | None = None) -> tv_tensors.Mask:
@@ -146,8 +148,7 @@ def to_mask(name: str, value: MaskLike, *, void: int | None = None) -> tv_tensor
             raise type(error)(
                 f"{name} must be a mask, but {shorten(str(value))} cannot be opened: {error.strerror}"
             ) from error
-    labels = object_labels(name, channels_first(name, value), void)
-    return tv_tensors.Mask(torch.from_numpy(labels))
+    return _mask(object_labels(name, channels_first(name, value), void))
 
 
 def write_mask(path: StrPath, mask: NDArray[np.uint8]) -> None:
@@ -213,7 +214,11 @@ def _drawn(image: Image.Image) -> _Stored:
 
 def _object_mask(name: str, stored: _Stored, void: int | None) -> tv_tensors.Mask:
     _check_lossless(name, stored.lossy)
-    return tv_tensors.Mask(torch.from_numpy(object_labels(name, channels_first(name, stored.numbers), void)))
+    return _mask(object_labels(name, channels_first(name, stored.numbers), void))
+
+
+def _mask(labels: Array) -> tv_tensors.Mask:
+    return torch.from_numpy(labels).long().as_subclass(tv_tensors.Mask)  # calling it would move it to a default device
 
 
 def _check_lossless(name: str, lossy: str) -> None:

@@ -1,6 +1,6 @@
 """What the package's model finds from one example, and what it doesn't, on photographs that anyone has.
 
-    pip install -e ".[lite,examples]" scikit-image
+    pip install -e ".[lite,train]" scikit-image
     python examples/one_shot.py                            # outputs/one-shot.png, outputs/one-shot-failures.png
     python examples/one_shot.py --model head.pth --out pictures/
 

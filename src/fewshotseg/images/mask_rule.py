@@ -62,14 +62,15 @@ def object_labels(name: str, values: Array, void: int | None = None) -> NDArray[
     return labels
 
 
-def check_class_ids(name: str, labels: NDArray[np.uint8]) -> None:
+def check_class_ids(name: str, labels: NDArray[np.uint8], *, void_alone: bool = False) -> None:
     """Raise if the values of a stored mask, ``(H, W)``, cannot be class ids and void.
 
     Raises:
-        ValueError: If there is void and nothing else but background, or edges run through the values between.
+        ValueError: If there is void and nothing else but background, unless ``void_alone``, or edges run through the
+            values between.
     """
     found = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256))
-    if found[-1] == VOID and set(found) <= {0, VOID}:
+    if not void_alone and found[-1] == VOID and set(found) <= {0, VOID}:
         raise ValueError(
             f"{name} must hold class ids, but has no value besides 0 and 255, which is void; if it is white on black, "
             "write the id of its class in place of 255"

@@ -33,11 +33,12 @@ GREYS_APART = {"L;2": 85, "L;4": 17}
 """Between two numbers of a file with 2 or 4 bits of grey, which Pillow spreads to 0 to 255."""
 
 
-def read_mask(path: StrPath) -> tv_tensors.Mask:
+def read_mask(path: StrPath, *, void_alone: bool = False) -> tv_tensors.Mask:
     """Read a mask whose pixel values are class ids, 0 background and 255 void. A palette's colours play no part.
 
     Args:
         path: A file with one channel of at most 8 bits, palette or greyscale, in a lossless format such as PNG.
+        void_alone: Take 255 as it is where there is no class, for callers that know other masks of the same data.
 
     Returns:
         ``(H, W)`` int64, the values as they are stored, in 1, 2, 4 or 8 bits; turned if EXIF says so, as photographs.
@@ -63,8 +64,8 @@ def read_mask(path: StrPath) -> tv_tensors.Mask:
             f"{path} must have one channel of 8 bits (mode P or L) to hold class ids, got mode {stored.mode}"
         )
     labels = stored.numbers.astype(np.uint8)
-    check_class_ids(str(path), labels)
-    return tv_tensors.Mask(torch.from_numpy(labels).long())
+    check_class_ids(str(path), labels, void_alone=void_alone)
+    return torch.from_numpy(labels).long().as_subclass(tv_tensors.Mask)  # stays on the CPU, whatever the default
 
 
 def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
@@ -88,7 +89,7 @@ def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
 
     lossy, bright = decode(path, extract)
     _check_lossless(str(path), lossy)
-    return tv_tensors.Mask(torch.from_numpy(bright).long())
+    return torch.from_numpy(bright).long().as_subclass(tv_tensors.Mask)
 
 
 def read_object_mask(path: StrPath, *, void: int | None = None) -> tv_tensors.Mask:
@@ -147,7 +148,7 @@ def to_mask(name: str, value: MaskLike, *, void: int | None = None) -> tv_tensor
                 f"{name} must be a mask, but {shorten(str(value))} cannot be opened: {error.strerror}"
             ) from error
     labels = object_labels(name, channels_first(name, value), void)
-    return tv_tensors.Mask(torch.from_numpy(labels))
+    return torch.from_numpy(labels).as_subclass(tv_tensors.Mask)
 
 
 def write_mask(path: StrPath, mask: NDArray[np.uint8]) -> None:
@@ -213,7 +214,8 @@ def _drawn(image: Image.Image) -> _Stored:
 
 def _object_mask(name: str, stored: _Stored, void: int | None) -> tv_tensors.Mask:
     _check_lossless(name, stored.lossy)
-    return tv_tensors.Mask(torch.from_numpy(object_labels(name, channels_first(name, stored.numbers), void)))
+    labels = object_labels(name, channels_first(name, stored.numbers), void)
+    return torch.from_numpy(labels).as_subclass(tv_tensors.Mask)
 
 
 def _check_lossless(name: str, lossy: str) -> None:

@@ -53,7 +53,8 @@ def read_image(path: StrPath) -> tv_tensors.Image:
         torch.Size([3, 3, 4])
     """
     pixels = _read(path)
-    return tv_tensors.Image(pixels if pixels.dtype == torch.uint8 else (255 * pixels).round().to(torch.uint8))
+    pixels = pixels if pixels.dtype == torch.uint8 else (255 * pixels).round().to(torch.uint8)
+    return pixels.as_subclass(tv_tensors.Image)  # stays on the CPU, whatever the default device
 
 
 def to_image(name: str, value: ImageLike) -> tv_tensors.Image:
@@ -89,7 +90,7 @@ def to_image(name: str, value: ImageLike) -> tv_tensors.Image:
             ) from error
     else:
         pixels = _pixels(name, channels_first(name, value))
-    return tv_tensors.Image(pixels if pixels.dtype == torch.float32 else pixels.float() / 255)
+    return (pixels if pixels.dtype == torch.float32 else pixels.float() / 255).as_subclass(tv_tensors.Image)
 
 
 def rgb(image: Image.Image) -> Image.Image:

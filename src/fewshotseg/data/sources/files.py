@@ -153,7 +153,7 @@ class FileSource:
             ValueError: If the file cannot be read as a mask; the message names it.
             OSError: If there is no such file.
         """
-        return read_mask(self.masks[index])
+        return read_mask(self.masks[index], void_alone=True)
 
     def load_mask(self, index: int) -> tv_tensors.Mask:
         """Decode the mask at this position, ``(H, W)`` int64.

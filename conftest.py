@@ -8,7 +8,7 @@ from sybil.parsers.rest import DocTestParser
 markdown = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["README.md", "docs/*.md", "docs/*/*.md"])
 docstrings = Sybil(
     parsers=[DocTestParser()],
-    patterns=["src/fewshotseg/*.py", "src/fewshotseg/*/*.py"],
+    patterns=["src/fewshotseg/*.py", "src/fewshotseg/*/*.py", "src/fewshotseg/*/*/*.py"],
     document_types={".py": PythonDocStringDocument},
 )
 pytest_collect_file = (markdown + docstrings).pytest()

@@ -119,6 +119,7 @@ FAULTS = [
     ({"size": [6, 8], "counts": "\u00e9\u00e9"}, "run lengths must be in COCO's characters"),
     ({"size": [6, 8], "counts": "o" * 10_000}, "run lengths must be in COCO's characters"),
     ({"size": [6, 8], "counts": compressed(EXPECTED)["counts"][:-1]}, "run lengths must"),
+    ({"size": [6, 8], "counts": compressed(EXPECTED)["counts"] + "o"}, "run lengths must be whole"),
 ]
 
 

@@ -21,9 +21,6 @@ MIN_AREA = 2 * 32 * 32
 
 Pixels = TypeVar("Pixels", bound=torch.Tensor)
 
-_SMOOTHED = 8
-"""So many values without any 2 x 2 pixels of their own come from smoothing, not from objects."""
-
 
 class SourceReport(NamedTuple):
     """What `check_source` found.
@@ -43,8 +40,8 @@ def check_source(source: FileSource, *, progress: bool = False) -> SourceReport:
     """Decode every image and mask of a source and say what is wrong.
 
     Faults are: a missing or broken file, one that lacks its last bytes, a folder or special file in the place of one
-    (nothing but ordinary files is opened), an image and a mask of different sizes, a mask without any class or with
-    the many values that smoothing makes, and, where the source names its classes, pixel values that are none of them.
+    (nothing but ordinary files is opened), an image and a mask of different sizes, a mask without any class, and, where
+    the source names its classes, pixel values that are none of them.
 
     Args:
         source: Any source of files.
@@ -130,17 +127,7 @@ def _check_values(source: FileSource, index: int, mask: torch.Tensor, areas: Map
     unexpected = [str(class_id) for class_id in sorted(areas) if source.named and class_id not in source.class_names]
     if unexpected:
         return [f"{file} has unexpected pixel values: {name_some(unexpected, most=10)}"]
-    thin = set(areas) - _with_blocks(mask) if len(areas) >= _SMOOTHED else set()
-    if len(thin) >= _SMOOTHED:
-        return [f"{file} has {len(thin)} values along edges alone, as from scaling with smoothing: scale masks without"]
     return []
-
-
-def _with_blocks(mask: torch.Tensor) -> set[int]:
-    """The values that fill 2 x 2 pixels somewhere."""
-    corner = mask[:-1, :-1]
-    filled = (corner == mask[1:, :-1]) & (corner == mask[:-1, 1:]) & (corner == mask[1:, 1:])
-    return set(corner[filled].tolist())
 
 
 def describe(report: SourceReport, class_names: Mapping[int, str], *, layout: str = "interleaved") -> str:

@@ -112,7 +112,7 @@ class FileSource:
         """
         if self._white_class is None:
             return self._stored_areas
-        warnings.warn(white_remark(self._white_class), stacklevel=2)
+        warnings.warn(white_remark(self._white_class), stacklevel=3)  # past cached_property
         key = f"white {self._index_key}"
         return index_masks(self.masks, self.load_mask, key=key, cache=self._cache, progress=self._progress)
 

@@ -5,17 +5,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.faults import check_folder
-
-IMAGE_ENDINGS = frozenset({*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".avif", ".heic", ".heif", ".jp2", ".mpo"})
-"""Endings of photographs, in lower case. Reading HEIC needs a package that Pillow does not bring."""
+from fewshotseg.images import photo_endings
 
 
 def one_form(name: str) -> str:
@@ -23,10 +20,14 @@ def one_form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+image_endings = cache(photo_endings)
+"""Endings of images; asked for when they are needed, as Pillow then loads all of its formats."""
+
+
 def without_ending(name: str) -> str:
     """The name without the ending of an image; other dots belong to the name."""
     stem, dot, ending = name.rpartition(".")
-    return stem if stem and f"{dot}{ending}".lower() in IMAGE_ENDINGS else name
+    return stem if stem and f"{dot}{ending}".lower() in image_endings() else name
 
 
 def distinct_ids(names: Sequence[str], *, with_folders: bool = False) -> list[str]:
@@ -63,14 +64,14 @@ class FoundFiles(NamedTuple):
     passed_over: list[Path]
 
 
-def files_by_name(folder: Path, endings: Collection[str] = IMAGE_ENDINGS, *, deep: bool = False) -> FoundFiles:
+def files_by_name(folder: Path, endings: Collection[str] | None = None, *, deep: bool = False) -> FoundFiles:
     """The files of a folder with one of these endings (in either case), by name without it, in order of their names.
 
     Hidden files and folders are left out. Nothing is opened.
 
     Args:
         folder: Where to look.
-        endings: In lower case, with the dot.
+        endings: In lower case, with the dot; by default those of all images.
         deep: Look in folders of the folder too.
 
     Raises:
@@ -79,6 +80,7 @@ def files_by_name(folder: Path, endings: Collection[str] = IMAGE_ENDINGS, *, dee
     check_folder(folder)
     found = FoundFiles({}, [], [])
     candidates: dict[str, list[Path]] = {}
+    endings = image_endings() if endings is None else endings
     for path in sorted(_walk(folder, found, deep=deep), key=lambda path: path.as_posix()):
         if path.suffix.lower() in endings:
             candidates.setdefault(one_form(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)

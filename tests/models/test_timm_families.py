@@ -25,21 +25,22 @@ efficientnet_lite0 efficientvit_b0 efficientvit_m0 ese_vovnet19b_dw fasternet_t0
 ghostnet_050 hgnetv2_b0 inception_next_atto mobilenetv2_050 mobilenetv4_conv_small mobileone_s0 mobilevit_xxs
 nf_resnet26 poolformer_s12 rdnet_tiny regnetx_002 regnety_002 repghostnet_050 repvit_m0_9 res2net50_26w_4s resnest14d
 resnet50 resnet50s resnetv2_50 resnext26ts rexnet_100 seresnext26d_32x4d shvit_s1 skresnet18 starnet_s1
-swiftformer_xs tf_efficientnetv2_b0 tiny_vit_5m_224 tinynet_e vgg11_bn vgg16 wide_resnet50_2 xception71
+swiftformer_xs tf_efficientnetv2_b0 tiny_vit_5m_224 tinynet_e vgg11_bn vgg16 wide_resnet50_2
 convnext_tiny.dinov3_lvd1689m
 """
 MORE_WHOLE = """
 convmixer_768_32 deit3_small_patch16_224 deit_tiny_distilled_patch16_224 deit_tiny_patch16_224 dla34
-eva02_tiny_patch14_224 hiera_tiny_224 inception_v3 mambaout_femto maxvit_tiny_tf_224 mvitv2_tiny
+eva02_tiny_patch14_224 inception_v3 mambaout_femto maxvit_tiny_tf_224
 naflexvit_base_patch16_gap sam2_hiera_tiny samvit_base_patch16 selecsls42 swin_tiny_patch4_window7_224
 swinv2_cr_tiny_224 swinv2_tiny_window8_256 tresnet_m twins_svt_small vit_base_patch16_clip_224
 vit_base_patch16_siglip_224 vit_small_patch14_dinov2 vit_small_patch14_reg4_dinov2 vit_small_patch16_dinov3
 vit_small_plus_patch16_dinov3 vitamin_small_224 xcit_nano_12_p16_224
+xception71
 """
 MORE_FIXED = """
 beit_base_patch16_224 cait_xxs24_224 coat_lite_tiny coatnet_nano_rw_224 convit_tiny efficientformer_l1
-efficientformerv2_s0 gcvit_xxtiny nest_tiny_jx pit_ti_224 tnt_s_patch16_224 visformer_tiny vit_relpos_small_patch16_224
-volo_d1_224
+efficientformerv2_s0 gcvit_xxtiny hiera_tiny_224 mvitv2_tiny nest_tiny_jx pit_ti_224 tnt_s_patch16_224
+visformer_tiny vit_relpos_small_patch16_224 volo_d1_224
 """
 
 
@@ -63,7 +64,7 @@ def timm_weights(name):
 
 def train_one_step(backbone, height, width):
     torch.manual_seed(1)
-    model = fs.build_scnet(backbone, hidden_channels=8, bins=(1.0, 0.5)).train()
+    model = fs.build_scnet(backbone, hidden_channels=8, bins=(1.0, 0.5), reducer_dropout=0.0).train()
     images, masks = torch.randn(2, 1, 3, height, width), torch.zeros(2, 1, height, width, dtype=torch.int64)
     masks[..., 8 : height // 2, 8 : width // 2] = 1
     optimizer = torch.optim.SGD([part for part in model.parameters() if part.requires_grad], lr=0.1)

@@ -28,7 +28,7 @@ def build_scnet(
             stem), ``"timm/<name>"`` for a model of timm (extra ``timm``; see `list_backbones`), or a module that
             follows `Backbone` or `WholeBackbone`.
         backbone_weights: For the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
-            (downloaded by torchvision), True for a model of timm (downloaded by timm), ``"package"`` for
+            (downloaded by torchvision), True or ``"timm"`` for a model of timm (downloaded by timm), ``"package"`` for
             ``"efficientnet_lite0"`` (the file that the extra ``lite`` installed), the path of a file, or a state dict.
             Classifier entries are left out.
         weights: The path of a checkpoint of the whole model, ours or PFENet's; see `load_weights`.

@@ -133,8 +133,8 @@ def timm_with_weights(name: str, weights: StrPath | Mapping[str, Tensor] | bool)
 
     Args:
         name: ``"timm/<name>"``.
-        weights: True for timm's pretrained ones, which timm downloads; a path or a state dict of the whole model with
-            timm's names, of the backbone alone, or of anything that timm translates.
+        weights: True or ``"timm"`` for timm's pretrained ones, which timm downloads; a path or a state dict of the
+            whole model with timm's names, of the backbone alone, or of anything that timm translates.
 
     Raises:
         ValueError: If the model cannot be a backbone, or the weights do not fit.
@@ -143,7 +143,7 @@ def timm_with_weights(name: str, weights: StrPath | Mapping[str, Tensor] | bool)
         OSError: If weights cannot be downloaded.
         TypeError: If ``weights`` is none of these.
     """
-    if weights is True:
+    if weights is True or weights == "timm":
         return timm_backbone(name, True)
     state, source = _state_of(weights, name)
     state = {key.removeprefix("backbone."): value for key, value in without_wrappers(state).items()}

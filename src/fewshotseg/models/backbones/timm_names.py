@@ -17,6 +17,9 @@ from fewshotseg.models.fitting import check_fits
 
 PREFIX = "timm/"
 
+ONE_SIZE = "mvitv2"
+"""Models that look up positions in a table for images of one size, which shapes alone do not show."""
+
 
 def timm_backbone(name: str, weights: Mapping[str, Tensor] | bool = False) -> TimmBackbone | WholeTimmBackbone:
     """A model of timm as a backbone.
@@ -74,7 +77,7 @@ def timm_names() -> list[str]:
 @cache
 def _way(model: str) -> Callable[..., Any]:
     """The first way to make a backbone of a model whose maps have the right shapes."""
-    reason, native = "", _native_side(model)
+    reason, native = "it knows positions of one size", _native_side(model)
     sizes = (32, 32), (97, native + 33)  # the smallest, and one that neither a stride divides nor a model is made for
     for way in _ways(model, native):
         try:
@@ -93,6 +96,8 @@ def _way(model: str) -> Callable[..., Any]:
 
 
 def _ways(model: str, native: int) -> Iterator[Callable[..., Any]]:
+    if model.startswith(ONE_SIZE):
+        return
     yield partial(_cut, model, output_stride=8)
     yield partial(_cut, model)
     for multiple in (None, native):

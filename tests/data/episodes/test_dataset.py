@@ -220,8 +220,7 @@ def test_numbers_out_of_range_are_refused(settings, message):
 def test_supports_of_several_sizes_are_refused():
     episodes = dataset(transform=lambda image, mask: (image[:, : int(image.sum()) % 5 + 1].float(), mask), length=40)
     with pytest.raises(ValueError, match=r"transform must bring all supports to one size, .* got \[\(3, .* in episode"):
-        for number in range(40):
-            episodes[number]
+        list(map(episodes.__getitem__, range(40)))
 
 
 def test_specs_may_be_put_in_place():

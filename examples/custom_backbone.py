@@ -4,8 +4,9 @@
     python examples/custom_backbone.py --weights IMAGENET1K_V2          # downloads torchvision's weights of the RegNet
 
 A backbone is any module that gives mid-level maps, of which the deepest comes first, and makes the high-level map of
-that one. The first here is written from scratch, the second cuts one of torchvision's networks. SCNet never trains its
-backbone: with random weights, as here, there is little to learn from. Train yours before, for classification for one.
+that one; a network that cannot be cut there gives both at once, by ``mid_and_high``. The first here is written from
+scratch, the second cuts one of torchvision's networks. SCNet never trains its backbone: with random weights, as here,
+there is little to learn from. Train yours before, for classification for one.
 """
 
 import argparse

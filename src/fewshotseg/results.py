@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg._checks import check_at_least, check_choice, check_share
 from fewshotseg._io import StrPath, write_atomically
 
 _FORMAT = "fewshotseg result 1"
@@ -51,8 +51,7 @@ def mean_and_interval(*groups: Iterable[float], level: float = 0.95) -> tuple[fl
     freedom = sum(len(values) - 1 for values in found)
     if not all(found) or freedom < 1 or not all(math.isfinite(value) for values in found for value in values):
         raise ValueError(f"groups must be of finite numbers, at least two in one of them, got {found!r:.200}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}")
+    check_share("level", level, open_ends=True)
     several = [values for values in found if len(values) > 1]
     variance = sum((len(values) - 1) * statistics.variance(values) for values in several) / freedom
     standard_error = math.sqrt(variance * sum(1 / len(values) for values in found)) / len(found)

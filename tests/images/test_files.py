@@ -58,7 +58,7 @@ class TestBadFiles:
             read(tmp_path / "a.png")
 
     def test_a_folder(self, tmp_path, read):
-        with pytest.raises(IsADirectoryError, match=tmp_path.name):
+        with pytest.raises(ValueError, match="must be a regular file, but it is a folder"):
             read(tmp_path)
 
     def test_no_bytes(self, tmp_path, read):

@@ -21,6 +21,7 @@ def hidden_novel_share(source: SegmentationSource, split: ClassSplit) -> float:
 
     Raises:
         ValueError: If no image holds a base class, or a class is both base and novel.
+        TypeError: If an argument is of another type.
 
     Example:
         Two training images, with two base and one novel class among them; the third holds no base class:
@@ -33,6 +34,10 @@ def hidden_novel_share(source: SegmentationSource, split: ClassSplit) -> float:
         >>> hidden_novel_share(Areas(), ClassSplit(base=(1,), novel=(2,)))
         0.3333333333333333
     """
+    if not hasattr(source, "class_areas"):
+        raise TypeError(f"source must have class_areas, as a FolderSource has, got {type(source).__name__}")
+    if not isinstance(split, ClassSplit):
+        raise TypeError(f"split must be a ClassSplit, such as pascal5i gives, got {type(split).__name__}")
     base, novel = set(split.base), set(split.novel)
     if base & novel:
         raise ValueError(f"split must not have classes that are base and novel, got {sorted(base & novel)}")

@@ -60,8 +60,9 @@ def decode(path: StrPath, extract: Callable[[Image.Image], Result]) -> Result:
         raise ValueError(f"{name!r} cannot be the name of a file: {error}") from error
     except OSError as error:
         raise OSError(error.errno, error.strerror, name) from error  # base64 given as a path is long
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ValueError(f"{name} must be a regular file, but it is a pipe, a socket or a device")
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise ValueError(f"{name} must be a regular file, but it is {kind}")
     with Path(path).open("rb") as file, reading(name):
         image = _open(file)
         limit = Image.MAX_IMAGE_PIXELS

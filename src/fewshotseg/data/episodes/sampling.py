@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from fewshotseg._checks import as_list, check_at_least
 from fewshotseg.data.episodes.lists import EpisodeSpec, check_class_id
-from fewshotseg.data.sources.source import SegmentationSource
+from fewshotseg.data.sources.source import SegmentationSource, check_members
 
 MAX_SEED = 2**63 - 1
 
@@ -75,11 +75,7 @@ def check_class_ids(name: str, class_ids: Iterable[int]) -> tuple[int, ...]:
 
 def check_source(source: SegmentationSource) -> None:
     """Raise unless ``source`` has what a `SegmentationSource` has, and an id of its own for every image."""
-    if not all(hasattr(source, member) for member in ("class_names", "ids", "class_areas", "load")):
-        raise TypeError(
-            f"source must have class_names, ids, class_areas and load, as a FolderSource has, "
-            f"got {type(source).__name__}"
-        )
+    check_members(source)
     if len(source.ids) != len(source.class_areas):
         raise ValueError(
             f"source must have class_areas for each of its ids, got {len(source.class_areas)} for {len(source.ids)}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from fewshotseg._checks import as_list, check_at_least, name_some, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.faults import faulty_files
-from fewshotseg.data.sources.source import Sample, SegmentationSource
+from fewshotseg.data.sources.source import Sample, SegmentationSource, check_members
 from fewshotseg.data.sources.tables import read_text
 
 if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
@@ -39,6 +39,7 @@ class SubsetSource:
     """
 
     def __init__(self, source: SegmentationSource, keep: Sequence[int]) -> None:
+        check_members(source)
         keep = as_list("keep", keep, "positions")
         for index in keep:
             if isinstance(index, bool) or not isinstance(index, int):
@@ -152,6 +153,7 @@ class ConcatSource:
             raise ValueError("sources must hold at least one source, got none")
         names: dict[int, str] = {}
         for source in sources:
+            check_members(source)
             for class_id, name in source.class_names.items():
                 if names.setdefault(class_id, name) != name:
                     raise ValueError(
@@ -195,5 +197,6 @@ def without_classes(source: SegmentationSource, class_ids: Collection[int]) -> S
         >>> any(2 in areas for areas in without_classes(source, {2}).class_areas)
         False
     """
+    check_members(source)
     unwanted = {check_at_least("every number of class_ids", each, 0) for each in as_list("class_ids", class_ids, "ids")}
     return SubsetSource(source, [i for i, areas in enumerate(source.class_areas) if unwanted.isdisjoint(areas)])

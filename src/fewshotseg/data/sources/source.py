@@ -48,3 +48,12 @@ class SegmentationSource(Protocol):
     def load(self, index: int) -> Sample:
         """Decode the image at this position of ``ids`` and its mask."""
         ...
+
+
+def check_members(source: SegmentationSource) -> None:
+    """Raise `TypeError` unless ``source`` has what a `SegmentationSource` has."""
+    if not all(hasattr(source, member) for member in ("class_names", "ids", "class_areas", "load")):
+        raise TypeError(
+            f"source must have class_names, ids, class_areas and load, as a FolderSource has, "
+            f"got {type(source).__name__}"
+        )

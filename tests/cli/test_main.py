@@ -47,7 +47,7 @@ def test_help_names_every_command(capsys):
     assert all(f"    {name} " in said for name in COMMANDS)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "segment"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_in_sentences(name, capsys):
     with pytest.raises(SystemExit) as left:
         main([name, "--help"])

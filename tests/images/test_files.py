@@ -70,10 +70,11 @@ class TestBadFiles:
         "content",
         [
             b"not found, said the server",
+            b"writing heic here",
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
             b"\x00\x00\x01\xb3" + bytes(99),
         ],
-        ids=["text", "postscript", "film"],
+        ids=["text", "heic in a text", "postscript", "film"],
     )
     def test_no_image(self, tmp_path, read, content):
         (tmp_path / "a.png").write_bytes(content)

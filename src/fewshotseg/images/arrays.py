@@ -22,7 +22,7 @@ def channels_first(name: str, value: object) -> Array:
         value: With 1, 3 or 4 channels, on any device and of any strides and byte order.
 
     Returns:
-        Bools, integers or floating-point numbers in the machine's byte order. It may share memory with ``value``.
+        Bools, integers or floating-point numbers. It may share memory with ``value``.
 
     Raises:
         ValueError: If the shape is another.
@@ -43,7 +43,7 @@ def channels_first(name: str, value: object) -> Array:
             f"{name} must have shape (H, W) or (H, W, C) as an array, (H, W) or (C, H, W) as a tensor, C being 1, 3 or "
             f"4, got {array.shape}{_advice(array.shape, axis)}"
         )
-    array = np.asarray(array).astype(array.dtype.newbyteorder("="), copy=False)
+    array = np.asarray(array)  # without the ways of subclasses
     return array[None] if array.ndim == 2 else np.moveaxis(array, axis, 0)
 
 

@@ -62,7 +62,7 @@ def read_mask(path: StrPath) -> tv_tensors.Mask:
     _check_lossless(str(path), stored.lossy)
     if stored.mode not in {"P", "L", "1"}:
         raise ValueError(
-            f"{path} cannot be read: a mask must have one channel of 8 bits (mode P or L), got mode {stored.mode}"
+            f"{path} must have one channel of 8 bits (mode P or L) to hold class ids, got mode {stored.mode}"
         )
     labels = stored.numbers.astype(np.uint8)
     check_class_ids(str(path), labels)

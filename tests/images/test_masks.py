@@ -156,6 +156,11 @@ def test_smoothed_edges_are_cut_at_half_with_a_word(tmp_path, kind):
     to_mask("mask", drawing)  # a second warning would be an error
 
 
+def test_smoothed_edges_leave_no_value_for_void():
+    with pytest.raises(ValueError, match=r"must mark one object, but holds \d+ values from 0 to 255"):
+        to_mask("mask", SMOOTH["resized"], void=255)
+
+
 def test_a_mask_that_was_jpeg_once_is_cut_at_half(tmp_path):
     content = io.BytesIO()
     WHITE_MASK.save(content, "jpeg", quality=85)
@@ -333,7 +338,9 @@ def test_class_ids_with_and_without_void_are_taken(tmp_path, values):
     assert np.array_equal(read_mask(save_mask(tmp_path / "a.png", values)).numpy(), values)
 
 
-@pytest.mark.parametrize(("value", "size"), [(100, (115, 77)), (255, (115, 77)), (3, (313, 211)), (20, (45, 30))])
+@pytest.mark.parametrize(
+    ("value", "size"), [(100, (115, 77)), (255, (115, 77)), (2, (313, 211)), (3, (313, 211)), (20, (45, 30))]
+)
 def test_interpolated_class_ids_are_refused(tmp_path, value, size):
     mask = Image.fromarray(value * OBJECT + elsewhere(0)).rotate(5)
     mask.resize(size, Image.Resampling.BILINEAR).save(tmp_path / "a.png")

@@ -39,8 +39,8 @@ class FewShotPredictor:
     """Segments any number of images by one to a few annotated examples, which are encoded once.
 
     Images may have any size: each is resized so that its longer side has ``size`` pixels and padded to a square, as in
-    evaluation; answers are brought back to the image's own size. A PIL image is taken as its pixels are stored: apply
-    ``PIL.ImageOps.exif_transpose`` first where a camera only noted how it was held.
+    evaluation; answers are brought back to the image's own size. Files and PIL images are turned as their camera noted,
+    see `fewshotseg.images.to_image`.
 
     Args:
         model: From `build_scnet` or `load_model`, with trained weights; or another `SegmentationModel`. It is moved to
@@ -143,8 +143,8 @@ class FewShotPredictor:
         Args:
             images: One image or several of the same class. For several classes, a mapping from class names to
                 these.
-            masks: The mask of each image, of its size: bool, or 1 foreground, 0 background, 255 void. For several
-                classes, a mapping with the same names.
+            masks: The mask of each image, of its size: bool, or 1 foreground, 0 background, 255 void; or a drawing, see
+                `fewshotseg.images.to_mask`. For several classes, a mapping with the same names.
 
         Raises:
             ValueError: If there is no image, their numbers or sizes differ, or a mask holds other values or no

@@ -129,6 +129,10 @@ def test_another_value_may_be_void():
     assert np.array_equal(to_mask("mask", labels() > 0, void=1).numpy(), labels())  # bools are never void
 
 
+def test_one_colour_all_over_is_an_object():
+    assert to_mask("mask", np.full((4, 6, 3), (200, 0, 0))).tolist() == [[1] * 6] * 4
+
+
 def test_white_all_over_is_an_object():
     with pytest.warns(UserWarning, match="mask holds 255 but no 1, so 255 is read as the object, not as void"):
         assert to_mask("mask", np.full((4, 6), 255)).tolist() == [[1] * 6] * 4
@@ -154,6 +158,11 @@ def test_smoothed_edges_are_cut_at_half_with_a_word(tmp_path, kind):
     expected = np.asarray(sharp.resize(drawing.size, Image.Resampling.NEAREST)) > 127
     assert (mask & expected).sum() / (mask | expected).sum() > 0.97
     to_mask("mask", drawing)  # a second warning would be an error
+
+
+def test_smoothed_edges_leave_no_value_for_void():
+    with pytest.raises(ValueError, match=r"must mark one object, but holds \d+ values from 0 to 255"):
+        to_mask("mask", SMOOTH["resized"], void=255)
 
 
 def test_a_mask_that_was_jpeg_once_is_cut_at_half(tmp_path):
@@ -185,6 +194,7 @@ def noise(*values):
         (PHOTO, ValueError, "must mark the object by one colour on black, but has several colours"),
         (np.dstack([OBJECT, elsewhere(9), 0 * OBJECT]), ValueError, "one colour on black, but has several colours"),
         (np.dstack([255 + 0 * OBJECT, 255 * OBJECT, 255 * OBJECT]), ValueError, "but has several colours"),
+        (rgba(np.dstack([255 * OBJECT, elsewhere(255), 0 * OBJECT]), elsewhere(0)), ValueError, "has no pixel of it"),
         (
             OBJECT / 2,
             ValueError,
@@ -213,6 +223,12 @@ def test_what_marks_no_object_is_refused_in_one_sentence(values, error, message)
 def test_a_mask_without_anything_but_void_says_so():
     with pytest.raises(ValueError, match=r"no pixel of it, only the values \[0, 255\]; 255 is void$"):
         to_mask("mask", 255 * OBJECT, void=255)
+
+
+def test_two_smoothed_objects_are_not_one():
+    drawing = Image.fromarray(160 * labels() + elsewhere(255)).resize((313, 211), Image.Resampling.BILINEAR)
+    with pytest.raises(ValueError, match=r"must mark one object, but holds \d+ values from 0 to 255"):
+        to_mask("mask", drawing)
 
 
 def test_void_with_a_smooth_border_is_not_the_object():
@@ -333,7 +349,9 @@ def test_class_ids_with_and_without_void_are_taken(tmp_path, values):
     assert np.array_equal(read_mask(save_mask(tmp_path / "a.png", values)).numpy(), values)
 
 
-@pytest.mark.parametrize(("value", "size"), [(100, (115, 77)), (255, (115, 77)), (3, (313, 211)), (20, (45, 30))])
+@pytest.mark.parametrize(
+    ("value", "size"), [(100, (115, 77)), (255, (115, 77)), (2, (115, 77)), (3, (313, 211)), (20, (45, 30))]
+)
 def test_interpolated_class_ids_are_refused(tmp_path, value, size):
     mask = Image.fromarray(value * OBJECT + elsewhere(0)).rotate(5)
     mask.resize(size, Image.Resampling.BILINEAR).save(tmp_path / "a.png")
@@ -358,6 +376,13 @@ def test_classes_that_touch_are_not_interpolated(tmp_path):
     values = np.zeros((60, 90), dtype=np.uint8)
     for number in range(1, 8):  # nested, so that every class but the innermost lies between two others in value
         values[number * 4 : -number * 4, number * 5 : -number * 5] = number
+    assert np.array_equal(read_mask(save_mask(tmp_path / "a.png", values)).numpy(), values)
+
+
+def test_a_few_lost_pixels_are_not_interpolated(tmp_path):
+    values = np.zeros((60, 90), dtype=np.uint8)
+    values[::10] = values[1::10] = values[2::10] = 2
+    values[5, ::4] = 1
     assert np.array_equal(read_mask(save_mask(tmp_path / "a.png", values)).numpy(), values)
 
 

@@ -114,15 +114,14 @@ def _levels(name: str, values: Array) -> Array:
     drawn: Array = np.asarray((values[:3] > 0).any(axis=0))  # not black
     if len(values) == 4 and (not values[3].any() or values[3].min() < values[3].max()):
         opacity: Array = values[3]
-        seen = opacity > 0
-        if (seen & ~drawn).any() and _is_one_colour(values[:3, seen & drawn]):
-            opacity = opacity * drawn  # black is a background here, even where it is not transparent
+        if _is_one_colour(values[:3, drawn & (opacity > 0)]):
+            opacity = opacity * drawn  # black beside it is a background even where it is not transparent
         return opacity if len(np.unique(opacity)) > 2 else opacity > 0
     values = values[:3]
     if (values == values[:1]).all():
         grey: Array = values[0]
         return grey
-    if drawn.all() or not _is_one_colour(values[:, drawn]):
+    if not _is_one_colour(values[:, drawn]):
         raise ValueError(
             f"{name} must mark the object by one colour on black, but has several colours; "
             "leave the object's alone and make all other pixels black"

@@ -80,6 +80,11 @@ class TestWhiteOnBlack:
         with pytest.raises(ValueError, match=r"masks must show classes, but in .*0\.png and all others .* 255 is void"):
             _ = source.class_areas
 
+    def test_a_mask_that_shows_a_class_is_loaded_without_a_look_at_the_others(self, tmp_path):
+        source = source_of(tmp_path, (1,), (255,))
+        source.masks[1].write_bytes(b"rubbish")
+        assert source.load(0).mask.unique().tolist() == [0, 1]
+
     def test_masks_of_nothing_show_nothing(self, tmp_path):
         assert source_of(tmp_path, (), ()).class_areas == [{}, {}]
 

@@ -126,6 +126,11 @@ def test_images_of_ones_own_may_have_any_name(voc, tmp_path, name, ending):
         assert source.load(1).image.shape == (3, 4, 6)
 
 
+def test_the_photographs_of_voc_come_before_others_of_their_names(voc):
+    save_image(voc / "JPEGImages" / "v1.bmp", size=(9, 9))
+    assert VOCSource(voc, split="val").images == (voc / "JPEGImages" / "v1.jpg",)
+
+
 def test_lists_that_are_no_text_are_refused(voc, tmp_path):
     (tmp_path / "list.txt").write_bytes("caf\u00e9".encode("cp1252"))
     with pytest.raises(ValueError, match=r"list\.txt must be text in UTF-8"):

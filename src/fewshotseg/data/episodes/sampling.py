@@ -67,7 +67,9 @@ def refuse_small_classes(
 def check_class_ids(name: str, class_ids: Iterable[int]) -> tuple[int, ...]:
     """Python's own ids, ascending, each once; raise unless all are ids that a class can have."""
     return tuple(
-        sorted({check_class_id(f"every class of {name}", each) for each in as_list(name, class_ids, "a list of classes")})
+        sorted(
+            {check_class_id(f"every class of {name}", each) for each in as_list(name, class_ids, "a list of classes")}
+        )
     )
 
 

@@ -152,6 +152,8 @@ def test_episodes_on_another_default_device():
         for part, wanted in zip(episodes[number][:4], ITEMS[number][:4], strict=True):
             assert part.device.type == "cpu"
             assert_close(part, wanted, rtol=0, atol=0)
+    own = EpisodeDataset(source, [2], length=1, transform=lambda image, mask: (torch.rand(3), torch.zeros(1)))
+    assert own[0].query_image.isfinite().all()
     assert EpisodeDataset(SyntheticSource(12), [1], length=1)[0].query_image.isfinite().all()
     assert pfenet_episodes(source, [2], min_area=1, length=3)[0].class_id == 2
     assert episode_mask(torch.ones(2, 2, dtype=torch.int64, device="cpu"), 1).device.type == "cpu"

@@ -101,7 +101,7 @@ def check_number(name: str, value: float, low: float, high: float = math.inf) ->
         number = float(value)
     except OverflowError:  # a whole number beyond all floats
         number = math.inf
-    if not (low <= number <= high and math.isfinite(number)):
+    if not (low <= number <= high and number < math.inf):
         expected = f"from {low:g} to {high:g}" if math.isfinite(high) else f"finite and at least {low:g}"
         raise ValueError(f"{name} must be {expected}, got {shown(value)}")
     return number

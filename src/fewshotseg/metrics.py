@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewshotseg._checks import check_labels, check_sizes, check_tensor, check_void, check_whole_numbers, shown
 from fewshotseg.ops._precision import is_eager_cpu
-from fewshotseg.ops._values import check_label_masks, look_at_indices
+from fewshotseg.ops._values import all_finite, check_label_masks, look_at_indices
 
 # An episode's own IoU is added up in units of 2**-32: whole numbers give one sum in any order and on any number of
 # processes.
@@ -144,7 +144,7 @@ class FewShotIoU:
         check_sizes("target", target, "B H W", foreground, "prediction")
         rows = self._rows(class_ids, foreground.shape[0], foreground.device)
         truth, scored = target == 1, target != self.ignore_index  # B H W
-        if prediction.ndim == 4 and is_eager_cpu(prediction) and (prediction.isnan().any(dim=1) & scored).any():
+        if prediction.ndim == 4 and _has_nan(prediction, scored):
             raise ValueError("prediction must not hold NaN where a pixel is scored, got NaN")
 
         both = (foreground & truth & scored).sum(dim=(1, 2))  # B
@@ -273,6 +273,13 @@ def _checked_names(class_names: Mapping[int, str] | None) -> dict[int, str]:
     if len(set(class_names.values())) < len(class_names):
         raise ValueError(f"class_names must be different, got {shown(list(class_names.values()))}")
     return dict(class_names)
+
+
+def _has_nan(logits: Tensor, scored: Tensor) -> bool:
+    """Whether a scored pixel is known to have a logit that is NaN."""
+    if not is_eager_cpu(logits) or all_finite(logits):
+        return False
+    return bool((logits.isnan().any(dim=1) & scored).any())
 
 
 def _share(part: float, whole: float) -> float:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, max_pool2d, pad
 
 from fewshotseg.ops._precision import inverse_norm
+from fewshotseg.ops._values import all_finite
 
 SMALL_K = (1, 2, 3, 5)
 """Numbers of clusters for which one matrix product is fastest: it has K - 1 columns, and 1, 2 and 4 are fast."""
@@ -38,8 +39,8 @@ def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters:
     points = points.contiguous()  # N C, every row in one piece, as each is read in every round
     num_clusters = len(centroids)
     weights = inverse_lengths(points)  # N 1
-    finite = weights.isfinite()
-    if not finite.all():  # points with NaN or infinity take no part
+    if not all_finite(weights):  # points with NaN or infinity take no part
+        finite = weights.isfinite()
         points, weights = torch.where(finite, points, 0), torch.where(finite, weights, 0)
         valid = finite[:, 0] if valid is None else finite[:, 0] & valid
     if valid is not None:

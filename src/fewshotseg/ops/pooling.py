@@ -5,7 +5,7 @@ from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_number, check_real, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, without_autocast
-from fewshotseg.ops._values import look_at_weights
+from fewshotseg.ops._values import all_finite, look_at_weights
 
 
 def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) -> Tensor:
@@ -62,7 +62,7 @@ def _weighted_sums(values: Tensor, weights: Tensor) -> Tensor:
     """``(B, K, C)``: NaN where a value that isn't finite has weight, and only there."""
     if is_eager_cpu(values):
         sums = _products(values, weights)
-        if sums.isfinite().all():
+        if all_finite(sums):
             return sums
     # 0 * NaN is NaN: such values are left out of the sums, and put in again where they have weight.
     finite = values.isfinite()

@@ -79,7 +79,7 @@ def pfenet_episodes(
 
 def _worker_streams(seed: int, workers: int) -> Iterator[Sequence[random.Random]]:
     """Python's generators as the worker processes of each pass have them."""
-    base_seeds = torch.Generator("cpu").manual_seed(seed)
+    base_seeds = torch.Generator().manual_seed(seed)
     alone = [random.Random(seed)]
     while True:
         # A torch loader draws one 64-bit number a pass and seeds worker w with it plus w.

@@ -78,7 +78,7 @@ class SCNet(nn.Module):
 
         Example:
             >>> import torch
-            ... from fewshotseg import build_scnet
+            >>> from fewshotseg import build_scnet
             >>> model = build_scnet("mobilenet_v2", hidden_channels=8).eval()
             >>> images = torch.rand(1, 3, 65, 65)
             >>> expected = model.encode_query(images).high

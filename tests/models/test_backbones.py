@@ -155,15 +155,23 @@ def test_a_chain_of_ones_own():
 @pytest.mark.parametrize(
     ("attributes", "error", "message"),
     [
-        ({"mid": None, "high": None}, TypeError, "backbone must have mid_channels, see Backbone, but Own lacks it"),
-        ({"mid": None, "mid_channels": 3}, TypeError, "backbone must have high, see Backbone, but Own lacks it"),
-        ({"mid": None, "high": None, "mid_channels": 0}, ValueError, "backbone.mid_channels must be a positive whole"),
+        ({"mid": None, "high": None}, TypeError, "backbone must have mid_channels, .*, but Own lacks it"),
+        (
+            {"mid": None, "mid_channels": 3},
+            TypeError,
+            "backbone must have mid and high, or mid_and_high, but Own lacks high",
+        ),
+        ({"mid": None, "high": None, "mid_channels": 0}, ValueError, "backbone.mid_channels must be at least 1, got 0"),
         (
             {"mid": None, "high": None, "mid_channels": "3"},
-            ValueError,
-            "backbone.mid_channels must be a positive whole",
+            TypeError,
+            "backbone.mid_channels must be an integer, got str",
         ),
-        ({"mid": None, "high": None, "mid_channels": True}, ValueError, "backbone.mid_channels must be a positive"),
+        (
+            {"mid": None, "high": None, "mid_channels": True},
+            TypeError,
+            "backbone.mid_channels must be an integer, got bool",
+        ),
     ],
 )
 def test_modules_that_are_no_backbones_are_refused(attributes, error, message):

@@ -109,6 +109,7 @@ def test_whole_models_give_the_features_of_timm(name):
     backbone = timm_backbone(f"timm/{name}", state).eval()
     assert not can_be_cut(backbone)
     side = net.pretrained_cfg["input_size"][-1]
+    side += -side % backbone.multiple
     images = torch.randn(1, 3, side, side)
     with torch.no_grad():
         expected = net.forward_intermediates(images, norm=backbone.norm, output_fmt="NCHW", intermediates_only=True)

@@ -309,6 +309,27 @@ def test_a_transformer_compiles_whole_and_exports():
         assert_close(exported(images, masks, images[:, 0])[0], expected)
 
 
+@pytest.mark.parametrize("name", [VIT, "timm/swinv2_cr_tiny_224"])
+def test_memory_keeps_all_maps_of_a_model(name, monkeypatch):
+    model = fs.build_scnet(name, **SETTINGS).eval()
+    images, masks = support(64, 64)
+    calls, kind = [], type(model.backbone.net)
+    run = kind.forward_intermediates
+
+    def counted(net, images, **options):
+        calls.append(len(images))
+        return run(net, images, **options)
+
+    monkeypatch.setattr(kind, "forward_intermediates", counted)
+    with torch.no_grad():
+        expected = model(images, masks, images[:, 0]).logits
+        model.memory = fs.FeatureMemory(2**26)
+        calls.clear()
+        for _ in range(2):
+            assert_close(model(images, masks, images[:, 0]).logits, expected)
+    assert calls == [1, 1]  # two images, each once, as supports and as a query
+
+
 def test_memory_tells_transformers_apart_by_their_blocks():
     net = timm.create_model("test_vit", dynamic_img_size=True)
     memory, images = fs.FeatureMemory(2**24), torch.randn(1, 3, 64, 64)

@@ -18,7 +18,7 @@ class EncodedImages:
     """Supports, queries and masks of a data set's images, kept as long as there is room.
 
     Args:
-        model: Follows `StagedModel`; an ``encode_both`` is used for images that are supports and queries.
+        model: Follows `SegmentationModel`; an ``encode_both`` is used for images that are supports and queries.
         episodes: Where images come from.
         both: Images that will be asked for as supports and as queries.
         like: A tensor with the device and dtype of the model's images.

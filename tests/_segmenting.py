@@ -1,5 +1,6 @@
 """Running ``fewshotseg segment`` with a predictor whose answers are known."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,10 @@ def results(out="out"):
 
 
 def masks_of(*names):
-    return sorted(f"{name}-{kind}" for name in names for kind in ("mask.png", "overlay.jpg", "probability.png"))
+    """The pictures of photographs: named without endings, but for those that differ in nothing else."""
+    bare = [os.path.splitext(name)[0] for name in names]  # noqa: PTH122 (folders stay as they are)
+    stems = [name if bare.count(stem) > 1 else stem for name, stem in zip(names, bare, strict=True)]
+    return sorted(f"{stem}-{kind}" for stem in stems for kind in ("mask.png", "overlay.jpg", "probability.png"))
 
 
 def value(path):

@@ -2,7 +2,8 @@
 
 import glob
 import os
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,8 @@ class Queries(NamedTuple):
     """What was found.
 
     Attributes:
-        photos: Each photograph once, and its path below the deepest folder that all names share.
+        photos: Each photograph once, and the name of its results: its path below the deepest folder that all names
+            share, without its ending unless another differs in nothing else.
         faults: A sentence for each name that leads to nothing.
         passed_over: Reasons, and the files that each applies to.
     """
@@ -76,8 +78,17 @@ def find_photos(names: Sequence[str], *, recursive: bool = False, without: Path 
             found.setdefault(os.path.realpath(photo), (photo, folder))
     if found:
         shared = os.path.commonpath([os.path.abspath(folder) for _, folder in found.values()])  # noqa: PTH100
-        queries.photos.update({photo: Path(os.path.relpath(photo, shared)) for photo, _ in found.values()})
+        queries.photos.update(_names({photo: Path(os.path.relpath(photo, shared)) for photo, _ in found.values()}))
     return queries
+
+
+def _names(paths: Mapping[Path, Path]) -> dict[Path, Path]:
+    """The photographs' paths without their endings, but for those that differ in nothing else."""
+    same = Counter(str(path.with_suffix("")).casefold() for path in paths.values())
+    return {
+        photo: path if same[str(path.with_suffix("")).casefold()] > 1 else path.with_suffix("")
+        for photo, path in paths.items()
+    }
 
 
 def _list_folder(folder: str, queries: Queries, *, recursive: bool, without: Path | None) -> list[Path]:

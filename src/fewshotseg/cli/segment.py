@@ -4,8 +4,9 @@
     fewshotseg segment --model last.pth --support a.jpg b.jpg --mask a.png b.png --query photos/ --out found/
     fewshotseg segment --support photo.jpg --box 120 40 380 300 --query 'photos/*.jpg' --out found/
 
-Leaves, for a photograph NAME such as dog.jpg, NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is
-certain) and NAME-overlay.jpg in --out, all of the photograph's size. Photographs of several folders keep them there.
+Leaves NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is certain) and NAME-overlay.jpg in --out, all
+of the photograph's size. NAME is dog for dog.jpg, and dog.jpg where there is a dog.png too. Photographs of several
+folders keep them there.
 
 A mask file is a drawing of the object in any one colour on black or on nothing, or holds 1 for the object, 0 for the
 background and 255 for what is neither. JPEG and other formats that change pixels are refused. A box is a rough mask;

@@ -152,33 +152,6 @@ def test_a_chain_of_ones_own():
     assert fs.build_scnet(backbone, hidden_channels=4).config.mean == (0.5, 0.5, 0.5)
 
 
-@pytest.mark.parametrize(
-    ("attributes", "error", "message"),
-    [
-        ({"mid": None, "high": None}, TypeError, "backbone must have mid_channels, .*, but Own lacks it"),
-        (
-            {"mid": None, "mid_channels": 3},
-            TypeError,
-            "backbone must have mid and high, or mid_and_high, but Own lacks high",
-        ),
-        ({"mid": None, "high": None, "mid_channels": 0}, ValueError, "backbone.mid_channels must be at least 1, got 0"),
-        (
-            {"mid": None, "high": None, "mid_channels": "3"},
-            TypeError,
-            "backbone.mid_channels must be an integer, got str",
-        ),
-        (
-            {"mid": None, "high": None, "mid_channels": True},
-            TypeError,
-            "backbone.mid_channels must be an integer, got bool",
-        ),
-    ],
-)
-def test_modules_that_are_no_backbones_are_refused(attributes, error, message):
-    with pytest.raises(error, match=message):
-        fs.build_scnet(type("Own", (nn.Module,), attributes)())
-
-
 @pytest.mark.parametrize("other", [3, None, object(), nn.ReLU])
 def test_what_is_no_module_is_refused(other):
     with pytest.raises(TypeError, match=r"backbone must be a name or an nn\.Module, got"):

@@ -33,6 +33,20 @@ def own(seed=0):
     return TinyBackbone()
 
 
+class Whole(nn.Module):
+    """Gives both kinds of maps at once."""
+
+    mid_channels = 12
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.net = own(seed)
+
+    def mid_and_high(self, images):
+        deepest = self.net.mid(images)[0]
+        return (deepest,), self.net.high(deepest)
+
+
 def built(backbone="tiny", seed=0, **settings):
     torch.manual_seed(seed)
     return fs.build_scnet(backbone, **{"hidden_channels": 4, "bins": (1.0, 0.5), **settings}).eval()
@@ -55,8 +69,11 @@ BACKBONES = {
     "efficientnet_lite0": ("efficientnet_lite0", None),
     "vgg16_bn": ("vgg16_bn", None),
     "tiny": ("tiny", None),
+    "timm by name": ("timm/resnet18", None),
+    "a transformer of timm": ("timm/vit_tiny_patch16_224", None),
     "timm, handed over": (timms, timms),
     "of one's own": (own, own),
+    "of one's own, not to be cut": (Whole, Whole),
 }
 
 

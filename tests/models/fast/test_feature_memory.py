@@ -45,6 +45,36 @@ def test_nothing_changes_but_the_time(max_bytes):
     assert list(model.state_dict()) == list(tiny().state_dict())
 
 
+class Whole(nn.Module):
+    """A backbone that cannot be cut."""
+
+    mid_channels = 12
+
+    def __init__(self):
+        super().__init__()
+        self.net = tiny().backbone
+
+    def mid_and_high(self, images):
+        deepest = self.net.mid(images)[0]
+        return (deepest,), self.net.high(deepest)
+
+
+def test_a_backbone_that_cannot_be_cut_is_remembered_too(monkeypatch):
+    def built():
+        torch.manual_seed(0)
+        return fs.build_scnet(Whole(), hidden_channels=8, bins=(1.0, 0.5))
+
+    expected, model, seen = losses(built()), built(), []
+    run = Whole.mid_and_high
+    monkeypatch.setattr(Whole, "mid_and_high", lambda self, images: seen.append(len(images)) or run(self, images))
+    model.memory = fs.FeatureMemory(2**30)
+    for _ in range(3):
+        found = losses(model)
+        assert_close(found.logits, expected.logits)
+        assert_close(found.loss, expected.loss)
+    assert sum(seen) == 6  # images, each once
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_image_by_image_is_the_batch_and_keeps_its_layout(layout):
     images = torch.rand(3, 4, 5, 6).to(memory_format=layout)

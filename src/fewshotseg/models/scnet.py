@@ -174,15 +174,11 @@ class SCNet(nn.Module):
         return merged(shots, len(shots))
 
     def encode_query(self, images: Tensor, *, keep_maps: bool = False) -> Query:
-        """Encode images to segment once, for any number of supports.
+        """Encode images to segment once, for any number of supports. Raises as `encode_support` does.
 
         Args:
             images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
             keep_maps: Keep the mid-level maps, which a training step needs for ``background_reducer="support"``.
-
-        Raises:
-            ValueError: If a shape does not fit or a side is below 32 pixels.
-            TypeError: If images are not floating point.
         """
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images, self._weight)

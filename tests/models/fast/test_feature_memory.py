@@ -4,6 +4,8 @@ import copy
 import math
 import pickle
 import random
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -307,3 +309,19 @@ def test_batch_statistics_are_never_remembered():
         found = losses(model)
         assert torch.equal(found.loss, expected.loss)
     assert model.backbone.deep[1].num_batches_tracked == 6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_process_grows_by_what_is_kept():
+    """Between features that are kept, others come and go: holes in the heap must not take as much again."""
+    program = """
+import torch, fewshotseg
+def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+memory = fewshotseg.FeatureMemory(100 * 2**20, dtype=torch.float16)
+before = resident()
+for number in range(150):
+    memory("mid", lambda image: (torch.rand(1, 256, 64, 64),), torch.full((1, 3, 8, 8), float(number)))
+print(resident() - before)
+"""
+    grown = float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
+    assert 100 <= grown < 160  # 100 are kept, 6 are at work

@@ -1,7 +1,9 @@
 """Tensors kept for later use, up to a number of bytes."""
 
+import ctypes
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from threading import RLock
 from typing import Any
 
@@ -9,6 +11,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least
+
+TRIM_EVERY = 2**24
+"""Bytes that are put in between two times that free memory is given back to the system."""
 
 
 class LeastRecentlyUsed:
@@ -26,7 +31,7 @@ class LeastRecentlyUsed:
 
     def __init__(self, max_bytes: int) -> None:
         self.limit = check_at_least("max_bytes", max_bytes, 0)
-        self._size = 0
+        self._size = self._since_trim = 0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = RLock()
 
@@ -67,9 +72,22 @@ class LeastRecentlyUsed:
                 self._size -= _bytes(self._kept.pop(key))
             self._kept[key] = value
             self._size += _bytes(value)
+            self._since_trim += _bytes(value)
             while self._size > self.limit:
                 _, oldest = self._kept.popitem(last=False)
                 self._size -= _bytes(oldest)
+            if self._since_trim > TRIM_EVERY:
+                self._since_trim = 0
+                _give_back_free_memory()
+
+
+def _give_back_free_memory() -> None:
+    """Give free pages inside the heap back to the system, where the C library can (glibc).
+
+    What is kept lies between things that come and go, whose holes would take as much memory again.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _bytes(parts: Iterable[Any]) -> int:

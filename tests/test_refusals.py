@@ -533,6 +533,10 @@ SETTINGS = {
     "HardSpecs source": (lambda v: hard(source=v), NO_SOURCE),
     "HardSpecs usual": (lambda v: hard(usual=v), [None, 5, []]),
     "HardSpecs class_ids": (lambda v: hard(class_ids=v), [*NO_CLASSES, [], [99], [255]]),
+    # Choices: True and 1.0 are no 1
+    "pascal5i fold": (data.pascal5i, [None, "1", True, 1.0, 1.5, math.nan, 4, -1, [1]]),
+    "coco20i fold": (data.coco20i, [None, "1", True, 1.0, 4]),
+    "coco20i layout": (lambda v: data.coco20i(1, layout=v), [None, 1, True, "other", "x" * 10_000]),
     # The store of tensors
     "LeastRecentlyUsed max_bytes": (LeastRecentlyUsed, whole(0)),
 }
@@ -558,6 +562,7 @@ def test_it_is_refused_in_one_sentence(name, tmp_path, monkeypatch):
 
 def test_numpy_numbers_mean_the_same():
     one, two, half = np.int64(1), np.uint8(2), np.float32(0.5)
+    assert data.pascal5i(one) == data.pascal5i(1)
     assert type(fs.CosineKMeans(two, num_iters=one).num_regions) is int
     assert fs.GridPartition(two).num_regions == 4
     assert fs.sample_centroids(POINTS, two).shape == (2, 2, 4)

@@ -20,7 +20,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Compute 1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector, NaN for one that isn't finite.
+    """Compute 1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector, NaN if not finite.
 
     Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
     """

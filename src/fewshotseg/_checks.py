@@ -49,8 +49,7 @@ def check_tensor(name: str, value: Tensor, *layouts: str) -> None:
 def check_floating(name: str, value: Tensor) -> None:
     """Raise unless ``value`` holds real floating-point numbers of 16 bits or more."""
     if value.dtype not in FLOATS:
-        enough = " of 16 bits or more" if value.is_floating_point() else ""
-        raise TypeError(f"{name} must be a floating-point tensor{enough}, got {value.dtype}")
+        raise TypeError(f"{name} must be a floating-point tensor of 16 bits or more, got {value.dtype}")
 
 
 def check_real(name: str, value: Tensor) -> None:

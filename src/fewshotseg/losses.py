@@ -22,15 +22,6 @@ from fewshotseg.ops._values import all_finite, check_label_masks
 from fewshotseg.ops.kmeans import MAX_CLUSTERS
 from fewshotseg.ops.partition import check_partition, cut
 
-__all__ = [
-    "Partition",
-    "SelfContrastiveLoss",
-    "SelfContrastivePairs",
-    "background_target",
-    "segmentation_loss",
-    "self_contrastive_pairs",
-]
-
 
 class SelfContrastivePairs(NamedTuple):
     """What the class-agnostic branch compares, and what it should answer.

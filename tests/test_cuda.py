@@ -44,12 +44,24 @@ def test_a_cuda_generator_makes_draws_repeatable(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_cuda_never_waits(case):
+@pytest.mark.parametrize("draws_on", ["cuda", "cpu"])
+def test_cuda_never_waits(case, draws_on):
     tensors = [tensor.cuda() for tensor in case.tensors]
-    options = {"generator": torch.Generator("cuda").manual_seed(0)} if case.draws else {}
+    options = {"generator": torch.Generator(draws_on).manual_seed(0)} if case.draws else {}
     case.call(*tensors, **options)  # what is done once, such as loading a kernel, may wait
     torch.cuda.set_sync_debug_mode("error")
     try:
         case.call(*tensors, **options)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_loss_trains_in_deterministic_mode():
+    case = next(case for case in CASES if case.name == "segmentation_loss")
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, again = (run(case, "cuda") for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first[0][0], again[0][0])
+    assert torch.equal(first[1][0], again[1][0])

@@ -32,11 +32,11 @@ from fewshotseg.data import (
     pfenet_episodes,
     pfenet_eval,
     pfenet_train,
-    restore_size,
     scnet_train,
 )
 from fewshotseg.data.episodes import dataset as dataset_module
 from fewshotseg.data.geometry import ForegroundCrop, RandomScale
+from fewshotseg.ops import restore_size
 from fewshotseg.ops._random import uniform
 
 EACH_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

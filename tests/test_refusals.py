@@ -18,7 +18,7 @@ from fewshotseg.data.geometry import Blur, FitSquare, ForegroundCrop, RandomScal
 from fewshotseg.losses import background_target
 from fewshotseg.metrics import FewShotIoU
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
-from fewshotseg.ops import foreground_weights, resize_bilinear, sample_nearest
+from fewshotseg.ops import fitted_size, foreground_weights, resize_bilinear, restore_size, sample_nearest
 
 FEATURES, MASKS, LABELS = normal(2, 4, 5, 5), torch.tensor([[[0, 1, 255]]]), torch.tensor([[[0, 1, 1]]])
 POINTS = normal(2, 9, 4)
@@ -381,13 +381,13 @@ SETTINGS = {
         ],
     ),
     # Transforms
-    "fitted_size original": (lambda v: data.fitted_size(v, 9), NO_SIZE),
-    "fitted_size size": (lambda v: data.fitted_size((5, 5), v), whole(1, 2**14)),
-    "fitted_size multiple": (lambda v: data.fitted_size((5, 5), 9, multiple=v), whole(1, 2**14)),
-    "restore_size maps": (lambda v: data.restore_size(v, (3, 3)), spoilt(FEATURES, floating=True)),
-    "restore_size original": (lambda v: data.restore_size(FEATURES, v), NO_SIZE),
+    "fitted_size original": (lambda v: fitted_size(v, 9), NO_SIZE),
+    "fitted_size size": (lambda v: fitted_size((5, 5), v), whole(1, 2**14)),
+    "fitted_size multiple": (lambda v: fitted_size((5, 5), 9, multiple=v), whole(1, 2**14)),
+    "restore_size maps": (lambda v: restore_size(v, (3, 3)), spoilt(FEATURES, floating=True)),
+    "restore_size original": (lambda v: restore_size(FEATURES, v), NO_SIZE),
     "restore_size inner": (
-        lambda v: data.restore_size(FEATURES, (3, 3), inner=v),
+        lambda v: restore_size(FEATURES, (3, 3), inner=v),
         [*(each for each in NO_SIZE if each is not None), (6, 5), (5, 6)],
     ),
     "RandomScale scale": (RandomScale, [*numbers(2, 0.01, 10), (1.1, 0.9)]),
@@ -432,8 +432,17 @@ SETTINGS = {
     "hsnet_eval size": (data.hsnet_eval, whole(1, 2**14)),
     "padded_eval size": (data.padded_eval, whole(1, 2**14)),
     **{
-        f"{type(transform).__name__} {name}": (call, wrong)
-        for transform in (data.hsnet_eval(8), data.pfenet_train(8), FitSquare(9, color=(0,)), RandomScale((1, 1)))
+        f"{number}: {type(transform).__name__} {name}": (call, wrong)
+        for number, (transform, takes_images_alone) in enumerate(
+            (
+                (data.hsnet_eval(8), True),
+                (data.pfenet_train(8), False),
+                (data.scnet_train(8), False),
+                (FitSquare(9, color=(0,)), True),
+                (RandomScale((1, 1)), False),
+                (ForegroundCrop(8, color=(0,)), False),
+            )
+        )
         for name, call, wrong in (
             (
                 "image",
@@ -453,7 +462,7 @@ SETTINGS = {
                 "mask",
                 lambda v, transform=transform: transform(IMAGE, v),
                 [
-                    None,
+                    *([] if takes_images_alone else [None]),
                     MASK.numpy(),
                     MASK.as_subclass(torch.Tensor),
                     IMAGE,
@@ -533,6 +542,10 @@ SETTINGS = {
     "HardSpecs source": (lambda v: hard(source=v), NO_SOURCE),
     "HardSpecs usual": (lambda v: hard(usual=v), [None, 5, []]),
     "HardSpecs class_ids": (lambda v: hard(class_ids=v), [*NO_CLASSES, [], [99], [255]]),
+    # Choices: True and 1.0 are no 1
+    "pascal5i fold": (data.pascal5i, [None, "1", True, 1.0, 1.5, math.nan, 4, -1, [1]]),
+    "coco20i fold": (data.coco20i, [None, "1", True, 1.0, 4]),
+    "coco20i layout": (lambda v: data.coco20i(1, layout=v), [None, 1, True, "other", "x" * 10_000]),
     # The store of tensors
     "LeastRecentlyUsed max_bytes": (LeastRecentlyUsed, whole(0)),
 }
@@ -558,6 +571,7 @@ def test_it_is_refused_in_one_sentence(name, tmp_path, monkeypatch):
 
 def test_numpy_numbers_mean_the_same():
     one, two, half = np.int64(1), np.uint8(2), np.float32(0.5)
+    assert data.pascal5i(one) == data.pascal5i(1)
     assert type(fs.CosineKMeans(two, num_iters=one).num_regions) is int
     assert fs.GridPartition(two).num_regions == 4
     assert fs.sample_centroids(POINTS, two).shape == (2, 2, 4)
@@ -570,7 +584,7 @@ def test_numpy_numbers_mean_the_same():
     assert FewShotIoU(np.array([3, 1])).class_ids == (3, 1)
     assert FewShotIoU(torch.tensor([3, 1])).class_ids == (3, 1)
     assert data.pfenet_train(np.int64(9), keep=half, mean=np.full(3, 0.5), std=torch.full((3,), 0.5))
-    assert data.fitted_size(np.array([375, 500]), np.int64(473), multiple=np.int64(8)) == (352, 472)
+    assert fitted_size(np.array([375, 500]), np.int64(473), multiple=np.int64(8)) == (352, 472)
     drawn = episodes(class_ids=np.array([2, 5]), shots=two, length=np.int64(3), seed=np.uint64(3))
     assert list(drawn.specs) == list(episodes(shots=2, length=3, seed=3).specs)
     assert drawn.spec(np.int64(1)) == drawn.spec(1) == drawn.spec(torch.tensor(1))

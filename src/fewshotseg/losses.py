@@ -40,7 +40,7 @@ class SelfContrastivePairs(NamedTuple):
 
 
 def background_target(query_masks: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """``1 - M``: 1 where the background is, 0 on the foreground, void stays void.
+    """Turn masks round, ``1 - M``: 1 on the background, 0 on the foreground, void stays void.
 
     Args:
         query_masks: ``(B, H, W)`` label masks.
@@ -242,7 +242,7 @@ class SelfContrastiveLoss(nn.Module):
 
 
 def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """Cross entropy over the labelled pixels of a batch, at the target's resolution.
+    """Compute the cross entropy over the labelled pixels of a batch, at the target's resolution.
 
     Logits are brought to the target's size bilinearly with aligned corners; labels are never resized. Logits of pixels
     that don't count don't matter, NaN and infinity neither.
@@ -293,6 +293,6 @@ def _check_logits(name: str, logits: Tensor) -> None:
 
 
 def _draw(valid: Tensor, generator: torch.Generator | None) -> Tensor:
-    """One index of a true entry in every row of ``(B, K)``, uniformly; 0 in a row without one."""
+    """Draw one index of a true entry in every row of ``(B, K)``, uniformly; 0 in a row without one."""
     order = uniform((valid.shape[0], valid.shape[1]), valid.device, generator)
     return torch.where(valid, order, -1.0).argmax(dim=1)

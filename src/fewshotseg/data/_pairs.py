@@ -12,31 +12,38 @@ MASK_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
 """Those that can hold void."""
 
 
-def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask | None) -> None:
-    """Raise unless an image and its mask, or an image alone, can be moved.
+def check_image(image: tv_tensors.Image) -> None:
+    """Raise unless an image can be moved: ``(C, H, W)``, uint8 or floating point."""
+    _check_kind("image", image, tv_tensors.Image)
+    if image.ndim != 3 or image.numel() == 0:
+        raise ValueError(f"image must have shape (C, H, W) and hold something, got {tuple(image.shape)}")
+    if image.dtype != torch.uint8 and image.dtype not in FLOATS:
+        raise TypeError(f"image must be uint8 or floating point, got {image.dtype}")
+
+
+def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask) -> None:
+    """Raise unless an image and its mask can be moved together.
 
     Args:
         image: ``(C, H, W)``, uint8 or floating point.
-        mask: ``(H, W)``, integers; None for an image alone.
+        mask: ``(H, W)``, integers.
 
     Raises:
         ValueError: If a shape does not fit, or a side is empty.
         TypeError: If one is not the kind of tensor that torchvision tells from the other, or of another dtype.
     """
-    # Told apart by type alone, torchvision would resize a mask that is a plain tensor as if it were an image.
-    for name, value, kind in (("image", image, tv_tensors.Image), ("mask", mask, tv_tensors.Mask)):
-        if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{name} must be a tv_tensors.{kind.__name__}, got {type(value).__name__}")
-    if image.ndim != 3 or image.numel() == 0:
-        raise ValueError(f"image must have shape (C, H, W) and hold something, got {tuple(image.shape)}")
-    if image.dtype != torch.uint8 and image.dtype not in FLOATS:
-        raise TypeError(f"image must be uint8 or floating point, got {image.dtype}")
-    if mask is None:
-        return
+    check_image(image)
+    _check_kind("mask", mask, tv_tensors.Mask)
     if mask.shape != image.shape[1:]:
         raise ValueError(f"mask must have the (H, W) of image, {tuple(image.shape[1:])}, got shape {tuple(mask.shape)}")
     if mask.dtype not in MASK_DTYPES:
         raise TypeError(f"mask must hold integers up to 255, got {mask.dtype}")
+
+
+def _check_kind(name: str, value: Tensor, kind: type) -> None:
+    # Told apart by type alone, torchvision would resize a mask that is a plain tensor as if it were an image.
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a tv_tensors.{kind.__name__}, got {type(value).__name__}")
 
 
 def check_color(color: Sequence[float]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least, check_flag, check_number, check_numbers
-from fewshotseg.data._pairs import check_color, check_pair, fill_for
+from fewshotseg.data._pairs import check_color, check_image, check_pair, fill_for
 from fewshotseg.data.sources.source import VOID
 from fewshotseg.ops.square import MAX_SQUARE, check_square, fitted_size
 
@@ -148,7 +148,10 @@ class FitSquare(nn.Module):
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Resize and pad both alike; an image without a mask comes back alone."""
-        check_pair(image, mask)
+        if mask is None:
+            check_image(image)
+        else:
+            check_pair(image, mask)
         height, width = fitted_size((image.shape[-2], image.shape[-1]), self.size, multiple=self.multiple)
         padding = [0, 0, self.size - width, self.size - height]
         fitted: Tensor = F.pad(self._resized(image, height, width), padding, fill=fill_for(image, self.color))

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from fewshotseg._checks import check_at_least, check_number, check_numbers
 from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
-from fewshotseg.data._pairs import check_pair
+from fewshotseg.data._pairs import check_image, check_pair
 from fewshotseg.data.geometry import Blur, FitSquare, ForegroundCrop, RandomScale
 from fewshotseg.data.sources.source import VOID
 from fewshotseg.ops.square import MAX_SQUARE
@@ -42,7 +42,10 @@ class Preset(v2.Compose):  # type: ignore[misc]  # torchvision has no types
             ValueError: If a shape does not fit, or a side is empty.
             TypeError: If one is not a tensor of torchvision's for images or masks, or of another dtype.
         """
-        check_pair(image, mask)
+        if mask is None and not any(isinstance(each, RandomScale | ForegroundCrop) for each in self.transforms):
+            check_image(image)
+        else:
+            check_pair(image, mask)
         if image.shape[0] != 3:
             raise ValueError(f"image must have 3 channels, got shape {tuple(image.shape)}")
         with torch.device("cpu"):

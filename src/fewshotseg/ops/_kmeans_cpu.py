@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, max_pool2d, pad
+from torch.nn.functional import embedding_bag, max_pool2d
 
 from fewshotseg.ops._precision import inverse_norm
 from fewshotseg.ops._values import all_finite
@@ -80,7 +80,8 @@ def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
     if len(centroids) not in SMALL_K:
         return _nearest_of_many(points, centroids)
     # Only differences decide. With those from the first centroid, whose own are zero, the product has a column less.
-    scores = pad(points @ (centroids[1:] - centroids[0]).T, (1, 0))  # N K
+    scores = points.new_zeros(len(points), len(centroids))  # N K
+    torch.mm(points, (centroids[1:] - centroids[0]).T, out=scores[:, 1:])
     return scores.max(dim=1).indices
 
 

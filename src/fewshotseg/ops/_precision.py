@@ -1,4 +1,4 @@
-"""Sums over thousands of points are taken in at least float32, whatever the model's dtype or autocast."""
+"""Sums in at least float32, whatever the model's dtype or autocast, and where values may be looked at."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """A context in which operations keep the dtypes of their inputs on the device of ``tensor``."""
+    """Give a context in which operations on the device of ``tensor`` keep the dtypes of their inputs."""
     device = tensor.device.type
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device):  # torch 2.6 can't trace the latter
         return torch.autocast(device, enabled=False)
@@ -15,12 +15,12 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32, or in float64 where it already is."""
+    """Bring a tensor to float32, unless it is in float64 already."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
-    """1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector, NaN for one that isn't finite.
+    """Compute 1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector, NaN if not finite.
 
     Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
     """
@@ -32,7 +32,7 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
 
 
 def is_eager_cpu(tensor: Tensor) -> bool:
-    """Whether values may be looked at for free: a real tensor on a CPU, neither fake, traced nor transformed."""
+    """Tell whether values may be looked at for free: a real tensor on a CPU, neither fake, traced nor transformed."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]

@@ -115,7 +115,7 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
 
 
 def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Eq. 4 as it is written, all rounds in shapes known beforehand: an accelerator never waits for a value."""
+    """Run Eq. 4 as it is written, in shapes known beforehand, so that no host waits for its accelerator."""
     # A point's length does not change its nearest centroid, so the points themselves are never normalised.
     weights = inverse_norm(points)  # B N 1
     finite = weights.isfinite()
@@ -145,7 +145,7 @@ def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | N
 
 
 def _members(points: Tensor, centroids: Tensor) -> Tensor:
-    """``(B, K, N)`` bool, which cluster each point belongs to: that of the nearest centroid."""
+    """Mark the cluster that each point belongs to, that of the nearest centroid: ``(B, K, N)`` bool."""
     labels = (centroids @ points.mT).argmax(dim=1, keepdim=True)
     return labels == torch.arange(centroids.shape[1], device=points.device)[:, None]
 

@@ -9,7 +9,7 @@ from fewshotseg.ops._values import all_finite, look_at_weights
 
 
 def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) -> Tensor:
-    r"""The mean feature inside each mask: one prototype a mask.
+    r"""Average the features inside each mask: one prototype a mask.
 
     $$p = \frac{\sum_{ij} F_{ij} M_{ij}}{\sum_{ij} M_{ij} + \varepsilon}$$
 
@@ -59,7 +59,7 @@ def _pool(features: Tensor, masks: Tensor, eps: float) -> Tensor:
 
 
 def _weighted_sums(values: Tensor, weights: Tensor) -> Tensor:
-    """``(B, K, C)``: NaN where a value that isn't finite has weight, and only there."""
+    """Sum to ``(B, K, C)``, NaN where a value that isn't finite has weight, and only there."""
     if is_eager_cpu(values):
         sums = _products(values, weights)
         if all_finite(sums):

@@ -14,7 +14,7 @@ RESIZED_ZERO = 1e-6
 
 @torch.no_grad()
 def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
-    r"""For every query location the best cosine with a support's foreground, from 0 to 1, mean over the shots.
+    r"""Find the best cosine of every query location with a support's foreground, from 0 to 1, mean over the shots.
 
     Per shot $c_j = \max_i \cos(q_j, m_i s_i)$ over all support locations $i$, where locations outside the
     foreground count as zero vectors; then min-max normalised over the image, $(c - \min c) / (\max c - \min c +
@@ -70,7 +70,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
 
 
 def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
-    """The largest product of each query column with a support row of unit length, zero outside the foreground.
+    """Find the largest product of each query column with a support row of unit length, zero outside the foreground.
 
     ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, known to be
     zero, are not computed; elsewhere selecting rows would make the host wait for the device.

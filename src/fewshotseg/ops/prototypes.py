@@ -9,7 +9,7 @@ from fewshotseg.ops.kmeans import MAX_CLUSTERS
 
 
 def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignore_index: int = 255) -> Tensor:
-    r"""What remains of each region without the foreground, and without void.
+    r"""Take the foreground, and void, out of each region.
 
     $$\bar M_k \leftarrow \bar M_k - \bar M_k \cap M$$
 
@@ -50,7 +50,7 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
 
 
 def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
-    """E^s: the same prototype at every location.
+    """Repeat a prototype at every location: E^s.
 
     Args:
         prototypes: ``(B, C)``.
@@ -72,7 +72,7 @@ def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
-    """E^q: at every location the prototype that its label names.
+    """Put the prototype at every location that its label names: E^q.
 
     Args:
         prototypes: ``(B, K, C)``.

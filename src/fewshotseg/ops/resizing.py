@@ -69,7 +69,7 @@ def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """How much of the foreground each position of a feature grid sees, PFENet's resized mask.
+    """Measure how much of the foreground each position of a feature grid sees, as PFENet's resized mask.
 
     Args:
         masks: ``(B, H, W)`` label masks (1 foreground, everything else not), bool masks, or floating-point weights
@@ -101,6 +101,6 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _aligned_positions(old: int, new: int, device: torch.device) -> Tensor:
-    """Whole-number positions on a grid of ``old`` samples that a corner-aligned grid of ``new`` falls on."""
+    """Find the whole-number positions on a grid of ``old`` samples that a corner-aligned grid of ``new`` falls on."""
     steps = max(new - 1, 1)
     return (2 * torch.arange(new, device=device) * (old - 1) + steps) // (2 * steps)

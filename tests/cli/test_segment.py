@@ -10,7 +10,7 @@ from PIL import Image
 
 import fewshotseg as fs
 from _segmenting import labels, masks_of, photo, pixels, results, run, value
-from fewshotseg.cli.pictures import RED, draw_overlay
+from fewshotseg.cli.pictures import RED, Pictures, draw_overlay
 from fewshotseg.images import write_mask
 
 
@@ -65,6 +65,14 @@ def test_the_outline_is_as_thick_as_the_photograph_asks_for():
     mask.paste(255, (100, 20, 300, 80))
     outline = (np.array(draw_overlay(shown, mask)) == RED).all(axis=2)
     assert outline[50].sum() == 2 * 10
+
+
+def test_probabilities_are_rounded(tmp_path):
+    saved = Pictures(tmp_path, ["probability"], "")
+    saved.save(
+        Path("a.jpg"), torch.zeros(3, 1, 4, dtype=torch.uint8), torch.zeros(1, 4), torch.tensor([[0, 0.5, 0.999, 1]])
+    )
+    assert value(tmp_path / "a.jpg-probability.png").tolist() == [[0, 128, 255, 255]]
 
 
 def test_only_what_is_asked_for_is_saved(files):

@@ -157,7 +157,7 @@ def find_queries(options: argparse.Namespace) -> Queries:
     every = Pictures(options.out, [*KINDS], "")
     results = {os.path.realpath(path) for name in queries.photos.values() for path in every.paths(name)}
     queries.pass_over("masks of the examples", [photo for photo, real in photos.items() if real in masks])
-    queries.pass_over("results of an earlier run", [photo for photo, real in photos.items() if real in results - masks])
+    queries.pass_over("results of an earlier run", [photo for photo in [*queries.photos] if photos[photo] in results])
     for remark in [*queries.faults, *queries.remarks()]:
         say(f"{PROG}: {remark}", to=sys.stderr)
     return queries

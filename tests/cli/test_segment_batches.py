@@ -250,7 +250,7 @@ def test_results_of_other_examples_or_settings_are_not_taken_for_these(files, re
     capsys.readouterr()
     assert run(*CHANGES[change]) == 2
     assert re.search(
-        r"out holds 6 results of other examples or settings, such as out/first-mask.png; take another --out, or",
+        r"out holds 6 results of other photographs, examples or settings, such as out/first-mask.png; take another",
         capsys.readouterr().err,
     )
     assert reddest.asked == []
@@ -258,6 +258,18 @@ def test_results_of_other_examples_or_settings_are_not_taken_for_these(files, re
     assert len(reddest.asked) == 2
     assert run(*CHANGES[change]) == 0
     assert len(reddest.asked) == 2
+
+
+def test_results_of_another_photograph_of_that_name_are_not_taken_for_its_own(files, capsys):
+    run()
+    Path("queries/first.png").unlink()
+    os.utime(photo(files / "queries" / "first.bmp", seed=9), (0, 0))  # older than the results
+    assert run() == 2
+    assert (
+        "out holds 3 results of other photographs, examples or settings, such as out/first" in capsys.readouterr().err
+    )
+    assert run("--overwrite") == 0
+    assert np.array_equal(value("out/first-probability.png"), pixels(seed=9)[..., 0])
 
 
 def test_a_box_and_its_mask_are_the_same_example(files, reddest):

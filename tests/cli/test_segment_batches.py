@@ -55,13 +55,15 @@ def test_long_lists_are_cut(files, capsys):
     assert said.endswith("queries/4.txt, ...\n")
 
 
-def test_folders_in_folders(files):
+def test_folders_in_folders(files, capsys):
     photo(files / "queries" / "inner" / "deep" / "first.png", seed=3)
     Path("queries/loop").symlink_to(files / "queries")
     assert run("--recursive", out="queries/out") == 0
     assert results("queries/out") == masks_of("first.png", "inner/deep/first.png", "second.png")
     assert np.array_equal(value("queries/out/inner/deep/first-probability.png"), pixels(seed=3)[..., 0])
-    assert run("--recursive", out="queries/out") == 0  # results are no queries
+    assert "1 passed over (links to folders, which are not followed): queries/loop\n" in capsys.readouterr().err
+    Path("queries/second.png").unlink()
+    assert run("--recursive", out="queries/out") == 0  # results are no queries, not even those of another time
     assert len(results("queries/out")) == 9
 
 
@@ -248,7 +250,7 @@ def test_results_of_other_examples_or_settings_are_not_taken_for_these(files, re
     capsys.readouterr()
     assert run(*CHANGES[change]) == 2
     assert re.search(
-        r"out holds 6 results of other examples or settings, such as out/first-mask.png; take another --out, or",
+        r"out holds 6 results of other photographs, examples or settings, such as out/first-mask.png; take another",
         capsys.readouterr().err,
     )
     assert reddest.asked == []
@@ -256,6 +258,18 @@ def test_results_of_other_examples_or_settings_are_not_taken_for_these(files, re
     assert len(reddest.asked) == 2
     assert run(*CHANGES[change]) == 0
     assert len(reddest.asked) == 2
+
+
+def test_results_of_another_photograph_of_that_name_are_not_taken_for_its_own(files, capsys):
+    run()
+    Path("queries/first.png").unlink()
+    os.utime(photo(files / "queries" / "first.bmp", seed=9), (0, 0))  # older than the results
+    assert run() == 2
+    assert (
+        "out holds 3 results of other photographs, examples or settings, such as out/first" in capsys.readouterr().err
+    )
+    assert run("--overwrite") == 0
+    assert np.array_equal(value("out/first-probability.png"), pixels(seed=9)[..., 0])
 
 
 def test_a_box_and_its_mask_are_the_same_example(files, reddest):

@@ -42,6 +42,12 @@ def rgba(colours, opacity):
     return Image.fromarray(np.dstack([colours, opacity]).astype(np.uint8))
 
 
+def transparent(values, which):
+    image = Image.fromarray(values)
+    image.info["transparency"] = which
+    return image
+
+
 BLACK, WHITE, RED = (0, 0, 0), (255, 255, 255), (255, 0, 0)
 OBJECT = labels()
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
@@ -67,6 +73,7 @@ DRAWINGS = {
     "black on nothing": (rgba(np.zeros((60, 90, 3)), 255 * OBJECT), None),
     "half a cut-out": (rgba(PHOTO, 128 * OBJECT), None),
     "white on black on nothing": (rgba(np.dstack([255 * OBJECT] * 3), 255 * (OBJECT + elsewhere(1))), None),
+    "black beside a transparent grey": (transparent(255 - 255 * OBJECT, 255), None),
     "grey with opacity": (rgba(np.zeros((60, 90, 3)), 255 * OBJECT).convert("LA"), None),
 }
 
@@ -86,7 +93,7 @@ def test_a_drawing_means_the_same_at_every_door(tmp_path, kind):
     assert np.array_equal(mask.numpy(), OBJECT)
     assert np.array_equal(to_mask("mask", tmp_path / "mask.png").numpy(), OBJECT)  # warned once
     assert np.array_equal(read_object_mask(str(tmp_path / "mask.png")).numpy(), OBJECT)
-    if drawing.mode not in {"P", "LA"}:  # of these an array does not say enough
+    if drawing.mode not in {"P", "LA"} and "transparency" not in drawing.info:  # then an array does not say enough
         assert np.array_equal(to_mask("mask", np.asarray(drawing)).numpy(), OBJECT)
 
 
@@ -111,6 +118,12 @@ def test_a_drawing_means_the_same_at_every_door(tmp_path, kind):
 )
 def test_arrays_and_tensors(convert):
     assert np.array_equal(to_mask("mask", convert(labels())).numpy(), labels())
+
+
+def test_the_colours_of_a_palette_play_no_part_where_the_first_is_black():
+    mask = labels() + elsewhere(255)
+    drawing = palette(mask, *[BLACK, RED, *[BLACK] * 253, WHITE])
+    assert np.array_equal(to_mask("mask", drawing).numpy(), mask)
 
 
 @pytest.mark.parametrize("void", [None, 255])
@@ -280,7 +293,7 @@ def test_lossless_webp_is_told_from_the_other(tmp_path, opacity):
     picture = rgba(np.dstack([255 * OBJECT] * 3), 255 * OBJECT) if opacity else WHITE_MASK.convert("RGB")
     exif = Image.Exif()
     exif[ORIENTATION] = 1
-    picture.save(tmp_path / "a.webp", lossless=True, exif=exif)
+    picture.save(tmp_path / "a.webp", lossless=True, exif=exif, icc_profile=b"odd")
     with expect(None if opacity else "255 but no 1"):
         assert np.array_equal(read_object_mask(tmp_path / "a.webp").numpy(), OBJECT)
     picture.save(tmp_path / "a.webp", exif=exif)

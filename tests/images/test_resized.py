@@ -69,6 +69,12 @@ def test_the_step_of_eight_of_the_usual_size():
     assert (kept == 1).nonzero().tolist() == [[101, 305], [104, 304]]
 
 
+def test_the_middle_of_an_object_is_what_is_seen():
+    mask = torch.zeros(17, 17, dtype=torch.long)
+    mask[9, [9, 10, 11, 13]] = 1
+    assert (keep_location(mask, (3, 3)) - mask).nonzero().tolist() == [[8, 8]]
+
+
 def test_no_object_stays_no_object():
     nothing = torch.full((9, 9), 255)
     assert keep_location(nothing, (2, 2)) is nothing

@@ -1,7 +1,8 @@
 """The pictures that ``fewshotseg segment`` leaves: their names, who made them, and writing them whole."""
 
+import hashlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ KINDS = {"mask": "-mask.png", "overlay": "-overlay.jpg", "probability": "-probab
 """What can be saved, and what its name adds to that of the photograph."""
 
 RED = (228, 0, 43)
-MAKER = "fewshotseg segment, settings "
+MAKER = "fewshotseg segment "
 ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")
 """The last bytes of a whole PNG and JPEG file."""
 
@@ -29,7 +30,7 @@ class Pictures(NamedTuple):
     Attributes:
         out: Their folder.
         kinds: Which of `KINDS`.
-        settings: What they follow from besides the photograph, as a digest. Every picture carries it.
+        settings: What they follow from besides the photograph, as a digest.
     """
 
     out: Path
@@ -44,22 +45,31 @@ class Pictures(NamedTuple):
         """Where one of them lies."""
         return self.out / name.with_name(f"{name.name}{KINDS[kind]}")
 
-    def prepare(self, names: Collection[Path], inputs: Iterable[Path], *, overwrite: bool = False) -> None:
+    def mark(self, photo: Path) -> str:
+        """What the pictures of a photograph carry, to be known by: the settings and its name, as a digest."""
+        return hashlib.sha256(self.settings.encode() + os.fsencode(photo.name)).hexdigest()[:16]
+
+    def prepare(self, photos: Mapping[Path, Path], inputs: Iterable[Path], *, overwrite: bool = False) -> None:
         """Make the folder, and tidy it.
 
+        Args:
+            photos: The photographs, and their paths in the results.
+            inputs: Other files that have to stay.
+            overwrite: Whether pictures of other settings may be overwritten.
+
         Raises:
-            ValueError: If a picture would take the place of an input, or, unless it may be overwritten, of a picture
-                of other settings.
+            ValueError: If a picture would take the place of an input, or of a picture that may not be overwritten.
             OSError: If the folder cannot be made.
         """
-        paths = {path: os.path.realpath(path) for name in names for path in self.paths(name)}
+        marks = {path: self.mark(photo) for photo, name in photos.items() for path in self.paths(name)}
+        paths = {path: os.path.realpath(path) for path in marks}
         for path in inputs:
             if os.path.realpath(path) in paths.values():
                 raise ValueError(f"out must be another folder, as {path} would be overwritten")
-        others = [path for path in paths if _read_settings(path) not in {None, "", self.settings}]
+        others = [path for path, mark in marks.items() if _read_mark(path) not in {None, "", mark}]
         if others and not overwrite:
             raise ValueError(
-                f"out holds {len(others)} results of other examples or settings, such as {others[0]}; "
+                f"out holds {len(others)} results of other photographs, examples or settings, such as {others[0]}; "
                 "take another --out, or --overwrite"
             )
         self.out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +79,7 @@ class Pictures(NamedTuple):
                     part.unlink(missing_ok=True)
 
     def are_done(self, photo: Path, name: Path, *, overwrite: bool = False) -> bool:
-        """Whether all pictures of a photograph are there, whole, younger than it and made by these settings.
+        """Whether all pictures of a photograph are there, whole, younger than it and made of it by these settings.
 
         Raises:
             ValueError: If another image has the place of one.
@@ -79,40 +89,29 @@ class Pictures(NamedTuple):
             if not os.path.lexists(path):
                 done = False
                 continue
-            made_by = _read_settings(path)
-            if made_by == "":
+            found = _read_mark(path)
+            if found == "":
                 raise ValueError(f"{photo} is not segmented, as {path} exists and is no result of this command")
-            done = done and made_by == self.settings and path.stat().st_mtime >= photo.stat().st_mtime
+            done = done and found == self.mark(photo) and path.stat().st_mtime >= photo.stat().st_mtime
         return done
 
-    def save(self, name: Path, photo: Tensor, mask: Tensor, probability: Tensor) -> None:
+    def save(self, photo: Path, name: Path, pixels: Tensor, mask: Tensor, probability: Tensor) -> None:
         """Write the pictures of a photograph.
 
         Args:
+            photo: Its file.
             name: Its path in the results.
-            photo: ``(3, H, W)`` uint8.
+            pixels: ``(3, H, W)`` uint8, of the photograph.
             mask: ``(H, W)``, 1 the object.
             probability: ``(H, W)``, from 0 to 1.
         """
         white = _grey(255 * (mask == 1))
         for kind in self.kinds:
             if kind == "overlay":
-                picture = draw_overlay(Image.fromarray(photo.permute(1, 2, 0).numpy()), white)
+                picture = draw_overlay(Image.fromarray(pixels.permute(1, 2, 0).numpy()), white)
             else:
                 picture = white if kind == "mask" else _grey((255 * probability).round())
-            self._write(self.path(name, kind), picture)
-
-    def _write(self, path: Path, picture: Image.Image) -> None:
-        content, maker = BytesIO(), PngInfo()
-        maker.add_text("Software", MAKER + self.settings)
-        try:
-            if path.suffix == ".png":
-                picture.save(content, "png", pnginfo=maker)
-            else:
-                picture.save(content, "jpeg", quality=90, comment=MAKER + self.settings)
-        except (OSError, ValueError) as error:  # JPEG ends at 65500 pixels
-            raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
-        write_atomically(path, content.getvalue())
+            _write(self.path(name, kind), picture, f"{MAKER}{self.mark(photo)}")
 
 
 def draw_overlay(photo: Image.Image, mask: Image.Image) -> Image.Image:
@@ -128,8 +127,21 @@ def _grey(values: Tensor) -> Image.Image:
     return Image.fromarray(values.numpy().astype(np.uint8))
 
 
-def _read_settings(path: Path) -> str | None:
-    """What a picture of this command was made by; empty if another program made it, None if the file is damaged."""
+def _write(path: Path, picture: Image.Image, maker: str) -> None:
+    content, information = BytesIO(), PngInfo()
+    information.add_text("Software", maker)
+    try:
+        if path.suffix == ".png":
+            picture.save(content, "png", pnginfo=information)
+        else:
+            picture.save(content, "jpeg", quality=90, comment=maker)
+    except (OSError, ValueError) as error:  # JPEG ends at 65500 pixels
+        raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
+    write_atomically(path, content.getvalue())
+
+
+def _read_mark(path: Path) -> str | None:
+    """The mark of a picture of this command; empty if another program made it, None if the file is damaged."""
     try:
         information: dict[Any, Any] = decode(path, lambda image: image.info)
         with path.open("rb") as file:

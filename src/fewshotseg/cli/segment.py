@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     predictor.set_support(photos, masks)
     pictures = Pictures(options.out, options.save, digest(predictor, [*photos, *masks], options.threshold))
     inputs = [*options.support, *(options.mask or [])]
-    pictures.prepare(queries.photos.values(), inputs, overwrite=options.overwrite)
+    pictures.prepare(queries.photos, inputs, overwrite=options.overwrite)
     faults = segment(predictor, queries.photos, pictures, threshold=options.threshold, overwrite=options.overwrite)
     return 1 if faults or queries.faults else 0
 
@@ -131,11 +131,11 @@ def segment(
         try:
             if pictures.are_done(path, name, overwrite=overwrite):
                 continue
-            photo = read_image(path)
+            pixels = read_image(path)
             started = time.perf_counter()
-            mask, probability = predictor.predict(photo, threshold=threshold)[:2]
+            mask, probability = predictor.predict(pixels, threshold=threshold)[:2]
             took = time.perf_counter() - started
-            pictures.save(name, photo, mask, probability)
+            pictures.save(path, name, pixels, mask, probability)
         except (*EXPECTED, RuntimeError) as error:  # the others may do
             faults += 1
             say(f"{PROG}: {reason(path, error)}", to=sys.stderr)
@@ -157,7 +157,7 @@ def find_queries(options: argparse.Namespace) -> Queries:
     every = Pictures(options.out, [*KINDS], "")
     results = {os.path.realpath(path) for name in queries.photos.values() for path in every.paths(name)}
     queries.pass_over("masks of the examples", [photo for photo, real in photos.items() if real in masks])
-    queries.pass_over("results of an earlier run", [photo for photo, real in photos.items() if real in results - masks])
+    queries.pass_over("results of an earlier run", [photo for photo in [*queries.photos] if photos[photo] in results])
     for remark in [*queries.faults, *queries.remarks()]:
         say(f"{PROG}: {remark}", to=sys.stderr)
     return queries

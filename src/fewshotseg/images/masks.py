@@ -240,13 +240,13 @@ def _lossy(image: Image.Image) -> str:
 
 
 def _is_lossless_webp(file: IO[bytes] | None) -> bool:
-    """Whether the first chunk of pixels is of the lossless kind."""
+    """Whether the pixels are of the lossless kind; of moving pictures, where some may be, this says no."""
     if file is None or file.closed:
         return False
     file.seek(12)
     while len(header := file.read(8)) == 8:
         kind, size = header[:4], int.from_bytes(header[4:], "little")
-        if kind in {b"VP8L", b"VP8 ", b"ANMF"}:
+        if kind in {b"VP8L", b"VP8 "}:
             return kind == b"VP8L"
         file.seek(size + size % 2, os.SEEK_CUR)
     return False

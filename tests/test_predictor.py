@@ -420,3 +420,27 @@ def test_only_foreground_pixels_are_the_example():
     predictor.set_support(image, labels)
     found = predictor.predict(photo_of_places(60, 90))
     assert iou(found.mask == 1, scores(60, 90, [(40, 30, 20)])[0] > 0) > 0.9
+
+
+@pytest.mark.parametrize("place", [(0, 0), (333, 7), (123, 456), (399, 599)])
+@pytest.mark.parametrize("side", [1, 3])
+def test_an_object_too_small_for_the_models_size_is_still_seen(place, side):
+    predictor = fs.FewShotPredictor(tiny().eval(), size=65)
+    picture, tiny_mask = np.zeros((400, 600, 3), np.uint8), np.zeros((400, 600), bool)
+    tiny_mask[place[0] : place[0] + side, place[1] : place[1] + side] = True
+    predictor.set_support([picture, picture], [tiny_mask, ~tiny_mask])
+    (support,), _ = predictor._examples
+    assert (support.weights[0].flatten(1).amax(dim=1) > 0).all()
+    row, column = np.unravel_index(int(support.weights[0, 0].argmax()), support.weights.shape[2:])
+    scale = 65 / 600 * (support.weights.shape[2] - 1) / 64  # from the photograph to the grid
+    assert abs(row - place[0] * scale) <= 1.5
+    assert abs(column - place[1] * scale) <= 1.5
+
+
+def test_what_is_seen_is_left_as_it_is(monkeypatch):
+    predictor = fs.FewShotPredictor(tiny().eval(), size=65)
+    calls = []
+    encode = predictor.model.encode_support
+    monkeypatch.setattr(fs.SCNet, "encode_support", lambda model, *inputs: calls.append(1) or encode(*inputs))
+    predictor.set_support(photo(), mask())
+    assert len(calls) == 1

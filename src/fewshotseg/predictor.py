@@ -12,8 +12,8 @@ from fewshotseg._checks import check_at_least, checked_device
 from fewshotseg._inference import example_weight, inference
 from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
-from fewshotseg.images import ImageLike, to_image, to_mask
-from fewshotseg.models import SCNet, SegmentationModel, hub
+from fewshotseg.images import ImageLike, keep_location, keep_object, to_image, to_mask
+from fewshotseg.models import SCNet, SegmentationModel, Support, hub
 from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.fast.backbone import FastBackbone
 from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
@@ -213,12 +213,15 @@ class FewShotPredictor:
                     f"masks{which}[{number}] must have the size of its image, {tuple(pixels.shape[1:])}, "
                     f"got {tuple(labels.shape)}"
                 )
-            shots.append(self._transform(pixels, labels))
+            square, fitted = self._transform(pixels, labels)
+            height, width = fitted_size((labels.shape[0], labels.shape[1]), self.size)
+            fitted[:height, :width] = keep_object(labels, fitted[:height, :width])
+            shots.append((square, fitted))
         weight = example_weight(self.model)
-        stacked_images, stacked_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))
+        stacked_images, stacked_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))  # 1 S ...
         with inference(self.model):
             model = in_fast_form(self.model, self._fast)
-            return model.encode_support(stacked_images.to(weight), stacked_masks.to(weight.device))
+            return _encode_seen(model, stacked_images.to(weight), stacked_masks)
 
     def _to_save(self) -> SCNet:
         """The model with this predictor's size in its config; it shares all weights."""
@@ -227,6 +230,17 @@ class FewShotPredictor:
         model = copy.copy(self.model)
         model.config = replace(model.config, image_size=self.size)
         return model
+
+
+def _encode_seen(model: Any, images: Tensor, masks: Tensor) -> Any:
+    """Encode supports; those whose object falls between the locations of the feature grid, at the nearest location."""
+    support = model.encode_support(images, masks.to(images.device))
+    if isinstance(support, Support):
+        grid = (support.weights.shape[2], support.weights.shape[3])
+        seen = torch.stack([keep_location(mask, grid) for mask in masks[0]])[None]
+        if not torch.equal(seen, masks):
+            support = model.encode_support(images, seen.to(images.device))
+    return support
 
 
 def _as_list(images: Shots) -> list[ImageLike]:

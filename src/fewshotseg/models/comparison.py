@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -13,6 +12,7 @@ from fewshotseg.models.config import MAX_CHANNELS, MAX_SCALES, checked_bins
 from fewshotseg.models.fast.concat_conv1x1 import conv1x1_of_parts, splits
 from fewshotseg.models.fast.conv3x3 import Conv3x3
 from fewshotseg.ops import resize_bilinear
+from fewshotseg.ops.resizing import average_pool
 
 
 class Comparison(NamedTuple):
@@ -139,7 +139,7 @@ def _grid(side: float, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _pool(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    return maps if tuple(maps.shape[-2:]) in (grid, (1, 1)) else F.adaptive_avg_pool2d(maps, grid)
+    return maps if tuple(maps.shape[-2:]) in (grid, (1, 1)) else average_pool(maps, grid)
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,6 +1,6 @@
 """What goes between the stages of the model, and out of it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,6 +11,10 @@ from fewshotseg.ops._precision import is_eager_cpu
 
 SMALLEST_SIDE = 32
 """Pixels below which the backbones leave no feature grid to speak of."""
+
+
+IMAGES_AT_ONCE = 16
+"""Supports that an accelerator encodes in one pass: enough to keep it busy, in bounded memory."""
 
 
 class Support(NamedTuple):
@@ -59,6 +63,33 @@ class SCNetOutput(NamedTuple):
     logits: Tensor
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
+
+
+def shot_by_shot(
+    encode: Callable[[Tensor, Tensor], Support], images: Tensor, masks: Tensor, *, at_once: bool = True
+) -> Support:
+    """One support of ``(B, S, 3, H, W)`` images and ``(B, S, H, W)`` masks.
+
+    On a CPU one shot after the other takes as long and less memory; an accelerator is kept busy by more at a time.
+
+    Args:
+        encode: ``(B', 3, H, W)`` images and their masks to supports of one shot each.
+        images: Of all shots.
+        masks: Of all shots.
+        at_once: Whether several shots may go through the backbone together.
+    """
+    batch, shots = masks.shape[:2]
+    count = max(1, IMAGES_AT_ONCE // max(batch, 1)) if at_once and not is_eager_cpu(images) else 1
+
+    def encoded() -> Iterator[Support]:
+        for some, their_masks in zip(torch.split(images, count, dim=1), torch.split(masks, count, dim=1), strict=True):
+            together = encode(some.flatten(0, 1), their_masks.flatten(0, 1))
+            shape = (batch, some.shape[1])
+            parts = [None if part is None else part.reshape(*shape, *part.shape[1:]) for part in together]
+            for number in range(some.shape[1]):
+                yield Support._make(None if part is None else part[:, number] for part in parts)
+
+    return merged(encoded(), shots)
 
 
 def merged(shots: Iterable[Support], count: int) -> Support:

@@ -13,7 +13,7 @@ from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, backgro
 from fewshotseg.models.backbones import AnyBackbone, check_backbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_episodes, check_images, merged
+from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_episodes, check_images, merged, shot_by_shot
 from fewshotseg.models.fast.backbone import FastBackbone, remembering_steps
 from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.fast.feature_memory import FeatureMemory
@@ -153,14 +153,15 @@ class SCNet(nn.Module):
         check_tensor("support masks", masks, "B S H W")
         check_sizes("support masks", masks, "B S H W", images, "support images", "B S 3 H W")
         check_images("support images", images, self._weight)
-
         frozen = self._frozen()
-        # Around the masks is not enough where the background is pooled as well.
-        mid = frozen.mid_around if self.config.background_source == "query" else lambda image, _: frozen.mid(image)
-        # Shot by shot: bounded memory for many shots, and PFENet's order of norm updates in its training mode.
-        pairs = zip(images.unbind(1), masks.unbind(1), strict=True)
-        shots = (self._shot(frozen, *mid(image, mask), mask) for image, mask in pairs)
-        return merged(shots, images.shape[1])
+
+        # One shot at a time with batch statistics: PFENet's order of norm updates.
+        def encode(image: Tensor, mask: Tensor) -> Support:
+            # Around the masks is not enough where the background is pooled as well.
+            around = self.config.background_source == "query"
+            return self._shot(frozen, *(frozen.mid_around(image, mask) if around else frozen.mid(image)), mask)
+
+        return shot_by_shot(encode, images, masks, at_once=not (self.training and self.config.norm_stats == "batch"))
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:

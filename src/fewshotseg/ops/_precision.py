@@ -26,8 +26,12 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
     """
     largest = torch.maximum(vectors.amax(dim, keepdim=True), -vectors.amin(dim, keepdim=True))
     safe = torch.where(largest > 0, largest, 1)
-    # Squares and a sum: several times faster than a norm where vectors do not lie in one piece of memory.
-    length = (vectors / safe).square_().sum(dim, keepdim=True).sqrt()
+    scaled = vectors / safe
+    if is_eager_cpu(vectors):
+        # Several times faster than a norm where vectors do not lie in one piece of memory.
+        length = scaled.square_().sum(dim, keepdim=True).sqrt()
+    else:
+        length = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
     return torch.where(largest == 0, 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny))
 
 

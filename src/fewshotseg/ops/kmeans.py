@@ -120,14 +120,18 @@ def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: 
     weights = inverse_norm(points)  # B N 1
     finite = weights.isfinite()
     points, weights = torch.where(finite, points, 0), torch.where(finite, weights, 0).mT  # 0 * NaN is NaN
-    valid = finite[..., 0] if valid is None else finite[..., 0] & valid  # B N
-    weights = weights * valid[:, None]  # B 1 N
+    valid = finite.mT if valid is None else finite.mT & valid[:, None]  # B 1 N
+    weights = weights * valid  # B 1 N
+    clusters = torch.arange(centroids.shape[1], device=points.device)[:, None]
+    # Few kernels a round, as an accelerator is done with each before the host has started the next.
     for _ in range(num_iters):
-        members = _members(points, centroids)
-        sums = (members * weights) @ points
-        centroids = torch.where(_count(members, valid)[..., None] > 0, _unit(sums), centroids)
-    members = _members(points, centroids)
-    return centroids, members.int().argmax(dim=1), _count(members, valid)
+        members = _nearest(points, centroids) == clusters  # B K N
+        sums = (members * weights) @ points  # B K C
+        occupied = (members & valid).any(dim=2, keepdim=True)
+        lengths = torch.linalg.vector_norm(sums, dim=2, keepdim=True).clamp_min(torch.finfo(sums.dtype).tiny)
+        centroids = torch.where(occupied, sums / lengths, centroids)
+    labels = _nearest(points, centroids)
+    return centroids, labels[:, 0], ((labels == clusters) & valid).sum(dim=2)
 
 
 def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | None) -> Tensor:
@@ -144,18 +148,13 @@ def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | N
     return points.gather(1, chosen[..., None].expand(-1, -1, channels))
 
 
-def _members(points: Tensor, centroids: Tensor) -> Tensor:
-    """Mark the cluster that each point belongs to, that of the nearest centroid: ``(B, K, N)`` bool."""
-    labels = (centroids @ points.mT).argmax(dim=1, keepdim=True)
-    return labels == torch.arange(centroids.shape[1], device=points.device)[:, None]
+def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
+    """The number of the centroid with the largest product, the lowest on a tie: ``(B, 1, N)``."""
+    return (centroids @ points.mT).argmax(dim=1, keepdim=True)
 
 
 def _unit(vectors: Tensor) -> Tensor:
     return vectors * inverse_norm(vectors)
-
-
-def _count(members: Tensor, valid: Tensor) -> Tensor:
-    return (members & valid[:, None]).sum(dim=2)
 
 
 def _check_points(points: Tensor, valid: Tensor | None) -> None:

@@ -1,5 +1,8 @@
 """The training-free prior: where the query looks most like the supports' foreground (PFENet)."""
 
+import math
+from functools import reduce
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -7,6 +10,9 @@ from torch import Tensor
 from fewshotseg._checks import check_floating, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 from fewshotseg.ops.resizing import foreground_weights
+
+MAX_PRODUCTS = 2**24
+"""Cosines that an accelerator holds at a time: 64 MiB in float32."""
 
 RESIZED_ZERO = 1e-6
 """A weight up to this counts as 0: rounding while a mask is resized makes such numbers of zeros."""
@@ -52,9 +58,11 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
     height = query.shape[2]
 
     with without_autocast(query):
-        points = at_least_float32(rearrange(query, "b c h w -> b c (h w)"))
+        if is_eager_cpu(query) or query.dtype != support.dtype:
+            query = at_least_float32(query)
+        points = rearrange(query, "b c h w -> b c (h w)")  # B C N
         images = torch.split(points, 1) if is_eager_cpu(points) else [points]  # one by one, temporaries stay small
-        inverse_lengths = torch.cat([inverse_norm(image, dim=1) for image in images])  # B 1 N
+        inverse_lengths = torch.cat([inverse_norm(at_least_float32(image), dim=1) for image in images])  # B 1 N
         finite = inverse_lengths.isfinite()
         priors = []
         for shot, masks in zip(support.unbind(1), support_masks.unbind(1), strict=True):
@@ -77,8 +85,10 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     """
     if not is_eager_cpu(query):
         # Not a product with the foreground: 0 * NaN is NaN.
-        directions = torch.where(foreground[..., None], support * inverse_norm(support), 0)
-        return (directions @ query).amax(dim=1, keepdim=True)
+        directions, scales = _directions(torch.where(foreground[..., None], support, 0))
+        chunk = max(1, MAX_PRODUCTS // max(query.shape[0] * query.shape[2], 1))
+        parts = zip(torch.split(directions, chunk, dim=1), torch.split(scales, chunk, dim=1), strict=True)
+        return reduce(torch.maximum, [_largest(rows, scale, query) for rows, scale in parts])
     best = query.new_empty(query.shape[0], 1, query.shape[2])
     for image, (rows, inside, columns) in enumerate(zip(support, foreground, query, strict=True)):
         chosen = rows[inside]
@@ -87,3 +97,29 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
             chosen = torch.cat([chosen, rows.new_zeros(1, rows.shape[1])])
         best[image] = (chosen @ columns).amax(dim=0, keepdim=True)
     return best
+
+
+def _directions(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and scales ``(B, M, 1)`` whose product has unit length; rows of half precision are not rounded."""
+    inverse_lengths = inverse_norm(at_least_float32(rows))
+    if rows.dtype == inverse_lengths.dtype:
+        return rows * inverse_lengths, torch.ones_like(inverse_lengths)
+    # By a power of two nothing is lost, and no product overflows.
+    limit = math.log2(torch.finfo(rows.dtype).max) // 1 - 1
+    powers = torch.where(inverse_lengths > 0, inverse_lengths, 1).log2().floor().clamp(-limit, limit).exp2()
+    return rows * powers.to(rows.dtype), inverse_lengths / powers
+
+
+def _largest(rows: Tensor, scales: Tensor, columns: Tensor) -> Tensor:
+    """The largest scaled product of each column: ``(B, m, C)``, ``(B, m, 1)``, ``(B, C, N)`` to ``(B, 1, N)``.
+
+    CUDA multiplies numbers of half precision as they are, for a tenth of the time: their products are exact in float32.
+    """
+    dtype = scales.dtype
+    if rows.dtype == dtype:
+        return (rows @ columns).amax(dim=1, keepdim=True)
+    if rows.device.type == "cuda" and hasattr(torch.ops.aten.bmm, "dtype"):  # from torch 2.8 on
+        products = torch.bmm(rows, columns, out_dtype=dtype)
+    else:
+        products = rows.to(dtype) @ columns.to(dtype)
+    return (products * scales).amax(dim=1, keepdim=True)

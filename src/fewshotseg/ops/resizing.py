@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_real, check_size, check_tensor
+from fewshotseg.ops._precision import without_autocast
 from fewshotseg.ops._values import look_at_weights
 
 
@@ -98,6 +99,23 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
     else:
         weights = (masks == 1).float()
     return resize_bilinear(weights[:, None], size)[:, 0]
+
+
+def average_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """``F.adaptive_avg_pool2d``, with a gradient that `torch.use_deterministic_algorithms` accepts on every device."""
+    if maps.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
+        return F.adaptive_avg_pool2d(maps, size)
+    with without_autocast(maps):
+        rows, columns = (_averages(old, new, maps) for old, new in zip(maps.shape[-2:], size, strict=True))
+        return rows @ maps @ columns.mT  # B C h w
+
+
+def _averages(old: int, new: int, like: Tensor) -> Tensor:
+    """What pooling a row of ``old`` numbers to ``new`` multiplies it with: ``(new, old)``."""
+    numbers = torch.arange(new, device=like.device)[:, None]
+    first, last = numbers * old // new, ((numbers + 1) * old + new - 1) // new
+    places = torch.arange(old, device=like.device)
+    return ((places >= first) & (places < last)).to(like.dtype) / (last - first).to(like.dtype)
 
 
 def _aligned_positions(old: int, new: int, device: torch.device) -> Tensor:

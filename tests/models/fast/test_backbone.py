@@ -16,6 +16,7 @@ import fewshotseg as fs
 from _evaluation_process import CLASSES, episodes
 from fewshotseg.models.backbones import make_backbone
 from fewshotseg.models.fast.backbone import FastBackbone, FoldedBackbone
+from fewshotseg.models.fast.folding import folded
 from fewshotseg.models.frozen import FrozenBackbone
 
 NAMES = ["resnet50", "vgg16_bn", "mobilenet_v2", "efficientnet_lite0", "timm resnet18", "timm tf_efficientnet_lite0"]
@@ -229,3 +230,47 @@ def test_use_runs_the_faster_form_and_calls_what_is_hooked(use, monkeypatch):
     model.backbone.last[0].register_forward_hook(lambda *_: None)
     use(model)
     assert not runs
+
+
+def test_under_autocast_weights_are_cast_once_and_features_stay(monkeypatch):
+    model = model_of("mobilenet_v2").eval().fuse()
+    images = batch()[2]
+    kept = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        first = model.fast.current()
+        found = model.encode_query(images)
+        assert model.fast.current() is first
+        uncast = FoldedBackbone(folded(model.backbone))
+        assert torch.equal(found.high, uncast.high(uncast.maps(images)[0]))
+    kinds = {module.weight.dtype for module in first.backbone.modules() if isinstance(module, nn.Conv2d)}
+    assert kinds == {torch.bfloat16}
+    assert model.fast.current() is not first
+    assert model.encode_query(images).high.dtype == torch.float32
+    assert all(
+        value.dtype == kept[key].dtype and torch.equal(value, kept[key]) for key, value in model.state_dict().items()
+    )
+
+
+def test_under_autocast_shared_modules_are_not_cast():
+    model = model_of("tiny").eval().fuse()
+    with torch.autocast("cpu", torch.bfloat16):
+        model.fast.current()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_model_of_half_precision_is_not_cast_again():
+    model = model_of("tiny").eval().bfloat16().fuse()
+    plain = model.fast.current()
+    with torch.autocast("cpu", torch.float16):
+        assert model.fast.current() is plain
+
+
+def test_a_channels_last_model_stays_so_on_an_accelerator():
+    with torch.device("meta"):
+        network_ = network("tiny").to(memory_format=torch.channels_last).eval()
+    made = folded(network_)
+    weights = [
+        module.weight for module in made.modules() if isinstance(module, nn.Conv2d) and module.weight.shape[1] > 1
+    ]
+    assert weights
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)

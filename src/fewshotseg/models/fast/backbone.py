@@ -25,18 +25,19 @@ class FastBackbone:
 
     def __init__(self, backbone: AnyBackbone) -> None:
         self.backbone = backbone
-        self._made: tuple[State, FrozenBackbone] | None = None
+        self._made: dict[torch.dtype | None, tuple[State, FrozenBackbone]] = {}
 
     def current(self) -> FrozenBackbone:
         """The steps of the backbone as it is now: the faster form where it fits, the backbone itself elsewhere."""
         backbone: Any = self.backbone
         if torch.compiler.is_compiling() or not isinstance(backbone, StagedBackbone) or backbone.training:
             return frozen_steps(backbone)
-        made = self._made
+        dtype = _autocast_dtype(next(backbone.parameters(), None))
+        made = self._made.get(dtype)
         if made is None or not made[0].holds():
-            state, network = State(backbone), folded(backbone)
+            state, network = State(backbone), folded(backbone, dtype)
             made = state, frozen_steps(backbone) if network is None else FoldedBackbone(network)
-            self._made = made
+            self._made[dtype] = made
         return made[1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FastBackbone":
@@ -74,6 +75,13 @@ class FoldedBackbone(FrozenBackbone):
         if inputs[0].shape[0] == 1 or not is_eager_cpu(inputs[0]):
             return step(*inputs)
         return image_by_image(step, *inputs)
+
+
+def _autocast_dtype(weight: Tensor | None) -> torch.dtype | None:
+    """The dtype that autocast would bring this float32 weight to at every call; None where it would not."""
+    if weight is None or weight.dtype != torch.float32 or not torch.is_autocast_enabled(weight.device.type):
+        return None
+    return torch.get_autocast_dtype(weight.device.type)
 
 
 def remembering_steps(frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> FrozenBackbone:

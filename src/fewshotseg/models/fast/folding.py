@@ -1,7 +1,7 @@
 """Frozen norms folded into the convolutions before them: the features of a backbone for less work."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,7 @@ that they call whatever sequences they have as a whole."""
 
 
 @torch.no_grad()
-def folded(backbone: nn.Module) -> StagedBackbone | None:
+def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackbone | None:
     """A backbone that gives the same features faster, to rounding, made of the modules of this one as they are now.
 
     Batch norms that directly follow a convolution are folded into it, and on a CPU convolutions are channels-last. What
@@ -37,6 +37,8 @@ def folded(backbone: nn.Module) -> StagedBackbone | None:
 
     Args:
         backbone: What follows `Backbone`.
+        dtype: To keep the weights of convolutions in, for use under autocast to it, which would otherwise cast them at
+            every call; as they are by default.
 
     Returns:
         The faster backbone; None where it could differ from this one: one that is no `StagedBackbone`, has hooks or a
@@ -65,7 +67,16 @@ def folded(backbone: nn.Module) -> StagedBackbone | None:
     for stage in backbone.stages.values():
         for conv, norm in pairwise(stage):
             _fold(made, conv, norm)
+    if dtype is not None:
+        _cast_convolutions(made, dtype, shared={*backbone.modules()})
     return made
+
+
+def _cast_convolutions(made: nn.Module, dtype: torch.dtype, *, shared: Collection[nn.Module]) -> None:
+    for module in made.modules():
+        if _kind(module) in CONVOLUTIONS and module not in shared:
+            for name, value in module._parameters.items():
+                module._parameters[name] = None if value is None else _frozen(value.to(dtype))
 
 
 def _with_own_modules(module: Any, paths: Sequence[str]) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshotseg.models.fast.untouched import HOOKS, any_global_hook
-from fewshotseg.ops._precision import is_eager_cpu
+from fewshotseg.ops._precision import is_eager_cpu, without_autocast
 
 CHILDREN = ("_modules", "_parameters", "_buffers")
 
@@ -65,7 +65,10 @@ class State:
         return found
 
     def _probed(self) -> Tensor:
-        return torch.cat(self._probes) if self._probes else torch.empty(0)
+        if not self._probes:
+            return torch.empty(0)
+        with without_autocast(self._probes[0]):
+            return torch.cat(self._probes)
 
 
 def digest(network: nn.Module) -> bytes:

@@ -40,6 +40,11 @@ def operations() -> Iterator[Call]:
     yield "assign_prototypes", ops.assign_prototypes, {"prototypes": normal(2, 3, 6), "labels": LABELS}
     yield "prior_mask", ops.prior_mask, {
         "query": FEATURES, "support": normal(2, 2, 6, 3, 7), "support_masks": label_masks(2, 2, 9, 13)}  # fmt: skip
+    yield "cosine_logits", ops.cosine_logits, {
+        "features": FEATURES, "prototypes": normal(2, 3, 4, 6), "scale": 10.0, "bias": 0.1}  # fmt: skip
+    yield "density_logits", ops.density_logits, {
+        "features": FEATURES, "points": normal(2, 9, 6), "foreground": subset(2, 9), "background": uniform(2, 9),
+        "kappa": 40.0}  # fmt: skip
     yield "resize_bilinear", ops.resize_bilinear, {"maps": FEATURES, "size": (9, 3)}
     yield "sample_nearest", ops.sample_nearest, {"labels": MASKS, "size": (5, 4)}
     yield "foreground_weights", ops.foreground_weights, {"masks": MASKS, "size": (5, 4)}

@@ -14,6 +14,8 @@ from fewshotseg import (
     assign_prototypes,
     background_regions,
     cosine_kmeans,
+    cosine_logits,
+    density_logits,
     expand_prototypes,
     masked_average_pool,
     prior_mask,
@@ -46,6 +48,7 @@ def as_tensors(result: object) -> list[Tensor]:
 
 loss = SelfContrastiveLoss(3, num_iters=3)
 features, labels, masks = normal(2, 6, 5, 4), choice(range(3), 2, 5, 4), label_masks(2, 17, 13)
+LEARNABLE = (features, normal(2, 3, 6, seed=1), normal(2, 3, seed=2))
 
 CASES = [
     Case("masked_average_pool", masked_average_pool, (features, uniform(2, 5, 4))),
@@ -62,6 +65,10 @@ CASES = [
         lambda points, init, valid: cosine_kmeans(points, init, valid=valid, num_iters=3),
         (normal(2, 20, 6), normal(2, 3, 6, seed=1), subset(2, 20)),
     ),
+    Case("cosine_logits", cosine_logits, (features, normal(2, 3, 6, seed=1))),
+    Case("cosine_logits, several", cosine_logits, (features, normal(2, 3, 4, 6, seed=1))),
+    Case("cosine_logits, learnable", lambda f, p, s: cosine_logits(f, p, scale=s[0], bias=s[1, 0]), LEARNABLE),
+    Case("density_logits", density_logits, (features, normal(2, 9, 6, seed=1), subset(2, 9), uniform(2, 9))),
     Case("background_regions", lambda *t: background_regions(*t, 3), (labels, label_masks(2, 5, 4))),
     Case("expand_prototypes", lambda p: expand_prototypes(p, (5, 4)), (normal(2, 6),)),
     Case("assign_prototypes", assign_prototypes, (normal(2, 3, 6), labels)),

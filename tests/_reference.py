@@ -205,6 +205,33 @@ def prior_mask(query: np.ndarray, support: np.ndarray, support_masks: np.ndarray
     return prior
 
 
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    """0 for a zero vector."""
+    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / lengths) if lengths > 0 else 0.0
+
+
+def cosine_logits(features: np.ndarray, prototypes: np.ndarray, scale: float, bias: float) -> np.ndarray:
+    """The best of each class's prototypes: (B,C,h,w), (B,K,P,C) -> (B,K,h,w)."""
+    batch, _, height, width = features.shape
+    logits = np.zeros((batch, prototypes.shape[1], height, width))
+    for b, k, i, j in np.ndindex(*logits.shape):
+        logits[b, k, i, j] = scale * max(cosine(features[b, :, i, j], each) for each in prototypes[b, k]) + bias
+    return logits
+
+
+def density_logits(features: np.ndarray, points: np.ndarray, sides: np.ndarray, kappa: float) -> np.ndarray:
+    """Logs of weighted means of exp(kappa cosine): (B,C,h,w), (B,M,C), (B,2,M) -> (B,2,h,w)."""
+    batch, _, height, width = features.shape
+    logits = np.zeros((batch, 2, height, width))
+    for b, side, i, j in np.ndindex(*logits.shape):
+        weights = sides[b, side]
+        kernels = [np.exp(kappa * cosine(features[b, :, i, j], point)) for point in points[b]]
+        nothing = -kappa * (1, 2)[side]
+        logits[b, side, i, j] = np.log(weights @ kernels / weights.sum()) if weights.sum() > 0 else nothing
+    return logits
+
+
 # Losses
 
 

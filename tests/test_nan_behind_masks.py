@@ -13,6 +13,8 @@ from fewshotseg import (
     FewShotIoU,
     SelfContrastiveLoss,
     cosine_kmeans,
+    cosine_logits,
+    density_logits,
     masked_average_pool,
     prior_mask,
     sample_centroids,
@@ -91,6 +93,34 @@ def test_a_query_location_that_is_not_finite_has_no_prior_and_spoils_no_other(ba
 def test_a_support_that_is_not_finite_is_not_hidden(bad):
     support = torch.tensor([[[[[1.0, bad]], [[0.0, 1.0]]]]])
     assert prior_mask(torch.ones(1, 2, 1, 3), support, torch.tensor([[[[1, 1]]]])).isnan().all()
+
+
+# Scores
+
+
+def test_points_that_are_not_finite_have_no_density(bad):
+    features, points, foreground, background = normal(2, 6, 5, 4), normal(2, 9, 6), subset(2, 9), uniform(2, 9)
+    usable = subset(2, 9, seed=2)
+    leaf = spoiled(points.mT, ~usable, bad)
+    found = density_logits(features, leaf.mT, foreground, background)
+    assert_close(found, density_logits(features, points, foreground & usable, background * usable))
+    found.sum().backward()
+    assert leaf.grad.isfinite().all()
+    assert (leaf.grad.mT[~usable] == 0).all()
+
+
+def test_locations_that_are_not_finite_score_as_zeros(bad):
+    features, points, where = normal(2, 6, 5, 4), normal(2, 9, 6), subset(2, 5, 4)
+    zeros = torch.where(where[:, None], 0, features)
+    for score in (
+        lambda maps: density_logits(maps, points, subset(2, 9), uniform(2, 9)),
+        lambda maps: cosine_logits(maps, points),
+    ):
+        leaf = spoiled(features, where, bad)
+        found = score(leaf)
+        assert_close(found, score(zeros))
+        found.sum().backward()
+        assert leaf.grad.isfinite().all()
 
 
 # k-means

@@ -97,7 +97,10 @@ def test_autocast_changes_nothing(case, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["masked_average_pool", "self_contrastive_pairs", "segmentation_loss"])
+@pytest.mark.parametrize(
+    "name",
+    ["masked_average_pool", "cosine_logits", "density_logits", "self_contrastive_pairs", "segmentation_loss"],
+)
 def test_autocast_changes_no_gradient(name, dtype):
     def gradient(context):
         first, *others = named(name).tensors
@@ -150,7 +153,16 @@ def test_compiles_without_a_graph_break(case):
 
 
 @pytest.mark.parametrize(
-    "name", ["masked_average_pool", "cosine_kmeans, valid", "prior_mask", "segmentation_loss", "SelfContrastiveLoss"]
+    "name",
+    [
+        "masked_average_pool",
+        "cosine_kmeans, valid",
+        "cosine_logits, several",
+        "density_logits",
+        "prior_mask",
+        "segmentation_loss",
+        "SelfContrastiveLoss",
+    ],
 )
 def test_compiles_once_for_all_sizes(name):
     torch.compiler.reset()
@@ -267,6 +279,10 @@ def test_what_carries_gradient():
         "sample_centroids": [False],
         "cosine_kmeans": [False, False, False],
         "cosine_kmeans, valid": [False, False, False],
+        "cosine_logits": [True],
+        "cosine_logits, several": [True],
+        "cosine_logits, learnable": [True],
+        "density_logits": [True],
         "background_regions": [False],
         "expand_prototypes": [True],
         "assign_prototypes": [True],

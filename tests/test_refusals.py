@@ -142,6 +142,17 @@ class Without(type(SOURCE)):
         vars(self).update(changes)
 
 
+SIDE = torch.ones(2, 9)
+NO_SIDE = [
+    None,
+    SIDE[0],
+    *unlike(SIDE, 0, 1),
+    SIDE.to(torch.complex64),
+    torch.full((2, 9), 255),
+    torch.full((2, 9), -0.5),
+    torch.full((2, 9), math.nan),
+]
+NO_FACTOR = [*NO_NUMBER, 1e7, torch.ones(2), torch.ones(1, 1), torch.ones(9, dtype=torch.int64)]
 NO_SOURCE = [
     None,
     "folder",
@@ -192,6 +203,24 @@ SETTINGS = {
             torch.full((2, 5, 5), -0.5),
             torch.full((2, 5, 5), math.nan),
         ],
+    ),
+    "cosine_logits features": (lambda v: fs.cosine_logits(v, POINTS), spoilt(FEATURES, floating=True)),
+    "cosine_logits prototypes": (
+        lambda v: fs.cosine_logits(FEATURES, v),
+        [*spoilt(POINTS, floating=True), *unlike(POINTS, 0, 2), *unlike(POINTS[:, :, None], 0, 3), POINTS[0]],
+    ),
+    "cosine_logits scale": (lambda v: fs.cosine_logits(FEATURES, POINTS, scale=v), NO_FACTOR),
+    "cosine_logits bias": (lambda v: fs.cosine_logits(FEATURES, POINTS, bias=v), NO_FACTOR),
+    "density_logits features": (lambda v: fs.density_logits(v, POINTS, SIDE, SIDE), spoilt(FEATURES, floating=True)),
+    "density_logits points": (
+        lambda v: fs.density_logits(FEATURES, v, SIDE, SIDE),
+        [*spoilt(POINTS, floating=True), *unlike(POINTS, 0, 2)],
+    ),
+    "density_logits foreground": (lambda v: fs.density_logits(FEATURES, POINTS, v, SIDE), NO_SIDE),
+    "density_logits background": (lambda v: fs.density_logits(FEATURES, POINTS, SIDE, v), NO_SIDE),
+    "density_logits kappa": (
+        lambda v: fs.density_logits(FEATURES, POINTS, SIDE, SIDE, kappa=v),
+        [*NO_NUMBER, -1e-9, 1e5, torch.ones(2), torch.tensor(1)],
     ),
     "sample_centroids points": (lambda v: fs.sample_centroids(v, 2), spoilt(POINTS, floating=True)),
     "sample_centroids num_clusters": (lambda v: fs.sample_centroids(POINTS, v), whole(1, 2**16)),
@@ -634,6 +663,8 @@ def test_a_large_class_in_a_mask_of_bytes_is_not_there():
         lambda n: fs.assign_prototypes(torch.ones(n, 2, 3), LABELS[:n]),
         lambda n: fs.expand_prototypes(torch.ones(n, 2), (2, 2)),
         lambda n: fs.prior_mask(FEATURES[:n], FEATURES[:n, None], torch.ones(n, 1, 5, 5)),
+        lambda n: fs.cosine_logits(FEATURES[:n], POINTS[:n]),
+        lambda n: fs.density_logits(FEATURES[:n], POINTS[:n], SIDE[:n], SIDE[:n]),
         lambda n: resize_bilinear(FEATURES[:n], (3, 3)),
         lambda n: sample_nearest(LABELS[:n], (3, 3)),
         lambda n: foreground_weights(LABELS[:n], (3, 3)),

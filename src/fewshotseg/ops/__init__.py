@@ -10,6 +10,7 @@ from fewshotseg.ops.pooling import masked_average_pool
 from fewshotseg.ops.prior import prior_mask
 from fewshotseg.ops.prototypes import assign_prototypes, background_regions, expand_prototypes
 from fewshotseg.ops.resizing import foreground_weights, resize_bilinear, sample_nearest
+from fewshotseg.ops.scores import cosine_logits, density_logits
 from fewshotseg.ops.square import fitted_size, restore_size
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "assign_prototypes",
     "background_regions",
     "cosine_kmeans",
+    "cosine_logits",
+    "density_logits",
     "expand_prototypes",
     "fitted_size",
     "foreground_weights",

@@ -29,7 +29,7 @@ def calls() -> Iterator[Call]:
 def operations() -> Iterator[Call]:
     """Functions on tensors."""
     yield "masked_average_pool", ops.masked_average_pool, {
-        "features": FEATURES, "masks": uniform(2, 5, 4), "eps": 0.1}  # fmt: skip
+        "features": FEATURES, "masks": uniform(2, 5, 4), "eps": 0.1, "resize": "masks"}  # fmt: skip
     yield "sample_centroids", ops.sample_centroids, {
         "points": normal(2, 20, 6), "num_clusters": 3, "valid": subset(2, 20), "generator": None}  # fmt: skip
     yield "cosine_kmeans", ops.cosine_kmeans, {

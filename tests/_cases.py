@@ -50,6 +50,12 @@ features, labels, masks = normal(2, 6, 5, 4), choice(range(3), 2, 5, 4), label_m
 CASES = [
     Case("masked_average_pool", masked_average_pool, (features, uniform(2, 5, 4))),
     Case("masked_average_pool, several", masked_average_pool, (features, subset(2, 3, 5, 4))),
+    Case("masked_average_pool, masks resized", lambda *t: masked_average_pool(*t, resize="masks"), (features, masks)),
+    Case(
+        "masked_average_pool, features resized",
+        lambda *t: masked_average_pool(*t, resize="features"),
+        (features, uniform(2, 2, 17, 13)),
+    ),
     Case(
         "sample_centroids",
         lambda points, valid, generator=None: sample_centroids(points, 3, valid=valid, generator=generator),

@@ -264,6 +264,8 @@ def test_what_carries_gradient():
     assert carried == {
         "masked_average_pool": [True],
         "masked_average_pool, several": [True],
+        "masked_average_pool, masks resized": [True],
+        "masked_average_pool, features resized": [True],
         "sample_centroids": [False],
         "cosine_kmeans": [False, False, False],
         "cosine_kmeans, valid": [False, False, False],

@@ -60,7 +60,7 @@ def losses_and_metrics() -> Iterator[Call]:
         "features": FEATURES, "cluster_features": normal(2, 8, 3, 3), "query_masks": MASKS,
         "partition": ops.CosineKMeans(3, num_iters=2), "generator": None, "ignore_index": 255}  # fmt: skip
     yield "SelfContrastiveLoss", fs.SelfContrastiveLoss, {
-        "num_prototypes": 3, "num_iters": 2, "partition": None, "ignore_index": 255}  # fmt: skip
+        "num_prototypes": 3, "num_iters": 2, "partition": None, "aux_weight": 1.0, "ignore_index": 255}  # fmt: skip
     yield "SelfContrastiveLoss()", fs.SelfContrastiveLoss(3, num_iters=2), {
         "features": FEATURES, "cluster_features": normal(2, 8, 3, 3), "query_masks": MASKS,
         "compare": lambda features, prototypes: (features * prototypes)[:, :2]}  # fmt: skip

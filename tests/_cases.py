@@ -13,6 +13,7 @@ from fewshotseg import (
     SelfContrastiveLoss,
     assign_prototypes,
     background_regions,
+    background_target,
     cosine_kmeans,
     expand_prototypes,
     masked_average_pool,
@@ -21,7 +22,6 @@ from fewshotseg import (
     segmentation_loss,
     self_contrastive_pairs,
 )
-from fewshotseg.losses import background_target
 from fewshotseg.ops import foreground_weights, resize_bilinear, sample_nearest
 
 
@@ -94,6 +94,14 @@ CASES = [
     Case(
         "SelfContrastiveLoss",
         lambda f, c, m, generator=None: loss(f, c, m, compare, generator=generator),
+        (features, normal(2, 8, 3, 3, seed=1), masks),
+        draws=True,
+    ),
+    Case(
+        "SelfContrastiveLoss, several logits",
+        lambda f, c, m, generator=None: loss(
+            f, c, m, lambda *maps: (compare(*maps), compare(*maps)[..., ::2, ::2]), generator=generator
+        ),
         (features, normal(2, 8, 3, 3, seed=1), masks),
         draws=True,
     ),

@@ -281,6 +281,7 @@ def test_what_carries_gradient():
         "GridPartition": [False],
         "self_contrastive_pairs": [True, False, True, False],
         "SelfContrastiveLoss": [True],
+        "SelfContrastiveLoss, several logits": [True],
         "background_target": [False],
         "segmentation_loss": [True],
         "segmentation_loss, void": [True],

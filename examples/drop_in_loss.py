@@ -29,6 +29,7 @@ class PrototypeNet(nn.Module):
         )
         self.project = nn.Conv2d(64, 32, 1)
         self.scale = nn.Parameter(torch.tensor(10.0))
+        self.threshold = nn.Parameter(torch.tensor(0.5))
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features to compare, ``(B, 32, h, w)``, and those of the stage before, ``(B, 64, h, w)``."""
@@ -38,8 +39,9 @@ class PrototypeNet(nn.Module):
 
     def compare(self, features: Tensor, prototype_map: Tensor) -> Tensor:
         """``(B, 2, h, w)`` logits: how well each location matches the prototype beside it."""
-        similarity = self.scale * F.cosine_similarity(features, prototype_map, dim=1)
-        return torch.stack([-similarity, similarity], dim=1)
+        # With the threshold at 0, features behind a ReLU could never be "different": their cosines are 0 or more.
+        score = self.scale * (F.cosine_similarity(features, prototype_map, dim=1) - self.threshold)
+        return torch.stack([-score, score], dim=1)
 
     def forward(self, support: Tensor, support_mask: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the query, and its two kinds of features."""

@@ -29,7 +29,7 @@ def calls() -> Iterator[Call]:
 def operations() -> Iterator[Call]:
     """Functions on tensors."""
     yield "masked_average_pool", ops.masked_average_pool, {
-        "features": FEATURES, "masks": uniform(2, 5, 4), "eps": 0.1}  # fmt: skip
+        "features": FEATURES, "masks": uniform(2, 5, 4), "eps": 0.1, "resize": "masks"}  # fmt: skip
     yield "sample_centroids", ops.sample_centroids, {
         "points": normal(2, 20, 6), "num_clusters": 3, "valid": subset(2, 20), "generator": None}  # fmt: skip
     yield "cosine_kmeans", ops.cosine_kmeans, {
@@ -65,7 +65,7 @@ def losses_and_metrics() -> Iterator[Call]:
         "features": FEATURES, "cluster_features": normal(2, 8, 3, 3), "query_masks": MASKS,
         "partition": ops.CosineKMeans(3, num_iters=2), "generator": None, "ignore_index": 255}  # fmt: skip
     yield "SelfContrastiveLoss", fs.SelfContrastiveLoss, {
-        "num_prototypes": 3, "num_iters": 2, "partition": None, "ignore_index": 255}  # fmt: skip
+        "num_prototypes": 3, "num_iters": 2, "partition": None, "aux_weight": 1.0, "ignore_index": 255}  # fmt: skip
     yield "SelfContrastiveLoss()", fs.SelfContrastiveLoss(3, num_iters=2), {
         "features": FEATURES, "cluster_features": normal(2, 8, 3, 3), "query_masks": MASKS,
         "compare": lambda features, prototypes: (features * prototypes)[:, :2]}  # fmt: skip

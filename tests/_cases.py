@@ -13,6 +13,7 @@ from fewshotseg import (
     SelfContrastiveLoss,
     assign_prototypes,
     background_regions,
+    background_target,
     cosine_kmeans,
     cosine_logits,
     density_logits,
@@ -23,7 +24,6 @@ from fewshotseg import (
     segmentation_loss,
     self_contrastive_pairs,
 )
-from fewshotseg.losses import background_target
 from fewshotseg.ops import foreground_weights, resize_bilinear, sample_nearest
 
 
@@ -53,6 +53,12 @@ LEARNABLE = (features, normal(2, 3, 6, seed=1), normal(2, 3, seed=2))
 CASES = [
     Case("masked_average_pool", masked_average_pool, (features, uniform(2, 5, 4))),
     Case("masked_average_pool, several", masked_average_pool, (features, subset(2, 3, 5, 4))),
+    Case("masked_average_pool, masks resized", lambda *t: masked_average_pool(*t, resize="masks"), (features, masks)),
+    Case(
+        "masked_average_pool, features resized",
+        lambda *t: masked_average_pool(*t, resize="features"),
+        (features, uniform(2, 2, 17, 13)),
+    ),
     Case(
         "sample_centroids",
         lambda points, valid, generator=None: sample_centroids(points, 3, valid=valid, generator=generator),
@@ -95,6 +101,14 @@ CASES = [
     Case(
         "SelfContrastiveLoss",
         lambda f, c, m, generator=None: loss(f, c, m, compare, generator=generator),
+        (features, normal(2, 8, 3, 3, seed=1), masks),
+        draws=True,
+    ),
+    Case(
+        "SelfContrastiveLoss, several logits",
+        lambda f, c, m, generator=None: loss(
+            f, c, m, lambda *maps: (compare(*maps), compare(*maps)[..., ::2, ::2]), generator=generator
+        ),
         (features, normal(2, 8, 3, 3, seed=1), masks),
         draws=True,
     ),

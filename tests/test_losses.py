@@ -13,12 +13,12 @@ from fewshotseg import (
     CosineKMeans,
     GridPartition,
     SelfContrastiveLoss,
+    background_target,
     cosine_kmeans,
     sample_centroids,
     segmentation_loss,
     self_contrastive_pairs,
 )
-from fewshotseg.losses import background_target
 
 
 class FixedPartition(nn.Module):
@@ -510,6 +510,58 @@ def test_compare_may_answer_at_any_size(size):
     assert_close(loss.item(), math.log(2))
 
 
+def several_answers(features, prototype_map):
+    """Logits on the features' grid, and of two coarser scales, as PFENet's head gives them."""
+    main = linear_compare(features, prototype_map)
+    return main, main[:, :, ::2, ::2].sin(), main.mean(dim=(2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+@pytest.mark.parametrize("aux_weight", [0, 0.4, 1.0])
+def test_deep_supervision_is_the_first_loss_and_the_weighted_mean_of_the_others(aux_weight, kind):
+    features, masks = normal(2, 4, 5, 6), label_masks(2, 33, 33)
+    module = SelfContrastiveLoss(3, aux_weight=aux_weight)
+    loss = module(features, features, masks, lambda *maps: kind(several_answers(*maps)), generator=generator(3))
+    pairs = module.pairs(features, features, masks, generator=generator(3))
+    target = pairs.target.numpy()
+    main, *aux = (
+        reference.segmentation_loss(reference.array(logits), target)
+        for logits in several_answers(features, pairs.prototype_map)
+    )
+    assert loss.shape == ()
+    assert_close(loss.item(), main + aux_weight * sum(aux) / 2, rtol=1e-5, atol=0)
+
+
+def test_one_answer_in_a_tuple_is_the_answer():
+    features, masks, module = normal(2, 4, 5, 6), label_masks(2, 33, 33), SelfContrastiveLoss(aux_weight=9)
+    alone, packed = (
+        module(features, features, masks, compare, generator=generator(0))
+        for compare in (linear_compare, lambda *maps: (linear_compare(*maps),))
+    )
+    assert_close(alone, packed, rtol=0, atol=0)
+
+
+def test_gradients_of_deep_supervision():
+    labels, masks = choice([0, 1], 2, 3, 4), label_masks(2, 9, 7)
+    module = SelfContrastiveLoss(partition=FixedPartition(labels, 2), aux_weight=0.4)
+    features = normal(2, 2, 3, 4, dtype=torch.float64).requires_grad_()
+
+    def loss(f):
+        return module(f, f.detach(), masks, several_answers, generator=generator(0))
+
+    assert torch.autograd.gradcheck(loss, (features,))
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_deep_supervision_without_background_gives_zero(value):
+    features = normal(2, 3, 5, 5).requires_grad_()
+    loss = SelfContrastiveLoss()(features, features, torch.full((2, 9, 9), value), several_answers)
+    assert loss == 0
+    loss.backward()
+    assert features.grad is not None
+    assert (features.grad == 0).all()
+
+
 def test_a_perfect_comparison_has_no_loss():
     features = torch.zeros(1, 2, 6, 6)
     masks = torch.zeros(1, 6, 6, dtype=torch.long)
@@ -646,7 +698,12 @@ def test_bad_input_of_the_loss_is_refused(features, cluster_features, masks, err
     ("answer", "error"),
     [
         (None, TypeError),
-        ((LOGITS, LOGITS), TypeError),
+        ((), ValueError),
+        ((LOGITS, None), TypeError),
+        ((LOGITS, (LOGITS, LOGITS)), TypeError),
+        ((LOGITS, LOGITS[:1]), ValueError),
+        ([LOGITS[:, :1], LOGITS], ValueError),
+        ({"logits": LOGITS}, TypeError),
         (LOGITS.long(), TypeError),
         (LOGITS[:, 0], ValueError),
         (LOGITS[:, :1], ValueError),
@@ -665,6 +722,9 @@ def test_bad_answers_of_compare_are_refused(answer, error):
         ({"num_prototypes": 0}, ValueError, "num_prototypes"),
         ({"num_prototypes": 2.5}, TypeError, "num_prototypes"),
         ({"num_iters": -1}, ValueError, "num_iters"),
+        ({"aux_weight": -1}, ValueError, "aux_weight"),
+        ({"aux_weight": math.nan}, ValueError, "aux_weight"),
+        ({"aux_weight": "1"}, TypeError, "aux_weight"),
     ],
 )
 def test_bad_settings_are_refused(settings, error, name):

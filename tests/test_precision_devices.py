@@ -276,6 +276,8 @@ def test_what_carries_gradient():
     assert carried == {
         "masked_average_pool": [True],
         "masked_average_pool, several": [True],
+        "masked_average_pool, masks resized": [True],
+        "masked_average_pool, features resized": [True],
         "sample_centroids": [False],
         "cosine_kmeans": [False, False, False],
         "cosine_kmeans, valid": [False, False, False],
@@ -295,6 +297,7 @@ def test_what_carries_gradient():
         "GridPartition": [False],
         "self_contrastive_pairs": [True, False, True, False],
         "SelfContrastiveLoss": [True],
+        "SelfContrastiveLoss, several logits": [True],
         "background_target": [False],
         "segmentation_loss": [True],
         "segmentation_loss, void": [True],

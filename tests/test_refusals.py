@@ -15,7 +15,6 @@ from _tiny_source import three_classes
 from fewshotseg import data
 from fewshotseg.data.episodes.hard import HardSpecs
 from fewshotseg.data.geometry import Blur, FitSquare, ForegroundCrop, RandomScale
-from fewshotseg.losses import background_target
 from fewshotseg.metrics import FewShotIoU
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.ops import fitted_size, foreground_weights, resize_bilinear, restore_size, sample_nearest
@@ -294,8 +293,8 @@ SETTINGS = {
         [None, LABELS[0], LABELS[:, :0], LABELS * 1j, LABELS * 255.0, LABELS * math.nan, -LABELS.float()],
     ),
     # Losses
-    "background_target query_masks": (background_target, [*spoilt(MASKS, floating=False), MASKS + 1]),
-    "background_target ignore_index": (lambda v: background_target(MASKS, ignore_index=v), NO_VOID),
+    "background_target query_masks": (fs.background_target, [*spoilt(MASKS, floating=False), MASKS + 1]),
+    "background_target ignore_index": (lambda v: fs.background_target(MASKS, ignore_index=v), NO_VOID),
     "self_contrastive_pairs features": (
         lambda v: pairs(features=v),
         [*spoilt(FEATURES, floating=True), *unlike(FEATURES, 0)],
@@ -341,6 +340,7 @@ SETTINGS = {
         lambda v: fs.SelfContrastiveLoss(partition=v),
         [*NO_CALL, lambda features: features],
     ),
+    "SelfContrastiveLoss aux_weight": (lambda v: fs.SelfContrastiveLoss(aux_weight=v), [*NO_NUMBER, -1e-9]),
     "SelfContrastiveLoss generator": (lambda v: loss(generator=v), NO_GENERATOR),
     "SelfContrastiveLoss compare": (
         lambda v: loss(compare=v),
@@ -348,6 +348,9 @@ SETTINGS = {
             *NO_CALL[:2],
             lambda features, prototype_map: None,
             lambda features, prototype_map: (features, features),
+            lambda features, prototype_map: (),
+            lambda features, prototype_map: (features[:, :2], None),
+            lambda features, prototype_map: [features[:, :2], features[:1, :2]],
             lambda features, prototype_map: features[:, :1],
             lambda features, prototype_map: features[:, :3],
             lambda features, prototype_map: features[0],
@@ -633,7 +636,7 @@ def test_labels_of_any_integers_are_not_wrapped_round(dtype, void):
     masks, labels = torch.tensor([[[0, 1, 1, 0]]]), torch.tensor([[[0, 1, 0, 1]]])
     expected = fs.background_regions(labels, masks, 2, ignore_index=void)
     assert torch.equal(fs.background_regions(labels.to(dtype), masks.to(dtype), 2, ignore_index=void), expected)
-    assert torch.equal(background_target(masks.to(dtype), ignore_index=void), 1 - masks)
+    assert torch.equal(fs.background_target(masks.to(dtype), ignore_index=void), 1 - masks)
     logits = normal(1, 2, 1, 4)
     assert fs.segmentation_loss(logits, masks.to(dtype), ignore_index=void) == fs.segmentation_loss(logits, masks)
     metric = FewShotIoU([1], ignore_index=void)
@@ -668,7 +671,7 @@ def test_a_large_class_in_a_mask_of_bytes_is_not_there():
         lambda n: resize_bilinear(FEATURES[:n], (3, 3)),
         lambda n: sample_nearest(LABELS[:n], (3, 3)),
         lambda n: foreground_weights(LABELS[:n], (3, 3)),
-        lambda n: background_target(LABELS[:n]),
+        lambda n: fs.background_target(LABELS[:n]),
         lambda n: pairs(FEATURES[:n], FEATURES[:n], QUERY_MASKS[:n]).prototypes,
     ],
 )
@@ -709,7 +712,7 @@ WHITE = torch.tensor([[[0, 255]], [[255, 0]]])
         ("target", lambda masks: fs.segmentation_loss(normal(2, 2, 1, 2), masks)),
         ("query_masks", lambda masks: pairs(FEATURES, FEATURES, masks)),
         ("query_masks", lambda masks: loss(FEATURES, FEATURES, masks)),
-        ("query_masks", background_target),
+        ("query_masks", fs.background_target),
     ],
 )
 def test_white_on_black_is_warned_of_once(name, call, recwarn):

@@ -6,6 +6,7 @@ from fewshotseg.evaluation import evaluate
 from fewshotseg.losses import (
     SelfContrastiveLoss,
     SelfContrastivePairs,
+    background_target,
     segmentation_loss,
     self_contrastive_pairs,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "WholeTimmBackbone",
     "assign_prototypes",
     "background_regions",
+    "background_target",
     "build_scnet",
     "cosine_kmeans",
     "cosine_logits",

@@ -133,6 +133,120 @@ def test_images_and_masks_are_pooled_on_their_own(seed, num_masks):
             assert_close(together[b, k], alone[0], rtol=1e-5, atol=1e-6)
 
 
+# resize
+
+SIZES = [((3, 4), (9, 7)), ((3, 4), (3, 4)), ((1, 1), (5, 3)), ((1, 5), (4, 1)), ((9, 7), (4, 3))]
+
+
+def brought_together(features, weights, resize):
+    """The mean written out, after one was resized as an array."""
+    if resize == "masks":
+        weights = reference.resize_bilinear(weights, features.shape[2:])
+    else:
+        features = reference.resize_bilinear(features, weights.shape[-2:])
+    return torch.from_numpy(reference.masked_average_pool(features, weights, 0.1))
+
+
+@pytest.mark.parametrize("resize", ["masks", "features"])
+@pytest.mark.parametrize("num_masks", [None, 2])
+@pytest.mark.parametrize(("grid", "size"), SIZES)
+def test_resizing_equals_the_mean_of_what_was_resized(grid, size, num_masks, resize):
+    features = normal(2, 3, *grid, dtype=torch.float64)
+    shape = (2, *size) if num_masks is None else (2, num_masks, *size)
+    labels = label_masks(*shape)
+    for masks, weights in (
+        (uniform(*shape, dtype=torch.float64), uniform(*shape, dtype=torch.float64)),
+        (labels, labels == 1),
+        (labels.to(torch.uint8), labels == 1),
+        (labels == 0, labels == 0),
+    ):
+        pooled = masked_average_pool(features, masks, eps=0.1, resize=resize)
+        expected = brought_together(features.numpy(), weights.double().numpy(), resize)
+        assert_close(pooled, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("resize", ["masks", "features"])
+def test_resizing_changes_nothing_where_sizes_agree(resize):
+    features, masks = normal(2, 3, 5, 4), uniform(2, 5, 4)
+    assert_close(masked_average_pool(features, masks, resize=resize), masked_average_pool(features, masks))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("resize", ["masks", "features"])
+def test_resizing_in_half_precision_is_the_rounded_float32_result(dtype, resize):
+    features, masks = normal(2, 3, 9, 7, dtype=dtype), label_masks(2, 2, 33, 40)
+    pooled = masked_average_pool(features, masks, resize=resize)
+    assert_close(pooled, masked_average_pool(features.float(), masks, resize=resize).to(dtype), rtol=0, atol=0)
+    with torch.autocast("cpu", dtype):
+        assert_close(masked_average_pool(features, masks, resize=resize), pooled, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("resize", ["masks", "features"])
+def test_gradients_through_resizing(resize):
+    features = normal(2, 3, 3, 4, dtype=torch.float64).requires_grad_()
+    masks = uniform(2, 2, 5, 7, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda f, m: masked_average_pool(f, m, resize=resize), (features, masks))
+
+
+def test_an_object_between_the_positions_of_the_grid():
+    features, masks = normal(1, 3, 3, 3), torch.zeros(1, 9, 9, dtype=torch.long)
+    masks[:, 2, 2] = 1
+    assert (masked_average_pool(features, masks, resize="masks") == 0).all()
+    pooled = masked_average_pool(features, masks, resize="features")
+    assert_close(pooled, features[..., :2, :2].mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("resize", ["masks", "features"])
+def test_empty_masks_of_another_size_give_zero(resize):
+    features = normal(2, 3, 4, 4).requires_grad_()
+    masks = torch.zeros(2, 2, 9, 9, dtype=torch.long)
+    masks[0, 0, :4] = 255
+    masks[1, 1, 3:6, 3:6] = 1
+    pooled = masked_average_pool(features, masks, resize=resize)
+    pooled.sum().backward()
+    assert (pooled[0] == 0).all()
+    assert (pooled[1, 0] == 0).all()
+    assert (pooled[1, 1] != 0).all()
+    assert features.grad is not None
+    assert (features.grad[0] == 0).all()
+    assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("resize", ["masks", "features"])
+def test_values_outside_a_mask_of_another_size_do_not_matter(resize):
+    features, masks = normal(1, 3, 3, 3), torch.zeros(1, 17, 17)
+    masks[:, :9, :9] = 1
+    spoiled = features.clone()
+    spoiled[..., 2, 2] = math.nan
+    expected = masked_average_pool(features, masks, resize=resize)
+    assert_close(masked_average_pool(spoiled, masks, resize=resize), expected)
+
+
+@pytest.mark.parametrize("resize", ["masks", "features"])
+def test_resizing_compiles_whole(resize):
+    features, masks = normal(2, 3, 5, 4), label_masks(2, 9, 7)
+    compiled = torch.compile(masked_average_pool, fullgraph=True, backend="eager")
+    expected = masked_average_pool(features, masks, resize=resize)
+    assert_close(compiled(features, masks, resize=resize), expected)
+
+
+@pytest.mark.parametrize("value", [2, -1])
+def test_labels_of_several_classes_are_refused(value):
+    with pytest.raises(ValueError, match=f"masks must hold 0 .* got {value}; of several classes pass one at a time"):
+        masked_average_pool(FEATURES, torch.full((2, 9, 9), value), resize="masks")
+
+
+def test_another_size_is_refused_with_the_shape_that_was_given_and_what_to_do():
+    with pytest.raises(ValueError, match=r'size of features, 4x5, got shape \(2, 9, 9\); resize="masks" brings'):
+        masked_average_pool(FEATURES, torch.ones(2, 9, 9))
+
+
+@pytest.mark.parametrize("resize", ["mask", True, 1])
+def test_an_unknown_way_is_refused(resize):
+    with pytest.raises(ValueError, match="resize must be one of None, 'masks', 'features'"):
+        masked_average_pool(FEATURES, MASKS, resize=resize)
+
+
 FEATURES, MASKS = torch.zeros(2, 3, 4, 5), torch.ones(2, 4, 5)
 
 

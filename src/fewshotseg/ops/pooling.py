@@ -1,23 +1,33 @@
 """Masked average pooling, MAP: from a feature map and masks to prototypes (Eq. 1 and 6)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_floating, check_number, check_real, check_sizes, check_tensor
+from fewshotseg._checks import check_choice, check_floating, check_number, check_real, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, without_autocast
-from fewshotseg.ops._values import all_finite, look_at_weights
+from fewshotseg.ops._values import all_finite, check_label_masks, look_at_weights
+from fewshotseg.ops.resizing import resize_bilinear
 
 
-def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) -> Tensor:
+def masked_average_pool(
+    features: Tensor, masks: Tensor, *, eps: float = 0.0, resize: Literal["masks", "features"] | None = None
+) -> Tensor:
     r"""Average the features inside each mask: one prototype a mask.
 
     $$p = \frac{\sum_{ij} F_{ij} M_{ij}}{\sum_{ij} M_{ij} + \varepsilon}$$
 
     Args:
-        features: ``(B, C, H, W)``, floating point.
-        masks: ``(B, H, W)`` for one mask an image or ``(B, K, H, W)`` for several, on the grid of the features; bool
-            or weights from 0 to 1. Label masks with void (255) have to be turned into these first: ``mask == 1``.
+        features: ``(B, C, h, w)``, floating point.
+        masks: ``(B, H, W)`` for one mask an image or ``(B, K, H, W)`` for several: bool, or weights from 0 to 1. With
+            ``resize``, integers are label masks of 1 foreground, 0 background, 255 void, of which 1 counts; without,
+            label masks with void have to be turned into bools first: ``mask == 1``.
         eps: Added to the area of every mask. 0 gives the exact mean; PFENet adds 5e-4.
+        resize: What is brought to the size of the other, bilinearly with aligned corners. ``"masks"``, as PFENet does:
+            an object that falls between the positions of the grid is lost. ``"features"``, as PANet does: every pixel
+            counts; the enlarged features are never made, as each pixel's weight goes to the positions that it would
+            have been interpolated from. None: the sizes have to agree.
 
     Returns:
         ``(B, C)`` or ``(B, K, C)`` in the dtype of ``features``. Sums are taken in at least float32. An empty mask
@@ -25,8 +35,8 @@ def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) ->
         its mean NaN. Differentiable in ``features`` and in floating-point ``masks``.
 
     Raises:
-        ValueError: If a shape or a device does not fit, ``eps`` is negative or not finite, or masks on a CPU hold
-            anything but 0 to 1.
+        ValueError: If a shape or a device does not fit, ``eps`` is negative or not finite, ``resize`` is unknown, or
+            masks on a CPU hold anything but 0 to 1 or, as label masks, other labels than 0, 1 and 255.
         TypeError: If ``features`` is not floating point, ``masks`` is complex or ``eps`` no number.
 
     Example:
@@ -36,26 +46,62 @@ def masked_average_pool(features: Tensor, masks: Tensor, *, eps: float = 0.0) ->
         tensor([[2.]])
         >>> masked_average_pool(features, torch.zeros(1, 2, 2))
         tensor([[0.]])
+        >>> labels = torch.tensor([[[1, 1, 0], [0, 0, 0], [0, 0, 255]]])
+        >>> masked_average_pool(features, labels, resize="masks")
+        tensor([[1.]])
+        >>> masked_average_pool(features, labels, resize="features")  # of 1, 2, 3 in the upper row, the first two
+        tensor([[1.5000]])
     """
     check_tensor("features", features, "B C H W")
     check_floating("features", features)
     check_tensor("masks", masks, "B H W", "B K H W")
     check_real("masks", masks)
-    check_sizes("masks", masks, "B H W" if masks.ndim == 3 else "B K H W", features, "features", "B C H W")
+    check_sizes("masks", masks, "B", features, "features")
+    check_choice("resize", resize, (None, "masks", "features"))
     eps = check_number("eps", eps, 0)
-    look_at_weights("masks", masks)
-    if masks.ndim == 3:
-        return _pool(features, masks[:, None], eps)[:, 0]
-    return _pool(features, masks, eps)
+    if resize is None:
+        if masks.shape[-2:] != features.shape[-2:]:
+            height, width = features.shape[-2:]
+            raise ValueError(
+                f"masks must have the size of features, {height}x{width}, got shape {tuple(masks.shape)}; "
+                f'resize="masks" brings them there'
+            )
+        look_at_weights("masks", masks)
+    elif masks.is_floating_point():
+        look_at_weights("masks", masks)
+    else:
+        masks = check_label_masks("masks", masks.flatten(0, -3), void=255).view_as(masks) == 1
+    several = masks[:, None] if masks.ndim == 3 else masks  # B K H W
+    with without_autocast(features):
+        if resize is not None:
+            several = _on_grid(several, features, spread=resize == "features")  # B K h w
+        pooled = _pool(features, several, eps)  # B K C
+    return pooled[:, 0] if masks.ndim == 3 else pooled
+
+
+def _on_grid(masks: Tensor, features: Tensor, *, spread: bool) -> Tensor:
+    """Bring masks to the grid of the features: sampled there, or every pixel's weight spread over it.
+
+    Spreading is the transpose of resizing the features: the sum of what it gives times the features is the sum of the
+    masks times the resized features.
+    """
+    weights = masks.to(torch.promote_types(features.dtype, torch.float32))
+    size = (features.shape[2], features.shape[3])
+    if not spread:
+        return resize_bilinear(weights, size)
+    rows, columns = (
+        resize_bilinear(torch.eye(small, dtype=weights.dtype, device=weights.device)[None, None], (large, small))[0, 0]
+        for small, large in zip(size, masks.shape[2:], strict=True)
+    )  # H h, W w
+    return rows.T @ weights @ columns
 
 
 def _pool(features: Tensor, masks: Tensor, eps: float) -> Tensor:
-    with without_autocast(features):
-        values = at_least_float32(features)  # B C H W
-        weights = masks.to(values.dtype)  # B K H W
-        sums = _weighted_sums(values, weights)  # B K C
-        areas = weights.sum(dim=(2, 3)) + eps  # B K
-        return (sums / torch.where(areas > 0, areas, 1)[..., None]).to(features.dtype)
+    values = at_least_float32(features)  # B C h w
+    weights = masks.to(values.dtype)  # B K h w
+    sums = _weighted_sums(values, weights)  # B K C
+    areas = weights.sum(dim=(2, 3)) + eps  # B K
+    return (sums / torch.where(areas > 0, areas, 1)[..., None]).to(features.dtype)
 
 
 def _weighted_sums(values: Tensor, weights: Tensor) -> Tensor:

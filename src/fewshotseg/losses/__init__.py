@@ -1,0 +1,15 @@
+"""Losses, for this package's models and for anybody's own."""
+
+from fewshotseg.losses.pairs import SelfContrastivePairs, background_target, self_contrastive_pairs
+from fewshotseg.losses.segmentation import segmentation_loss
+from fewshotseg.losses.self_contrastive import SelfContrastiveLoss
+from fewshotseg.ops import Partition
+
+__all__ = [
+    "Partition",
+    "SelfContrastiveLoss",
+    "SelfContrastivePairs",
+    "background_target",
+    "segmentation_loss",
+    "self_contrastive_pairs",
+]

@@ -1,0 +1,47 @@
+"""The supervised loss of a segmentation: cross entropy over the pixels that are labelled."""
+
+from torch import Tensor
+
+from fewshotseg._checks import check_floating, check_sizes, check_tensor, check_void
+from fewshotseg.ops._cross_entropy import cross_entropy
+from fewshotseg.ops._values import check_label_masks
+
+
+def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
+    """Compute the cross entropy over the labelled pixels of a batch, at the target's resolution.
+
+    Logits are brought to the target's size bilinearly with aligned corners; labels are never resized. Logits of pixels
+    that don't count don't matter, NaN and infinity neither.
+
+    Args:
+        logits: ``(B, 2, h, w)``, floating point.
+        target: ``(B, H, W)`` label masks: 0, 1 or ``ignore_index``.
+        ignore_index: The label of pixels that do not count, neither 0 nor 1.
+
+    Returns:
+        The mean over all pixels that count, a scalar of at least float32; 0 where none does.
+
+    Raises:
+        ValueError: If a shape or a device does not fit, or a target on a CPU holds other labels than 0, 1 and void.
+        TypeError: If ``logits`` is not floating point, or ``target`` holds neither integers nor bools.
+
+    Example:
+        >>> import torch
+        >>> segmentation_loss(torch.zeros(1, 2, 3, 3), torch.ones(1, 9, 9, dtype=torch.long))
+        tensor(0.6931)
+        >>> segmentation_loss(torch.zeros(1, 2, 3, 3), torch.full((1, 9, 9), 255))
+        tensor(0.)
+    """
+    ignore_index = check_void("ignore_index", ignore_index)
+    check_logits("logits", logits)
+    target = check_label_masks("target", target, void=ignore_index)
+    check_sizes("target", target, "B", logits, "logits")
+    return cross_entropy(logits, target, ignore_index)
+
+
+def check_logits(name: str, logits: Tensor) -> None:
+    """Raise unless these can be logits of background and foreground."""
+    check_tensor(name, logits, "B 2 H W")
+    check_floating(name, logits)
+    if logits.shape[1] != 2:
+        raise ValueError(f"{name} must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")

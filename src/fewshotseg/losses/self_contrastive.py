@@ -1,0 +1,149 @@
+"""The self-contrastive loss: a query compared with prototypes of its own background (Sec. 3.3)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from fewshotseg._checks import check_at_least, check_number, check_sizes, check_void
+from fewshotseg.losses.pairs import SelfContrastivePairs, self_contrastive_pairs
+from fewshotseg.losses.segmentation import check_logits
+from fewshotseg.ops import CosineKMeans, Partition, sample_nearest
+from fewshotseg.ops._cross_entropy import cross_entropy
+from fewshotseg.ops._values import all_finite
+from fewshotseg.ops.kmeans import MAX_CLUSTERS
+from fewshotseg.ops.partition import check_partition
+
+
+class SelfContrastiveLoss(nn.Module):
+    """The loss of SCNet's class-agnostic branch, for any model with a comparison head of its own (L2 of Eq. 9).
+
+    It has no parameters. Add it to the loss of an existing model during training:
+
+    ```python
+    loss = (1 - weight) * loss + weight * self_contrastive(features, high_level_features, query_masks, compare)
+    ```
+
+    Args:
+        num_prototypes: n, the number of regions that k-means makes of a query.
+        num_iters: Rounds of k-means.
+        partition: Cuts a query into regions in another way; ``num_prototypes`` and ``num_iters`` then do not count.
+        aux_weight: Of the auxiliary logits, where ``compare`` gives several (deep supervision): the loss is that of the
+            first plus this times the mean of the others, as PFENet weighs its scales with 1.
+        ignore_index: The label of void, neither 0 nor 1.
+
+    Raises:
+        ValueError: If a number is out of range.
+        TypeError: If one is no number or no integer, or ``partition`` is no `Partition`.
+
+    Example:
+        >>> import torch
+        >>> self_contrastive = SelfContrastiveLoss(num_prototypes=3)
+        >>> features = torch.rand(2, 16, 9, 9, requires_grad=True)
+        >>> def compare(features, prototype_map):
+        ...     similarity = torch.cosine_similarity(features, prototype_map, dim=1)
+        ...     return 10 * torch.stack([0.5 - similarity, similarity - 0.5], dim=1)
+        >>> loss = self_contrastive(features, features, torch.randint(0, 2, (2, 65, 65)), compare)
+        >>> loss.backward()
+    """
+
+    def __init__(
+        self,
+        num_prototypes: int = 3,
+        *,
+        num_iters: int = 10,
+        partition: Partition | None = None,
+        aux_weight: float = 1.0,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__()
+        if partition is None:
+            check_at_least("num_prototypes", num_prototypes, 1, MAX_CLUSTERS)
+            partition = CosineKMeans(num_prototypes, num_iters=num_iters)
+        check_partition(partition)
+        self.partition = partition
+        self.aux_weight = check_number("aux_weight", aux_weight, 0)
+        self.ignore_index = check_void("ignore_index", ignore_index)
+
+    def pairs(
+        self,
+        features: Tensor,
+        cluster_features: Tensor,
+        query_masks: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> SelfContrastivePairs:
+        """`self_contrastive_pairs` with this loss's partition: what to compare, and what the answer should be."""
+        return self_contrastive_pairs(
+            features,
+            cluster_features,
+            query_masks,
+            partition=self.partition,
+            generator=generator,
+            ignore_index=self.ignore_index,
+        )
+
+    @override
+    def forward(
+        self,
+        features: Tensor,
+        cluster_features: Tensor,
+        query_masks: Tensor,
+        compare: Callable[[Tensor, Tensor], Tensor | Sequence[Tensor]],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Compare the query with prototypes of its own background, and give the cross entropy of the answer.
+
+        Args:
+            features: ``(B, C, h, w)`` query features in the space of the model's prototypes; gradients flow through.
+                NaN and infinity under void are taken as 0.
+            cluster_features: ``(B, C', h', w')`` features to find regions in, best high-level ones; no gradient.
+            query_masks: ``(B, H, W)`` label masks of the query.
+            compare: The model's comparison head: ``compare(features, prototype_map)`` with two ``(B, C, h, w)`` maps
+                gives ``(B, 2, h', w')`` logits of any size, channel 1 for "matches the prototype", or a tuple or list
+                of such, the main ones first and auxiliary ones after them.
+            generator: For the regions' start and the drawn prototype.
+
+        Returns:
+            The cross entropy with ``1 - M``, a scalar; 0 if no image has background. See `self_contrastive_pairs`.
+
+        Raises:
+            ValueError: If a shape or a device does not fit, or masks on a CPU hold other labels than 0, 1 and void.
+            TypeError: If features are not floating point, masks hold neither integers nor bools, or another argument,
+                or what ``compare`` returns, is of a wrong type.
+        """
+        if not callable(compare):
+            raise TypeError(f"compare must be a function of features and a prototype map, got {type(compare).__name__}")
+        pairs = self.pairs(features, cluster_features, query_masks, generator=generator)
+        answer = compare(_without_void(features, query_masks, self.ignore_index), pairs.prototype_map)
+        losses = [
+            cross_entropy(logits, pairs.target, self.ignore_index) for logits in _all_logits(answer, like=features)
+        ]
+        main, aux = losses[0], losses[1:]
+        return main + self.aux_weight * torch.stack(aux).mean() if aux else main
+
+
+def _all_logits(answer: Any, *, like: Tensor) -> list[Tensor]:
+    """What a comparison answered, as a list of one or more logits."""
+    name = "what compare returns"
+    if not isinstance(answer, tuple | list):
+        named = [(name, answer)]
+    elif not answer:
+        raise ValueError(f"{name} must be logits (B, 2, h, w) or a tuple of one or more, got an empty one")
+    else:
+        named = [(f"number {number} of {name}", logits) for number, logits in enumerate(answer)]
+    for each, logits in named:
+        check_logits(each, logits)
+        check_sizes(each, logits, "B", like, "features")
+    return [logits for _, logits in named]
+
+
+def _without_void(features: Tensor, query_masks: Tensor, ignore_index: int) -> Tensor:
+    """Put 0 where void features are not finite: through a comparison even their gradient of 0 would become NaN."""
+    if all_finite(features):
+        return features
+    masks = sample_nearest(query_masks.long(), (features.shape[2], features.shape[3]))  # B h w
+    return features.masked_fill((masks == ignore_index)[:, None] & ~features.isfinite(), 0)

@@ -19,5 +19,5 @@ def evaluate_share(rank, world, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     report = fs.evaluate(tiny(), episodes(length=11), fs.FewShotIoU(CLASSES))
-    torch.save(report._asdict(), f"{folder}/{rank}.pt")
+    torch.save(report.to_dict(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

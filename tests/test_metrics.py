@@ -1,6 +1,7 @@
 import json
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -205,6 +206,7 @@ def test_reports_print_percentages_and_become_json():
         "mIoU           58.3  (2 episodes)",
         "FB-IoU         46.7  (2 episodes)",
         "episode mIoU   58.3  (2 episodes)",
+        "object >10%    58.3  (2 episodes)",
         "cat            50.0  (1 episodes)",
         "class 8        66.7  (1 episodes)",
     ]
@@ -213,6 +215,8 @@ def test_reports_print_percentages_and_become_json():
     assert content["episodes_per_class"] == {"cat": 1, "8": 1}
     assert content["episodes"] == 2
     assert content["fb_iou"] == (3 / 5 + 1 / 3) / 2
+    assert content["by_size"][">10%"] == {"miou": content["miou"], "episode_miou": pytest.approx(7 / 12), "episodes": 2}
+    assert content["by_size"]["<2%"] == {"miou": None, "episode_miou": None, "episodes": 0}
 
 
 def test_large_counts_do_not_overflow():
@@ -244,6 +248,7 @@ def test_update_never_waits_for_an_accelerator():
         for _ in range(2):
             metric.update(logits, target, torch.empty(4, dtype=torch.int64, device="cuda"))
             metric.update(logits, target, [3, 8, 8, 11])
+            metric.update(logits, target, [3, 8, 8, 11], object_shares=torch.empty(4, device="cuda"))
         with pytest.raises(DataDependentOutputException):  # reading a number is what would wait
             metric.compute()
 
@@ -291,6 +296,82 @@ def test_settings_that_make_no_sense_are_refused():
         FewShotIoU([3, 3])
     with pytest.raises(ValueError, match="class_names must be different"):
         FewShotIoU([1, 2], class_names={1: "cat", 2: "cat"})
+
+
+# Sizes of objects
+
+BANDS = {"<2%": (0, 0.02), "2-10%": (0.02, 0.1), ">10%": (0.1, 1)}
+
+
+def band_of(area, pixels):
+    """By fractions, so that nothing is rounded."""
+    if area == 0:
+        return None
+    return (
+        "<2%"
+        if Fraction(area, pixels) < Fraction(2, 100)
+        else ">10%"
+        if Fraction(area, pixels) > Fraction(1, 10)
+        else "2-10%"
+    )
+
+
+def of_sizes(areas, pixels=100):
+    """A target for each area, and predictions that are right, a pixel too many, or one too few."""
+    targets = torch.zeros(len(areas), 10, pixels // 10, dtype=torch.int64)
+    predictions = torch.zeros_like(targets)
+    for row, area in enumerate(areas):
+        targets[row].view(-1)[:area] = 1
+        predictions[row].view(-1)[: max(area + row % 3 - 1, 0)] = 1
+    return predictions, targets
+
+
+def test_scores_by_size_are_those_of_the_episodes_of_that_size():
+    areas = [0, 1, 2, 3, 9, 10, 11, 60, 1, 10, 11, 0, 2]
+    predictions, targets = of_sizes(areas)
+    classes = [(3, 8)[row % 2] for row in range(len(areas))]
+    metric = FewShotIoU([3, 8])
+    for part in (slice(0, 4), slice(4, 13)):
+        metric.update(predictions[part], targets[part], classes[part])
+    report = metric.compute()
+    assert list(report.by_size) == list(BANDS)
+    for name, found in report.by_size.items():
+        rows = [row for row, area in enumerate(areas) if band_of(area, 100) == name]
+        expected = naive_report(predictions[rows], targets[rows], [classes[row] for row in rows], classes=(3, 8))
+        assert found.episodes == len(rows)
+        assert found.miou == pytest.approx(expected[0], abs=1e-12)
+        assert found.episode_miou == pytest.approx(expected[3], abs=1e-9)
+    assert [found.episodes for found in report.by_size.values()] == [2, 6, 3]
+
+
+def test_the_borders_belong_to_the_middle():
+    for area, name in [(1, "<2%"), (2, "2-10%"), (10, "2-10%"), (11, ">10%")]:
+        for shares in (None, torch.tensor([area / 100]), torch.tensor([area / 100], dtype=torch.float64)):
+            metric = FewShotIoU([1])
+            metric.update(*of_sizes([area]), 1, object_shares=shares)
+            assert [size for size, found in metric.compute().by_size.items() if found.episodes] == [name]
+
+
+def test_sizes_that_are_given_count_instead_of_those_of_the_target():
+    predictions, targets = of_sizes([60, 60, 60, 60])
+    metric = FewShotIoU([1])
+    metric.update(predictions, targets, 1, object_shares=torch.tensor([0.001, 0.05, 0.2, 0.0]))
+    assert [found.episodes for found in metric.compute().by_size.values()] == [1, 1, 1]
+    assert metric.compute().episodes == 4
+
+
+@pytest.mark.parametrize(
+    ("shares", "error", "message"),
+    [
+        (torch.zeros(3), ValueError, "object_shares must be 2 for the batch, got 3"),
+        (torch.zeros(2, 1), ValueError, r"object_shares must have shape \(B\)"),
+        (torch.zeros(2, dtype=torch.int64), TypeError, "object_shares must be a floating-point tensor"),
+        ([0.1, 0.2], TypeError, "object_shares must be a tensor"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(shares, error, message):
+    with pytest.raises(error, match=message):
+        FewShotIoU([1]).update(*of_sizes([1, 2]), 1, object_shares=shares)
 
 
 # Several processes

@@ -1,6 +1,7 @@
 import json
 import math
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,3 +245,21 @@ def test_numbers_that_cannot_be_compared_are_not():
         results_table([result(0.5), result(0.6)])
     with pytest.raises(ValueError, match="got no result"):
         results_table([])
+
+
+HELD_OUT = Path(__file__).parents[1] / "docs" / "results" / "held-out"
+
+
+@pytest.mark.parametrize("path", sorted(HELD_OUT.glob("head-*.json")), ids=lambda path: path.stem)
+def test_results_from_before_sizes_were_counted_are_read_and_stand_in_tables(path):
+    result = EvaluationResult.load(path)
+    assert "by_size" not in result.reports[0]
+    assert f"{100 * result.mious[0]:.1f}" in results_table([result])
+
+
+def test_scores_by_size_are_kept(tmp_path):
+    metric = FewShotIoU([3])
+    metric.update(torch.tensor([[[1, 0]]]), torch.tensor([[[1, 1]]]), 3, object_shares=torch.tensor([0.01]))
+    result(0.5, reports=[metric.compute().to_dict()]).save(tmp_path / "result.json")
+    (read,) = EvaluationResult.load(tmp_path / "result.json").reports
+    assert read["by_size"]["<2%"] == {"miou": 0.5, "episode_miou": 0.5, "episodes": 1}

@@ -35,9 +35,11 @@ class Counted(fs.FewShotIoU):
         self.top = 0.0
         self.at = {threshold: fs.FewShotIoU(self.class_ids) for threshold in THRESHOLDS}
 
-    def update(self, prediction: Tensor, target: Tensor, class_ids: int | Sequence[int] | Tensor) -> None:
+    def update(
+        self, prediction: Tensor, target: Tensor, class_ids: int | Sequence[int] | Tensor, **how: Tensor | None
+    ) -> None:
         """Count an episode, of a batch of one."""
-        super().update(prediction, target, class_ids)
+        super().update(prediction, target, class_ids, **how)
         scored = target != self.ignore_index
         foreground, truth = (prediction[:, 1] > prediction[:, 0]) & scored, target == 1
         counts = (part.sum() for part in (foreground & truth, foreground | truth, truth))

@@ -10,9 +10,17 @@ import fewshotseg as fs
 from _evaluation_process import CLASSES, episodes, evaluate_share
 from _models import tiny
 from _processes import run_together
+from _tiny_source import TinySource
+from fewshotseg.data import EpisodeDataset, padded_eval
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.models.segmentation_model import at_threshold
 from fewshotseg.ops import restore_size
+
+
+def original_share(dataset, episode):
+    """The share of the stored mask that is the episode's class."""
+    mask = dataset.sample(dataset.spec(episode.number).query, episode.class_id).mask
+    return torch.tensor([(mask == 1).double().mean()])
 
 
 def plain_loop(model, dataset):
@@ -22,7 +30,9 @@ def plain_loop(model, dataset):
     with torch.no_grad():
         for episode in map(dataset.__getitem__, range(len(dataset))):
             logits = model(episode.support_images[None], episode.support_masks[None], episode.query_image[None]).logits
-            metric.update(logits, episode.query_mask[None], episode.class_id)
+            metric.update(
+                logits, episode.query_mask[None], episode.class_id, object_shares=original_share(dataset, episode)
+            )
     return metric.compute()
 
 
@@ -105,6 +115,17 @@ def test_scoring_at_the_original_size():
         fs.evaluate(model, dataset, fs.FewShotIoU(CLASSES), batch_size=0)
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 2**30])
+def test_sizes_are_those_of_the_original_masks_wherever_pixels_are_counted(cache_bytes):
+    # Image 0 covers 1 of 192 pixels, image 1 more than 2 % and image 2 a third; padding makes all shares smaller.
+    source = TinySource([{1: 1}, {1: 4}, {1: 64}] * 4)
+    dataset = EpisodeDataset(source, [1], length=40, transform=padded_eval(48))
+    queries = [int(dataset.spec(number).query[-3:]) % 3 for number in range(40)]
+    for scoring in ("resized", "original"):
+        report = fs.evaluate(tiny(), dataset, fs.FewShotIoU([1]), scoring=scoring, cache_bytes=cache_bytes)
+        assert [found.episodes for found in report.by_size.values()] == [queries.count(kind) for kind in range(3)]
+
+
 def test_any_staged_model_is_evaluated():
     class Copier(torch.nn.Module):
         """Answers the support's mask; nothing in it is learned."""
@@ -156,7 +177,7 @@ def test_two_processes_with_uneven_shares_give_the_report_of_one(tmp_path):
     run_together(evaluate_share, 2, str(tmp_path))
     expected = fs.evaluate(tiny(), episodes(length=11), fs.FewShotIoU(CLASSES))
     for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt") == expected._asdict()
+        assert torch.load(tmp_path / f"{rank}.pt") == expected.to_dict()
 
 
 def test_five_copies_are_worth_one_shot():
@@ -180,7 +201,10 @@ def counted(model, threshold):
         for episode in map(dataset.__getitem__, range(len(dataset))):
             logits = model(episode.support_images[None], episode.support_masks[None], episode.query_image[None]).logits
             found = logits.softmax(dim=1)[:, 1] > threshold
-            metric.update(torch.stack([~found, found], dim=1).float(), episode.query_mask[None], episode.class_id)
+            logits = torch.stack([~found, found], dim=1).float()
+            metric.update(
+                logits, episode.query_mask[None], episode.class_id, object_shares=original_share(dataset, episode)
+            )
     return metric.compute()
 
 

@@ -318,9 +318,9 @@ def test_training_free_prototypes_against_plain_loops(shots):
     model, asked = NearestPrototype(backbone).eval(), []
 
     class Recorder(fs.FewShotIoU):
-        def update(self, prediction, target, class_ids):
+        def update(self, prediction, target, class_ids, **how):
             asked.append(prediction)
-            super().update(prediction, target, class_ids)
+            super().update(prediction, target, class_ids, **how)
 
     fs.evaluate(model, episodes, Recorder([1, 2]))
     order = sorted(range(len(episodes)), key=lambda n: (episodes.spec(n).class_id, episodes.spec(n).query))

@@ -60,6 +60,16 @@ class EncodedImages:
         (mask,) = self._kept.get(("mask", *key), lambda: (self._load(key)[1 + original].to(torch.uint8),))
         return mask[None].to(self._like.device, torch.long)  # type: ignore[no-any-return]  # a tensor was kept
 
+    def object_share(self, key: Key) -> Tensor:
+        """``(1,)``: the share of the original image that its class covers."""
+
+        def measure() -> tuple[Tensor]:
+            original = self._load(key)[2]
+            return (torch.tensor([int((original == 1).sum()) / original.numel()], dtype=torch.float32, device="cpu"),)
+
+        (part,) = self._kept.get(("share", *key), measure)
+        return part.to(self._like.device, non_blocking=True)  # type: ignore[no-any-return]  # a tensor was kept
+
     def _all(self, role: str, keys: Sequence[Key]) -> list[Any]:
         names = [(role, *key) for key in keys]
         kept = self._kept.get_all(names, lambda missing: self._encode(role, missing), at_once=self._at_once)

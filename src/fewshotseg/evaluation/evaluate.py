@@ -112,11 +112,14 @@ def evaluate(
             supports = joined([fast.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
             logits = at_threshold(fast.segment(supports, queries), threshold)  # B 2 H W
             for row, spec in enumerate(chosen):
-                mask = encoded.mask((spec.query, spec.class_id), original=scoring == "original")
+                key = (spec.query, spec.class_id)
+                mask = encoded.mask(key, original=scoring == "original")
                 answer = logits[row : row + 1]
                 if scoring == "original":
                     answer = restore_size(answer.float(), (mask.shape[1], mask.shape[2]))
-                metric.update(answer, mask, spec.class_id)
+                    metric.update(answer, mask, spec.class_id)
+                else:
+                    metric.update(answer, mask, spec.class_id, object_shares=encoded.object_share(key))
     metric.sync()
     return metric.compute()
 

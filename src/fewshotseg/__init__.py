@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from fewshotseg.annotations import cutout, overlay, read_annotations, to_coco, to_labelme, to_yolo
 from fewshotseg.evaluation import evaluate
 from fewshotseg.losses import (
     SelfContrastiveLoss,
@@ -84,6 +85,7 @@ __all__ = [
     "cosine_kmeans",
     "cosine_logits",
     "density_logits",
+    "cutout",
     "evaluate",
     "expand_prototypes",
     "list_backbones",
@@ -92,11 +94,16 @@ __all__ = [
     "load_weights",
     "masked_average_pool",
     "mean_and_interval",
+    "overlay",
     "prior_mask",
+    "read_annotations",
     "remap_pfenet_state_dict",
     "sample_centroids",
     "save_model",
     "save_weights",
     "segmentation_loss",
     "self_contrastive_pairs",
+    "to_coco",
+    "to_labelme",
+    "to_yolo",
 ]

@@ -166,7 +166,7 @@ def write_mask(path: StrPath, mask: NDArray[np.uint8]) -> None:
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"mask must have shape (H, W) and dtype uint8, got {mask.shape} and {mask.dtype}")
     image = Image.fromarray(mask)
-    image.putpalette(_palette())
+    image.putpalette(palette())
     content = BytesIO()
     image.save(content, "png")
     write_atomically(Path(path), content.getvalue())
@@ -252,7 +252,7 @@ def _is_lossless_webp(file: IO[bytes] | None) -> bool:
     return False
 
 
-def _palette() -> list[int]:
+def palette() -> list[int]:
     """PASCAL VOC's colours: the bits of an id, three at a time, are the high bits of red, green and blue."""
     ids = np.arange(256)
     channels = [sum(((ids >> (3 * i + c)) & 1) << (7 - i) for i in range(3)) for c in range(3)]

@@ -18,7 +18,7 @@ Id = int | str
 
 
 class Picture(NamedTuple):
-    """An image with all of its annotations but crowds.
+    """An image with its annotations.
 
     Attributes:
         id: Of the image.
@@ -38,7 +38,7 @@ class Instances(NamedTuple):
 
     Attributes:
         categories: Category id to name, ids ascending, numbers before strings.
-        pictures: The images that have annotations, crowds aside, by ascending id.
+        pictures: The images that have annotations, by ascending id.
         faults: A sentence for everything that cannot be read as meant; what it is about is left out above.
         digest: Twelve digits that follow from every byte of the file.
     """
@@ -49,13 +49,15 @@ class Instances(NamedTuple):
     digest: str
 
 
-def read_instances(path: Path) -> Instances:
-    """Read an annotation file.
+def read_json(path: Path, expected: str) -> tuple[Json, bytes]:
+    """The object that a JSON file holds, and the bytes of the file.
 
-    Ids may be numbers or strings, ``"3"`` being 3. An entry that stands there twice counts once, if both say the same.
+    Args:
+        path: Of the file.
+        expected: What the object should have, for the message.
 
     Raises:
-        ValueError: If the file is no JSON, or does not have the lists images, categories and annotations.
+        ValueError: If the file is no JSON, or holds no object.
         FileNotFoundError: If there is no such file.
     """
     fault = file_fault(path)
@@ -63,13 +65,32 @@ def read_instances(path: Path) -> Instances:
         raise FileNotFoundError(f"{path} {fault}") if fault == "is missing" else ValueError(f"{path} {fault}")
     raw = path.read_bytes()
     content = _parse(raw, path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold an object with {expected}, got {_kind(content)}")
+    return content, raw
+
+
+def read_instances(path: Path, *, crowds: bool = False) -> Instances:
+    """Read an annotation file.
+
+    Ids may be numbers or strings, ``"3"`` being 3. An entry that stands there twice counts once, if both say the same.
+
+    Args:
+        path: Of the file.
+        crowds: Whether annotations of crowds count; they are left out otherwise.
+
+    Raises:
+        ValueError: If the file is no JSON, or does not have the lists images, categories and annotations.
+        FileNotFoundError: If there is no such file.
+    """
+    content, raw = read_json(path, "images, categories and annotations")
     faults: list[str] = []
     categories = _categories(_entries(content, "categories", path, faults), faults)
     images = defaultdict(list)
     for image in _entries(content, "images", path, faults):
         images[as_id(image.get("id"))].append(image)
     faults += [f"an image must have an id, got {shown(image)}" for image in images.pop(None, ())]
-    annotations = _by_image(_entries(content, "annotations", path, faults), images, faults)
+    annotations = _by_image(_entries(content, "annotations", path, faults), images, faults, crowds=crowds)
     pictures = []
     for image_id in sorted(annotations, key=_ascending):
         try:
@@ -125,9 +146,9 @@ def title_of(annotation: Json) -> str:
     return "an annotation without id" if annotation_id is None else f"annotation {shown(annotation_id)}"
 
 
-def _parse(raw: bytes, path: Path) -> Json:
+def _parse(raw: bytes, path: Path) -> object:
     try:
-        content = json.loads(raw)  # UTF-8, UTF-16 and UTF-32, with a byte order mark or without
+        content: object = json.loads(raw)  # UTF-8, UTF-16 and UTF-32, with a byte order mark or without
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read as JSON: it is not text in UTF-8 or UTF-16") from error
     except json.JSONDecodeError as error:
@@ -135,8 +156,6 @@ def _parse(raw: bytes, path: Path) -> Json:
         raise ValueError(f"{path} cannot be read as JSON: {problem}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {shown(str(error))}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object with images, categories and annotations, got {_kind(content)}")
     return content
 
 
@@ -173,13 +192,15 @@ def _categories(entries: list[Json], faults: list[str]) -> dict[Id, str]:
     return {category: categories[category] for category in sorted(categories, key=_ascending)}
 
 
-def _by_image(entries: list[Json], images: dict[Any, list[Json]], faults: list[str]) -> dict[Id, list[Json]]:
-    """The annotations of each image, without crowds."""
+def _by_image(
+    entries: list[Json], images: dict[Any, list[Json]], faults: list[str], *, crowds: bool
+) -> dict[Id, list[Json]]:
+    """The annotations of each image."""
     annotations: dict[Id, list[Json]] = defaultdict(list)
     for entry in entries:
         image_id = as_id(entry.get("image_id"))
         try:
-            if is_crowd(entry):
+            if is_crowd(entry) and not crowds:
                 continue
             if image_id is None or image_id not in images:
                 got = shown(entry.get("image_id"))

@@ -65,13 +65,13 @@ def _inside(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     if not segmentation:
         raise ValueError("segmentation must outline the object, got none, as where only boxes were drawn")
     if isinstance(segmentation, dict):
-        return _draw_runs(segmentation, size)
+        return draw_runs(segmentation, size)
     if isinstance(segmentation, list):
-        return _draw_polygons(_polygons(segmentation), size)
+        return _draw_polygons(polygons_of(segmentation), size)
     raise ValueError(f"segmentation must be polygons or run lengths, got {shown(segmentation)}")
 
 
-def _polygons(value: list[Any]) -> list[list[float]]:
+def polygons_of(value: list[Any]) -> list[list[float]]:
     """Polygons as lists ``[x, y, x, y, ...]``, whichever way they were nested."""
     if _are_numbers(value):
         return [value]
@@ -97,7 +97,7 @@ def _is_point(value: object) -> bool:
 
 def _draw_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDArray[np.bool_]:
     for polygon in polygons:
-        _check_polygon(polygon, size)
+        check_polygon(polygon, size)
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     if not polygons:
         raise ValueError("a polygon must have at least three points, got fewer in each")
@@ -111,7 +111,7 @@ def _draw_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDArra
     return inside
 
 
-def _check_polygon(polygon: list[float], size: tuple[int, int]) -> None:
+def check_polygon(polygon: list[float], size: tuple[int, int]) -> None:
     """Raise unless the decoder, which walks along the edges step by step, comes to an end soon."""
     if len(polygon) % 2:
         raise ValueError(f"a polygon must have an even number of coordinates, got {len(polygon)}")
@@ -132,7 +132,7 @@ def _check_polygon(polygon: list[float], size: tuple[int, int]) -> None:
         )
 
 
-def _draw_runs(segmentation: Json, size: tuple[int, int]) -> NDArray[np.bool_]:
+def draw_runs(segmentation: Json, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Run lengths go down the columns, background first."""
     height, width = size
     given = segmentation.get("size")

@@ -1,0 +1,192 @@
+"""COCO's JSON: one file for many photographs, by COCO, CVAT, Label Studio and others."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshotseg._checks import check_number, check_path, name_some, shown
+from fewshotseg._io import StrPath
+from fewshotseg.annotations.labels import ClassMask, check_names, class_ids, label_masks, present_classes
+from fewshotseg.annotations.outlines import regions_of
+from fewshotseg.annotations.polygons import fill_polygon, simplify
+from fewshotseg.data.sources.annotations import Id, Json, Picture, as_id, is_crowd, read_instances, title_of
+from fewshotseg.data.sources.drawing import check_polygon, draw_runs, polygons_of
+from fewshotseg.data.sources.faults import faulty_files
+from fewshotseg.images.said import say_once
+
+
+def read_coco(path: StrPath, photo: StrPath, *, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
+    """Read what a file in COCO's format says of one photograph.
+
+    Polygons and run lengths count, compressed or not; pycocotools isn't needed. A crowd is void where its class has
+    other annotations on the photograph, and else the object. Of an annotation without outline the box counts, and a
+    warning says so.
+
+    Args:
+        path: The JSON file.
+        photo: Its path or name. Names in the file may have other folders, or a prefix as Label Studio gives them.
+        size: ``(H, W)`` of the photograph, which has to be the one in the file; not compared by default.
+
+    Returns:
+        For each category that the photograph shows a mask ``(H, W)`` int64 of 0 background, 1 object and 255 void.
+
+    Raises:
+        ValueError: If the file is not of that format, has anything at fault, or no such photograph.
+        OSError: If there is no such file, or it may not be read.
+    """
+    path, photo = check_path("path", path), check_path("photo", photo)
+    content = read_instances(path, crowds=True)
+    if content.faults:
+        raise faulty_files(path, content.faults)
+    picture = _find(path, content.pictures, photo, size)
+    if size is not None and picture.size != size:
+        raise ValueError(
+            f"{path} says that {photo.name} has {picture.size[1]} x {picture.size[0]} pixels, "
+            f"but it has {size[1]} x {size[0]}"
+        )
+    objects: dict[str, NDArray[np.bool_]] = {}
+    crowds: dict[str, NDArray[np.bool_]] = {}
+    for annotation in picture.annotations:
+        try:
+            name = _category(annotation, content.categories)
+            where = _inside(annotation, picture.size)
+            kind = crowds if is_crowd(annotation) else objects
+        except ValueError as error:
+            raise ValueError(f"{path}, {title_of(annotation)}: {error}") from error
+        kind[name] = kind[name] | where if name in kind else where
+    masks = label_masks({name: where for name, where in crowds.items() if name not in objects})
+    for name, where in objects.items():
+        masks.update(label_masks({name: where}, crowds.get(name)))
+    return masks
+
+
+def to_coco(masks: Mapping[str, ClassMask], names: Sequence[str], *, tolerance: float = 0.0) -> dict[str, Any]:
+    """Masks of photographs as the content of a COCO file: one annotation for each class of each photograph.
+
+    Args:
+        masks: File names of photographs, with ``/`` between folders, to masks ``(H, W)``, bool or integers: 0
+            background, 1 the first of ``names``, ...; 255 void is not written.
+        names: Of the classes, whose category ids are 1, 2, ...
+        tolerance: How far polygons may stray from the edges of pixels to have fewer points, in pixels. With 0
+            pycocotools decodes them to the mask itself.
+
+    Returns:
+        What ``json.dump`` writes: polygons, and run lengths for what has holes, which polygons cannot have.
+
+    Raises:
+        ValueError: If a mask has another shape or ids without names, or ``tolerance`` is negative.
+
+    Example:
+        >>> content = to_coco({"photo.jpg": np.array([[0, 1, 1]])}, ["mug"])
+        >>> content["annotations"][0]["segmentation"], content["annotations"][0]["bbox"]
+        ([[1.0, 0.0, 3.0, 0.0, 3.0, 1.0, 1.0, 1.0]], [1, 0, 2, 1])
+    """
+    names, photos = check_names(names), []
+    for file_name, mask in masks.items():
+        ids = class_ids(mask, names)
+        photos.append((file_name, ids.shape, coco_annotations(ids, names, tolerance=tolerance)))
+    return coco_content(photos, names)
+
+
+def coco_annotations(mask: ClassMask, names: Sequence[str], *, tolerance: float = 0.0) -> list[Json]:
+    """The annotations of one photograph, still without ids; see `to_coco`."""
+    check_number("tolerance", tolerance, 0)
+    annotations = []
+    for class_id, where in present_classes(class_ids(mask, names)):
+        regions = regions_of(where)
+        rows, columns = (np.nonzero(where.any(axis=axis))[0] for axis in (1, 0))
+        left, top = int(columns[0]), int(rows[0])
+        annotations.append(
+            {
+                "category_id": class_id,
+                "segmentation": _runs(where)
+                if any(region.holes for region in regions)
+                else [simplify(region.outer, tolerance).ravel().tolist() for region in regions],
+                "area": int(where.sum()),
+                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                "iscrowd": 0,
+            }
+        )
+    return annotations
+
+
+def coco_content(photos: Sequence[tuple[str, Sequence[int], list[Json]]], names: Sequence[str]) -> Json:
+    """File names, sizes ``(H, W)`` and annotations of photographs, see `coco_annotations`, as the content of a file."""
+    images: list[Json] = []
+    annotations: list[Json] = []
+    for number, (file_name, (height, width), found) in enumerate(photos, start=1):
+        images.append({"id": number, "file_name": file_name, "width": width, "height": height})
+        annotations += [
+            {"id": len(annotations) + i, "image_id": number, **each} for i, each in enumerate(found, start=1)
+        ]
+    categories = [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(names, start=1)]
+    info = {"description": "made by fewshotseg"}
+    return {"info": info, "licenses": [], "images": images, "annotations": annotations, "categories": categories}
+
+
+def _runs(where: NDArray[np.bool_]) -> Json:
+    """Run lengths down the columns, background first."""
+    flat = where.ravel(order="F")
+    changes = np.nonzero(flat[1:] != flat[:-1])[0] + 1
+    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+    return {"size": list(where.shape), "counts": [0, *runs] if flat[0] else runs}
+
+
+def _find(path: Path, pictures: Sequence[Picture], photo: Path, size: tuple[int, int] | None) -> Picture:
+    """The entry of a photograph: of its name, or the only one there is if that has its size."""
+    named = [(picture, PurePosixPath(str(picture.file_name).replace("\\", "/")).name) for picture in pictures]
+    found = [picture for picture, name in named if name == photo.name]
+    found = found or [picture for picture, name in named if name.endswith(f"-{photo.name}")]
+    if len(found) > 1:
+        whole = photo.as_posix()
+        exact = [picture for picture in found if f"/{whole}".endswith(f"/{picture.file_name}")]
+        found = exact or found
+    if len(found) > 1:
+        names = name_some([shown(picture.file_name) for picture in found])
+        raise ValueError(f"{path} must have one photograph named {photo.name}, got {names}")
+    if not found and len(pictures) == 1 and pictures[0].size == size:
+        return pictures[0]
+    if not found:
+        names = name_some([shown(picture.file_name) for picture in pictures]) or "none"
+        raise ValueError(f"{path} must have annotations of {photo.name}, but those that it has are of {names}")
+    return found[0]
+
+
+def _category(annotation: Json, categories: Mapping[Id, str]) -> str:
+    category = as_id(annotation.get("category_id"))
+    if category is None or category not in categories:
+        got = shown(annotation.get("category_id"))
+        raise ValueError(f"category_id must be the id of a category that the file lists, got {got}")
+    return categories[category]
+
+
+def _inside(annotation: Json, size: tuple[int, int]) -> NDArray[np.bool_]:
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        inside = draw_runs(segmentation, size)
+    elif isinstance(segmentation, list) and segmentation:
+        inside = np.zeros(size, dtype=bool)
+        for polygon in polygons_of(segmentation):
+            check_polygon(polygon, size)
+            inside |= fill_polygon(np.array(polygon, dtype=np.float64).reshape(-1, 2), size)
+    elif not segmentation and annotation.get("bbox"):
+        inside = _box(annotation["bbox"], size)
+    else:
+        raise ValueError(f"segmentation must be polygons or run lengths, got {shown(segmentation)}")
+    if not inside.any():
+        raise ValueError("segmentation must enclose pixels of the photograph, but has none")
+    return inside
+
+
+def _box(box: object, size: tuple[int, int]) -> NDArray[np.bool_]:
+    if not isinstance(box, list) or len(box) != 4 or not {type(each) for each in box} <= {int, float}:
+        raise ValueError(f"bbox must be four numbers, got {shown(box)}")
+    left, top, width, height = box
+    polygon = [left, top, left + width, top, left + width, top + height, left, top + height]
+    check_polygon(polygon, size)
+    say_once("box", "an annotation has a box and no outline: the whole box counts as the object; an outline is better")
+    return fill_polygon(np.array(polygon, dtype=np.float64).reshape(-1, 2), size)

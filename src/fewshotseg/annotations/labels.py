@@ -1,0 +1,59 @@
+"""What readers give and writers take: masks of classes by name, and masks of class ids with a list of names."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewshotseg._checks import as_list, name_some, shown
+from fewshotseg.images.mask_rule import VOID
+
+Labels = Mapping[str, Tensor]
+"""Class names to masks ``(H, W)`` int64 of 0 background, 1 object and 255 void."""
+
+ClassMask = NDArray[np.integer] | NDArray[np.bool_] | Tensor
+"""``(H, W)``: 0 background, the position of a class in a list of names from 1 on, and 255 void; bools for one class."""
+
+
+def label_masks(inside: Mapping[str, NDArray[np.bool_]], unclear: NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
+    """Masks of classes from where they are, void where that is unclear and a class isn't."""
+    masks = {}
+    for name, where in inside.items():
+        labels = where.astype(np.int64)
+        if unclear is not None:
+            labels[unclear & ~where] = VOID
+        masks[name] = torch.from_numpy(labels)
+    return masks
+
+
+def check_names(names: Sequence[str]) -> list[str]:
+    """The names as a list; raise unless they are different strings, at most 254."""
+    listed = as_list("names", names, "a list of class names")
+    if not listed or len(listed) > 254 or not all(isinstance(name, str) and name for name in listed):
+        raise ValueError(f"names must be 1 to 254 class names, got {shown(listed)}")
+    if len(set(listed)) < len(listed):
+        raise ValueError(f"names must be different, got {shown(listed)}")
+    return listed
+
+
+def class_ids(mask: ClassMask, names: Sequence[str]) -> NDArray[np.uint8]:
+    """A mask as class ids, ``(H, W)``; raise unless every id has a name or is void."""
+    values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if values.ndim != 2 or values.dtype.kind not in "bui":
+        raise ValueError(f"mask must be (H, W) of whole numbers or bools, got {values.dtype} of shape {values.shape}")
+    found = np.unique(values)
+    unknown = found[(found < 0) | ((found > len(names)) & (found != VOID))]
+    if unknown.size:
+        raise ValueError(
+            f"mask must hold 0, the ids 1 to {len(names)} of {name_some([*names])}, or 255, got {shown(unknown[0])}"
+        )
+    return values.astype(np.uint8)
+
+
+def present_classes(ids: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Each class id that occurs, ascending, and where."""
+    for class_id in np.unique(ids).tolist():
+        if class_id not in {0, VOID}:
+            yield class_id, ids == class_id

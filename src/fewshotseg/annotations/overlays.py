@@ -1,0 +1,108 @@
+"""Masks drawn on their photograph, and objects cut out of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.utils import draw_segmentation_masks
+
+from fewshotseg._checks import check_share
+from fewshotseg.annotations.labels import ClassMask, class_ids, present_classes
+from fewshotseg.images import ImageLike, to_image
+from fewshotseg.images.mask_rule import VOID
+
+Colour = tuple[int, int, int]
+
+# fmt: off
+COLOURS: list[Colour] = [
+    (228, 0, 43), (0, 114, 178), (240, 180, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233),
+    (148, 80, 200),
+]
+# fmt: on
+"""Of the first classes, which people with any eyes tell apart; further classes begin again."""
+
+BAND = 512
+"""Rows that are drawn at a time, so that a large photograph takes little memory."""
+
+
+def overlay(
+    image: ImageLike, mask: ClassMask, *, colours: Sequence[Colour] = COLOURS, alpha: float = 0.4
+) -> tv_tensors.Image:
+    """Tint a photograph where its mask is, with an outline as wide as its size asks for.
+
+    Args:
+        image: The photograph.
+        mask: ``(H, W)`` bool or integers: 0 background, 1, 2, ... classes; 255 void is not drawn.
+        colours: Red, green and blue from 0 to 255, of the classes in turn.
+        alpha: How much of the colour to take, from 0 to 1; the outline takes all of it.
+
+    Returns:
+        ``(3, H, W)`` uint8.
+
+    Raises:
+        ValueError: If the sizes differ, or an argument is out of range.
+        TypeError: If something is no image.
+
+    Example:
+        >>> overlay(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=bool)).shape
+        torch.Size([3, 4, 4])
+    """
+    check_share("alpha", alpha)
+    ids = class_ids(mask, [""] * (VOID - 1))
+    pixels = _pixels(image)
+    _check_size(pixels, ids)
+    width = max(2, round(max(ids.shape) / 400))
+    drawn = pixels.clone()
+    for class_id, where in present_classes(ids):
+        colour = colours[(class_id - 1) % len(colours)]
+        inside = _inside(where, width)
+        for top in range(0, len(ids), BAND):
+            rows = slice(top, top + BAND)
+            area, rim = torch.from_numpy(where[rows]), torch.from_numpy(where[rows] & ~inside[rows])
+            tinted = draw_segmentation_masks(drawn[:, rows], area, alpha=alpha, colors=colour)
+            drawn[:, rows] = draw_segmentation_masks(tinted, rim, alpha=1.0, colors=colour)
+    return drawn.as_subclass(tv_tensors.Image)
+
+
+def cutout(image: ImageLike, mask: ClassMask) -> Image.Image:
+    """A photograph with everything transparent but its objects, as a PIL image of mode RGBA.
+
+    Args:
+        image: The photograph.
+        mask: ``(H, W)`` bool or integers: 0 background, 1, 2, ... classes, 255 void, which is transparent too.
+
+    Raises:
+        ValueError: If the sizes differ.
+        TypeError: If something is no image.
+    """
+    ids = class_ids(mask, [""] * (VOID - 1))
+    pixels = _pixels(image)
+    _check_size(pixels, ids)
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    picture.putalpha(Image.fromarray(255 * ((ids > 0) & (ids != VOID)).astype(np.uint8)))
+    return picture
+
+
+def _pixels(image: ImageLike) -> Tensor:
+    """The photograph as ``(3, H, W)`` uint8, itself if it is that already."""
+    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
+        pixels: Tensor = image.cpu()
+    else:
+        pixels = (255 * to_image("image", image)).round().to(torch.uint8)
+    plain: Tensor = pixels.as_subclass(Tensor)
+    return plain
+
+
+def _check_size(pixels: Tensor, ids: NDArray[np.uint8]) -> None:
+    if tuple(pixels.shape[1:]) != ids.shape:
+        raise ValueError(f"mask must have the size of its image, {tuple(pixels.shape[1:])}, got {ids.shape}")
+
+
+def _inside(where: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """What lies farther than ``width`` pixels from all that is not of the mask."""
+    blurred = Image.fromarray(255 * where.astype(np.uint8)).filter(ImageFilter.BoxBlur(width))
+    return np.asarray(np.asarray(blurred) == 255)

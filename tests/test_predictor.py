@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import fewshotseg as fs
+import fewshotseg.predictor
 from _models import tiny
 
 
@@ -444,3 +445,70 @@ def test_what_is_seen_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(fs.SCNet, "encode_support", lambda model, *inputs: calls.append(1) or encode(*inputs))
     predictor.set_support(photo(), mask())
     assert len(calls) == 1
+
+
+# Several images at once
+
+
+def several_forms(tmp_path):
+    Image.fromarray(photo(40, 50, seed=3)).save(tmp_path / "third.png")
+    return [photo(), Image.fromarray(photo(33, 70, seed=2)), tmp_path / "third.png", str(tmp_path / "third.png")]
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_list_is_answered_one_by_one(predictor, tmp_path, monkeypatch, classes, together):
+    if together:
+        monkeypatch.setattr("fewshotseg.predictor.at_once", lambda weight: 3)
+    names = ["a", "b"][:classes]
+    predictor.set_support(dict.fromkeys(names, photo(seed=1)), dict(zip(names, [mask(), mask() == 255], strict=False)))
+    images = several_forms(tmp_path)
+    alone = [predictor.predict(image, threshold=0.45) for image in images]
+    for found, expected in zip(predictor.predict(tuple(images), threshold=0.45), alone, strict=True):
+        assert_close(found.probability, expected.probability)
+        assert found.mask.shape == expected.mask.shape
+    assert len({tuple(each.mask.shape) for each in alone}) == 3
+    assert predictor.predict([]) == []
+
+
+def test_only_as_many_images_as_go_through_the_model_are_held(predictor, monkeypatch):
+    predictor.set_support(photo(seed=1), mask())
+    events = []
+    encode, read = predictor.model.encode_query, fewshotseg.predictor.to_image
+    monkeypatch.setattr(predictor.model, "encode_query", lambda images: events.append(len(images)) or encode(images))
+    monkeypatch.setattr("fewshotseg.predictor.to_image", lambda *args: events.append("read") or read(*args))
+    predictor.predict([photo()] * 3)
+    assert events == ["read", 1] * 3
+    events.clear()
+    monkeypatch.setattr("fewshotseg.predictor.at_once", lambda weight: 2)
+    predictor.predict([photo()] * 3)
+    assert events == ["read", "read", 2, "read", 1]
+
+
+def test_a_model_of_ones_own_gets_a_support_for_each_image(monkeypatch):
+    class Strict(Discs):
+        def segment(self, support, query):
+            assert len(support[0]) == len(query[0])
+            return super().segment(support, query)
+
+    monkeypatch.setattr("fewshotseg.predictor.at_once", lambda weight: 4)
+    predictor = fs.FewShotPredictor(Strict(), size=65)
+    discs = [(20.0, 20.0, 9.0), (40.0, 30.0, 12.0)]
+    colors = [torch.tensor(disc)[:, None, None].expand(3, 40, 50) / 60 for disc in discs]
+    example = np.ones((40, 50), bool)
+    predictor.set_support(dict(enumerate(colors)), dict.fromkeys(range(2), example))
+    for found in predictor.predict([photo_of_places(50, 60)] * 3):
+        assert torch.equal(found.mask, predict_discs(50, 60, *discs, size=65).mask)
+
+
+def test_an_image_of_a_list_that_cannot_be_read_is_named(predictor, tmp_path):
+    predictor.set_support(photo(), mask())
+    with pytest.raises(FileNotFoundError, match=r"image\[1\] must be an image, but .*missing.png cannot be opened"):
+        predictor.predict([photo(), tmp_path / "missing.png"])
+    with pytest.raises(TypeError, match=r"image must be a path, .* got generator"):
+        predictor.predict(photo() for _ in range(2))
+    with pytest.raises(ValueError, match=r"image must have shape .*; give one image, not a batch"):
+        predictor.predict(np.stack([photo()] * 2))
+    for wrong in (b"photo.jpg", {photo().shape: 1}, None):
+        with pytest.raises(TypeError, match="image must be a path"):
+            predictor.predict(wrong)

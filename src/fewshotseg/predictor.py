@@ -3,23 +3,22 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, checked_device
+from fewshotseg._examples import Examples, Shots, encode_seen, fitted_shots, is_several, repeated
 from fewshotseg._inference import example_weight, inference
 from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
-from fewshotseg.images import ImageLike, keep_location, keep_object, to_image, to_mask
-from fewshotseg.models import SCNet, SegmentationModel, Support, hub
+from fewshotseg.images import ImageLike, to_image
+from fewshotseg.models import SCNet, SegmentationModel, hub
 from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.fast.backbone import FastBackbone
 from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
 from fewshotseg.ops import fitted_size, restore_size
-
-Shots = ImageLike | Sequence[ImageLike]
 
 
 class Prediction(NamedTuple):
@@ -79,8 +78,7 @@ class FewShotPredictor:
         statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
         self._fast = FastBackbone(self.model.backbone) if isinstance(model, SCNet) else None
         self._transform = padded_eval(self.size, **statistics)
-        # Supports and whether there are several classes: one value, as another thread may set it while this one reads.
-        self._examples: tuple[tuple[Any, ...], bool] = (), False
+        self._examples: Examples | None = None  # one value, as another thread may set it while this one reads
 
     @classmethod
     def from_pretrained(
@@ -161,67 +159,79 @@ class FewShotPredictor:
                 raise ValueError(
                     f"images and masks must name the same classes, at least one, got {[*images]} and {[*masks]}"
                 )
-            self._examples = tuple(self._encode(images[name], masks[name], f"[{name!r}]") for name in images), True
+            supports = [self._encode(images[name], masks[name], f"[{name!r}]") for name in images]
+            self._examples = Examples(supports, tuple(images))
         elif not isinstance(images, Mapping) and not isinstance(masks, Mapping):
-            self._examples = (self._encode(images, masks, ""),), False
+            self._examples = Examples([self._encode(images, masks, "")], None)
 
-    def predict(self, image: ImageLike, *, threshold: float | None = None) -> Prediction:
-        """Segment an image.
+    @overload  # a string is a path, though it is a sequence of strings too
+    def predict(self, image: ImageLike, *, threshold: float | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, image: Sequence[ImageLike], *, threshold: float | None = None) -> list[Prediction]: ...
+
+    def predict(
+        self, image: ImageLike | Sequence[ImageLike], *, threshold: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Segment an image, or several.
 
         Args:
-            image: Of any size.
+            image: A path, a PIL image, an array or a tensor, of any size. Or a list of these, each of its own size and
+                kind: they are read as their turn comes, and segmented one by one on a CPU, a few at once elsewhere.
             threshold: The probability above which a pixel belongs to the class, between 0 and 1; by default the
                 model's (``model.config.threshold``), else one half.
 
         Returns:
-            The mask and the probabilities. Several classes are segmented one by one; a pixel gets the most probable
-            class, or 0 where none is above the threshold.
+            The mask and the probabilities; for a list a list of them, in its order. Several classes are segmented one
+            by one; a pixel gets the most probable class, or 0 where none is above the threshold.
 
         Raises:
             RuntimeError: If `set_support` was not called before.
-            ValueError: If the image has no possible shape or values, or the threshold is out of range.
+            ValueError: If an image has no possible shape or values, or the threshold is out of range. One image of a
+                list that cannot be read ends the call: where files may be broken, call it for each of them.
             TypeError: If it is no image.
+            OSError: If there is no such file.
         """
-        supports, several = self._examples
-        if not supports:
+        examples = self._examples
+        if examples is None:
             raise RuntimeError("set_support must be called before predict")
         threshold = threshold_of(self.model, threshold)
-        pixels = to_image("image", image)
-        own_size = (pixels.shape[1], pixels.shape[2])
+        if not is_several(image):
+            return self._predict(examples, threshold, [to_image("image", image)])[0]
+        step = at_once(example_weight(self.model))
+        found: list[Prediction] = []
+        for first in range(0, len(image), step):
+            few = image[first : first + step]
+            pixels = [to_image(f"image[{first + number}]", each) for number, each in enumerate(few)]
+            found += self._predict(examples, threshold, pixels)
+        return found
+
+    def _predict(self, examples: Examples, threshold: float, images: Sequence[Tensor]) -> list[Prediction]:
+        sizes = [(image.shape[1], image.shape[2]) for image in images]
         with inference(self.model):
             model = in_fast_form(self.model, self._fast)
-            query = model.encode_query(self._transform(pixels)[None].to(example_weight(model)))
-            logits = torch.cat([model.segment(support, query) for support in supports]).float()  # K 2 S S
-            inner = fitted_size(own_size, self.size)
-            probability = restore_size(logits, own_size, inner=inner).softmax(dim=1)[:, 1].cpu()  # K H W
+            squares = torch.stack([self._transform(image) for image in images])  # B 3 S S
+            query = model.encode_query(squares.to(example_weight(model)))
+            supports = (repeated(support, len(images)) for support in examples.supports)
+            logits = torch.stack([model.segment(support, query) for support in supports], dim=1).float()  # B K 2 S S
+            return [
+                self._prediction(each, size, threshold, several=examples.names is not None)
+                for each, size in zip(logits, sizes, strict=True)
+            ]
+
+    def _prediction(self, logits: Tensor, size: tuple[int, int], threshold: float, *, several: bool) -> Prediction:
+        """The answer for an image of that size to logits ``(K, 2, S, S)``."""
+        inner = fitted_size(size, self.size)
+        probability = restore_size(logits, size, inner=inner).softmax(dim=1)[:, 1].cpu()  # K H W
         best, label = probability.max(dim=0)
         mask = torch.where(best > threshold, label + 1, 0)
         return Prediction(mask, probability if several else probability[0])
 
     def _encode(self, images: Shots, masks: Shots, which: str) -> Any:
-        images, masks = _as_list(images), _as_list(masks)
-        if len(images) != len(masks) or not images:
-            raise ValueError(
-                f"images{which} and masks{which} must be equally many, at least one, got {len(images)} and {len(masks)}"
-            )
-        shots = []
-        for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
-            pixels = to_image(f"images{which}[{number}]", image)
-            labels = to_mask(f"masks{which}[{number}]", mask)
-            if pixels.shape[1:] != labels.shape:
-                raise ValueError(
-                    f"masks{which}[{number}] must have the size of its image, {tuple(pixels.shape[1:])}, "
-                    f"got {tuple(labels.shape)}"
-                )
-            square, fitted = self._transform(pixels, labels)
-            height, width = fitted_size((labels.shape[0], labels.shape[1]), self.size)
-            fitted[:height, :width] = keep_object(labels, fitted[:height, :width])
-            shots.append((square, fitted))
-        weight = example_weight(self.model)
-        stacked_images, stacked_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))  # 1 S ...
+        stacked_images, stacked_masks = fitted_shots(images, masks, which, self._transform, self.size)  # 1 S ...
         with inference(self.model):
             model = in_fast_form(self.model, self._fast)
-            return _encode_seen(model, stacked_images.to(weight), stacked_masks)
+            return encode_seen(model, stacked_images.to(example_weight(self.model)), stacked_masks)
 
     def _to_save(self) -> SCNet:
         """The model with this predictor's size in its config; it shares all weights."""
@@ -232,19 +242,6 @@ class FewShotPredictor:
         return model
 
 
-def _encode_seen(model: Any, images: Tensor, masks: Tensor) -> Any:
-    """Encode supports; those whose object falls between the locations of the feature grid, at the nearest location."""
-    support = model.encode_support(images, masks.to(images.device))
-    if isinstance(support, Support):
-        grid = (support.weights.shape[2], support.weights.shape[3])
-        seen = torch.stack([keep_location(mask, grid) for mask in masks[0]])[None]
-        if not torch.equal(seen, masks):
-            support = model.encode_support(images, seen.to(images.device))
-    return support
-
-
-def _as_list(images: Shots) -> list[ImageLike]:
-    """One image or several."""
-    if isinstance(images, Sequence) and not isinstance(images, str):
-        return list(images)
-    return [images]
+def at_once(weight: Tensor) -> int:
+    """How many images of a list go through the model together: on a CPU more than one is no faster."""
+    return 1 if weight.device.type == "cpu" else 8

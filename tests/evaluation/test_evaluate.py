@@ -1,6 +1,7 @@
 """Evaluation gives what a plain loop over episodes gives, with or without its cache, on one process or two."""
 
 import functools
+import threading
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from _models import tiny
 from _processes import run_together
 from _tiny_source import TinySource
 from fewshotseg.data import EpisodeDataset, padded_eval
+from fewshotseg.evaluation.reading import ReadAhead
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.models.segmentation_model import at_threshold
 from fewshotseg.ops import restore_size
@@ -253,3 +255,62 @@ def test_logits_at_a_threshold_are_its_probabilities(threshold):
 def test_thresholds_are_checked(value, error):
     with pytest.raises(error, match="threshold must be"):
         fs.evaluate(tiny(), episodes(), fs.FewShotIoU(CLASSES), threshold=value)
+
+
+@pytest.mark.parametrize("cache_device", [None, "cpu"])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("scoring", ["resized", "original"])
+def test_threads_that_read_ahead_change_nothing(monkeypatch, scoring, workers, cache_device):
+    options = {"scoring": scoring, "batch_size": 2}
+    expected = fs.evaluate(tiny(), episodes(3), fs.FewShotIoU(CLASSES), **options)
+    dataset = episodes(3)
+    decoded, sample = [], dataset.sample
+    monkeypatch.setattr(dataset, "sample", lambda *key: decoded.append(threading.current_thread()) or sample(*key))
+    options |= {"workers": workers, "cache_device": cache_device}
+    assert fs.evaluate(tiny(), dataset, fs.FewShotIoU(CLASSES), **options) == expected
+    ahead = [thread for thread in decoded if thread is not threading.main_thread()]
+    assert len(ahead) > len(decoded) / 3
+    assert not any(thread.is_alive() for thread in ahead)
+
+
+def test_what_is_read_ahead_is_not_read_twice():
+    read = []
+    ahead = ReadAhead(lambda key: read.append(key) or -key, workers=2, room=1)
+    ahead.prepare(range(20))
+    assert [ahead(key) for key in range(20)] == [-key for key in range(20)]
+    assert sorted(read) == list(range(20))
+    assert ahead(30) == -30
+    ahead.close()
+
+
+def test_little_is_kept_of_what_was_read():
+    read = []
+    ahead = ReadAhead(lambda key: read.append(key) or key, workers=0, room=2)
+    for key in (1, 2, 1, 3, 1, 2):
+        assert ahead(key) == key
+    assert read == [1, 2, 3, 2]
+
+
+def test_an_image_that_cannot_be_read_ends_an_evaluation_with_its_own_error(monkeypatch):
+    dataset, sample = episodes(1), episodes(1).sample
+
+    def broken(image, class_id):
+        if image == dataset.spec(7).query:
+            raise ValueError("that image")
+        return sample(image, class_id)
+
+    monkeypatch.setattr(dataset, "sample", broken)
+    for workers in (0, 2):
+        with pytest.raises(ValueError, match="that image"):
+            fs.evaluate(tiny(), dataset, fs.FewShotIoU(CLASSES), workers=workers)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+def test_a_batch_is_counted_at_once(monkeypatch):
+    metric, calls = fs.FewShotIoU(CLASSES), []
+    update = metric.update
+    monkeypatch.setattr(
+        metric, "update", lambda *args, **options: calls.append(len(args[0])) or update(*args, **options)
+    )
+    fs.evaluate(tiny(), episodes(1), metric, batch_size=5)
+    assert calls == [5, 5, 2]

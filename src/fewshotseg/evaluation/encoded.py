@@ -1,13 +1,14 @@
 """Images of a data set as a model encodes them, each no more than once."""
 
-from collections.abc import Iterator, Sequence, Set
-from functools import lru_cache, partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence, Set
+from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from fewshotseg.data.episodes.dataset import EpisodeDataset
+from fewshotseg.evaluation.reading import ReadAhead
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 Key = tuple[str, int]
@@ -25,6 +26,8 @@ class EncodedImages:
         at_once: How many images go through the model in a call.
         max_bytes: Room for what is kept.
         dtype: To keep floating-point numbers in; as they are by default.
+        kept_on: The device to keep encodings on; where they are made by default.
+        workers: Threads that read images ahead, see `prepare`.
     """
 
     def __init__(
@@ -37,15 +40,29 @@ class EncodedImages:
         at_once: int,
         max_bytes: int,
         dtype: torch.dtype | None,
+        kept_on: torch.device | None = None,
+        workers: int = 0,
     ) -> None:
         self._model = model
         self._both = both if hasattr(model, "encode_both") and max_bytes > 0 else frozenset()
         self._like = like
         self._at_once = at_once
         self._dtype = dtype
+        self._kept_on = kept_on
         self._kept = LeastRecentlyUsed(max_bytes)
-        # Of a function: a cache of a method would keep self, and with it gigabytes, until the garbage collector comes.
-        self._load = lru_cache(maxsize=2 * at_once)(partial(_decode, episodes))
+        # Of a function: a method would keep self, and with it gigabytes, until the garbage collector comes.
+        self._load = ReadAhead(partial(_decode, episodes), workers=workers, room=2 * at_once)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._load.close()
+
+    def prepare(self, queries: Iterable[Key], supports: Iterable[Key]) -> None:
+        """Start to read the images of a batch that will be asked for next."""
+        roles = [*((key, ("query", "mask")) for key in queries), *((key, ("support",)) for key in supports)]
+        self._load.prepare(key for key, names in roles if any((name, *key) not in self._kept for name in names))
 
     def queries(self, keys: Sequence[Key]) -> Any:
         """Images to segment, encoded and joined."""
@@ -58,7 +75,7 @@ class EncodedImages:
     def mask(self, key: Key, *, original: bool) -> Tensor:
         """``(1, H, W)`` int64 label mask, of the transformed image or of the original."""
         (mask,) = self._kept.get(("mask", *key), lambda: (self._load(key)[1 + original].to(torch.uint8),))
-        return mask[None].to(self._like.device, torch.long)  # type: ignore[no-any-return]  # a tensor was kept
+        return _sent(mask[None], self._like.device).long()
 
     def object_share(self, key: Key) -> Tensor:
         """``(1,)``: the share of the original image that its class covers."""
@@ -68,12 +85,12 @@ class EncodedImages:
             return (torch.tensor([int((original == 1).sum()) / original.numel()], dtype=torch.float32, device="cpu"),)
 
         (part,) = self._kept.get(("share", *key), measure)
-        return part.to(self._like.device, non_blocking=True)  # type: ignore[no-any-return]  # a tensor was kept
+        return _sent(part, self._like.device)
 
     def _all(self, role: str, keys: Sequence[Key]) -> list[Any]:
         names = [(role, *key) for key in keys]
         kept = self._kept.get_all(names, lambda missing: self._encode(role, missing), at_once=self._at_once)
-        return [_cast(encoding, self._like.dtype) for encoding in kept]
+        return [_cast(encoding, self._like.dtype, self._like.device) for encoding in kept]
 
     def _encode(self, role: str, names: Sequence[tuple[str, str, int]]) -> list[Any]:
         other = "query" if role == "support" else "support"
@@ -98,13 +115,14 @@ class EncodedImages:
 
     def _stacked(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor]:
         images, masks, _ = zip(*map(self._load, keys), strict=True)
-        return torch.stack(images).to(self._like), torch.stack(masks).to(self._like.device)
+        device = self._like.device
+        return _sent(torch.stack(images), device).to(self._like.dtype), _sent(torch.stack(masks), device)
 
     def _apart(self, encoding: Any, count: int) -> Iterator[Any]:
         """The encodings of single images as they are kept, each with memory of its own."""
         for row in range(count):
             parts = [part[row : row + 1].clone() if count > 1 and _is_tensor(part) else part for part in encoding]
-            yield _cast(_like(encoding, parts), self._dtype)
+            yield _cast(_like(encoding, parts), self._dtype, self._kept_on)
 
 
 def _decode(episodes: EpisodeDataset, key: Key) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,14 +139,21 @@ def joined(encodings: Sequence[Any]) -> Any:
     return _like(encodings[0], [torch.cat(part) if _is_tensor(part[0]) else part[0] for part in parts])
 
 
-def _cast(encoding: Any, dtype: torch.dtype | None) -> Any:
-    """An encoding with its floating-point tensors in another dtype, if one is given."""
-    if dtype is None:
-        return encoding
-    return _like(
-        encoding,
-        [part.to(dtype) if _is_tensor(part) and part.is_floating_point() else part for part in encoding],
-    )
+def _cast(encoding: Any, dtype: torch.dtype | None, device: torch.device | None) -> Any:
+    """An encoding with its tensors on another device, if one is given, and floating-point ones in another dtype."""
+    return _like(encoding, [_moved(part, dtype, device) if _is_tensor(part) else part for part in encoding])
+
+
+def _moved(part: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
+    part = part.to(dtype) if dtype is not None and part.is_floating_point() else part
+    return part if device is None else _sent(part, device)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On that device; from the host to CUDA out of pinned memory, so that the host goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _is_tensor(part: object) -> bool:

@@ -11,7 +11,7 @@ from fewshotseg._checks import check_at_least, check_choice, check_float_dtype, 
 from fewshotseg._inference import example_weight, inference
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.lists import EpisodeSpec
-from fewshotseg.evaluation.encoded import EncodedImages, joined
+from fewshotseg.evaluation.encoded import EncodedImages, Key, joined
 from fewshotseg.metrics import FewShotIoU, IoUReport
 from fewshotseg.models.segmentation_model import (
     SegmentationModel,
@@ -33,6 +33,8 @@ def evaluate(
     device: torch.device | str | None = None,
     cache_bytes: int = 4 * 2**30,
     cache_dtype: torch.dtype | None = None,
+    cache_device: torch.device | str | None = None,
+    workers: int = 0,
     threshold: float | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
 ) -> IoUReport:
@@ -51,6 +53,9 @@ def evaluate(
             one size. Changes numbers by rounding only; more than 1 pays on an accelerator.
         device: Where to compute; where the model is by default.
         cache_bytes: Memory for encodings that later episodes can use; 0 keeps none. The report is the same.
+        cache_device: Where this memory is: on the model's device by default, so a GPU's; ``"cpu"`` keeps encodings on
+            the host, which costs their way back.
+        workers: Threads that read the images of the next batch while the model runs. The report is the same.
         cache_dtype: To keep encodings in, such as ``torch.float16`` for twice as many; as they are by default. Changes
             numbers by its rounding.
         threshold: The probability from which on a pixel counts as foreground; by default the model's, else one half.
@@ -81,6 +86,7 @@ def evaluate(
     check_choice("scoring", scoring, ("resized", "original"))
     check_at_least("batch_size", batch_size, 1)
     check_at_least("cache_bytes", cache_bytes, 0)
+    check_at_least("workers", workers, 0)
     check_float_dtype("cache_dtype", cache_dtype)
     threshold = threshold_of(model, threshold)
     module: Any = model
@@ -89,8 +95,7 @@ def evaluate(
     weight = example_weight(module)
     specs = [episodes.spec(number) for number in range(len(episodes))]
     share = _own_share(specs)
-    queried = {(specs[number].query, specs[number].class_id) for number in share}
-    supporting = {(image, specs[number].class_id) for number in share for image in specs[number].supports}
+    queried, supporting = map(set, _images(specs[number] for number in share))
 
     metric.reset()
     with inference(module):
@@ -103,25 +108,48 @@ def evaluate(
             at_once=batch_size,
             max_bytes=cache_bytes,
             dtype=cache_dtype,
+            kept_on=None if cache_device is None else checked_device(cache_device),
+            workers=workers,
         )
-        for batch in _batches(share if progress is None else progress(share), batch_size):
-            chosen = [specs[number] for number in batch]
-            queries = encoded.queries([(spec.query, spec.class_id) for spec in chosen])
-            shots = encoded.supports([(image, spec.class_id) for spec in chosen for image in spec.supports])
-            count = len(shots) // len(chosen)
-            supports = joined([fast.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(chosen))])
-            logits = at_threshold(fast.segment(supports, queries), threshold)  # B 2 H W
-            for row, spec in enumerate(chosen):
-                key = (spec.query, spec.class_id)
-                mask = encoded.mask(key, original=scoring == "original")
-                answer = logits[row : row + 1]
-                if scoring == "original":
-                    answer = restore_size(answer.float(), (mask.shape[1], mask.shape[2]))
-                    metric.update(answer, mask, spec.class_id)
-                else:
-                    metric.update(answer, mask, spec.class_id, object_shares=encoded.object_share(key))
+        ahead = _batches(share, batch_size)
+        next(ahead, None)
+        with encoded:
+            for batch in _batches(share if progress is None else progress(share), batch_size):
+                encoded.prepare(*_images(specs[number] for number in next(ahead, [])))
+                _count(fast, [specs[number] for number in batch], encoded, metric, scoring, threshold)
     metric.sync()
     return metric.compute()
+
+
+def _count(
+    model: Any,
+    specs: Sequence[EpisodeSpec],
+    encoded: EncodedImages,
+    metric: FewShotIoU,
+    scoring: str,
+    threshold: float,
+) -> None:
+    """Segment the queries of a batch of episodes, and let the metric count."""
+    keys, supporting = _images(specs)
+    queries, shots = encoded.queries(keys), encoded.supports(supporting)
+    count = len(shots) // len(specs)
+    supports = joined([model.merge_shots(shots[count * i : count * (i + 1)]) for i in range(len(specs))])
+    logits = at_threshold(model.segment(supports, queries), threshold)  # B 2 H W
+    if scoring == "original":
+        for key, answer in zip(keys, torch.split(logits.float(), 1), strict=True):
+            mask = encoded.mask(key, original=True)
+            metric.update(restore_size(answer, (mask.shape[1], mask.shape[2])), mask, key[1])
+    else:
+        masks = torch.cat([encoded.mask(key, original=False) for key in keys])
+        shares = torch.cat([encoded.object_share(key) for key in keys])
+        metric.update(logits, masks, [class_id for _, class_id in keys], object_shares=shares)
+
+
+def _images(specs: Iterable[EpisodeSpec]) -> tuple[list[Key], list[Key]]:
+    """The queries of episodes, and all of their supports."""
+    specs = list(specs)
+    queries = [(spec.query, spec.class_id) for spec in specs]
+    return queries, [(image, spec.class_id) for spec in specs for image in spec.supports]
 
 
 def _own_share(specs: Sequence[EpisodeSpec]) -> list[int]:

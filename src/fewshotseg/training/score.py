@@ -14,6 +14,9 @@ from fewshotseg.training.processes import ProcessInfo
 AMP = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions of matrix products, by name."""
 
+READERS = 4
+"""Threads that read images while an accelerator is busy; a CPU has no hands free."""
+
 
 def score(
     model: SegmentationModel,
@@ -46,6 +49,7 @@ def score(
         metric,
         scoring=protocol.scoring,
         batch_size=batch,
+        workers=0 if process.device.type == "cpu" else READERS,
         threshold=threshold,
         progress=lambda numbers: progress_bar(wrap(numbers), "testing", show=process.shows_progress),
     )

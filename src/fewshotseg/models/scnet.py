@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from fewshotseg._checks import check_generator, check_sizes, check_tensor
 from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target
-from fewshotseg.models.backbones import AnyBackbone, check_backbone, image_statistics
+from fewshotseg.models.backbones import AnyBackbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_episodes, check_images, merged, shot_by_shot
-from fewshotseg.models.fast.backbone import FastBackbone, remembering_steps
 from fewshotseg.models.fast.conv3x3 import layout_for_training
-from fewshotseg.models.fast.feature_memory import FeatureMemory
-from fewshotseg.models.frozen import FrozenBackbone, frozen_steps
+from fewshotseg.models.frozen import FrozenBackbone
+from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.parts import reducer, self_contrast_of, supervised
 from fewshotseg.ops import expand_prototypes, foreground_weights, masked_average_pool, prior_mask, resize_bilinear
 
@@ -25,7 +23,7 @@ PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
 
 
-class SCNet(nn.Module):
+class SCNet(FrozenBackboneModel):
     """PFENet with a class-agnostic branch that learns from the query's own background.
 
     `build_scnet` makes one by name. The backbone is frozen: no gradient, and its norm statistics stay as they are.
@@ -44,49 +42,20 @@ class SCNet(nn.Module):
     """
 
     def __init__(self, backbone: AnyBackbone, config: SCNetConfig | None = None) -> None:
-        super().__init__()
+        super().__init__(backbone)
         config = config or SCNetConfig()
-        check_backbone(backbone)
         statistics = image_statistics(backbone)
         self.config = replace(config, mean=config.mean or statistics["mean"], std=config.std or statistics["std"])
-        self.backbone = backbone
         self.reduce_query = reducer(backbone.mid_channels, config)
         self.reduce_support = reducer(backbone.mid_channels, config)
         self.head = ComparisonHead(config.hidden_channels, config.bins, dropout=config.classifier_dropout)
         self.self_contrast = self_contrast_of(config)
-        self.memory: FeatureMemory | None = None
-        self.fast: FastBackbone | None = None
-        self.backbone.requires_grad_(False)
         self.train(self.training)
 
+    @property
     @override
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.backbone.train(mode and self.config.norm_stats == "batch")
-        return self
-
-    def fuse(self) -> Self:
-        """Run the frozen backbone in a faster form from now on: the same features, to rounding.
-
-        Norms are folded into the convolutions before them, and on a CPU supports are computed around their masks
-        alone. Modules, parameters and state dict stay what they are. A change of the backbone is noticed at the next
-        call (but not of parts of weights through ``parameter.data``: call `fuse` again then), and a backbone that does
-        not fit, such as one with hooks, runs as it is. It serves training too, where norm statistics are frozen.
-
-        Returns:
-            The model itself.
-
-        Example:
-            >>> import torch
-            >>> from fewshotseg import build_scnet
-            >>> model = build_scnet("mobilenet_v2", hidden_channels=8).eval()
-            >>> images = torch.rand(1, 3, 65, 65)
-            >>> expected = model.encode_query(images).high
-            >>> torch.allclose(model.fuse().encode_query(images).high, expected, atol=1e-4)
-            True
-        """
-        self.fast = FastBackbone(self.backbone)
-        return self
+    def trains_norms(self) -> bool:
+        return self.config.norm_stats == "batch"
 
     @override
     def forward(
@@ -226,15 +195,6 @@ class SCNet(nn.Module):
     def _weight(self) -> Tensor:
         """A tensor with the device and dtype that images have to have."""
         return next(self.reduce_query.parameters())
-
-    def _frozen(self) -> FrozenBackbone:
-        """The backbone's steps, in the fastest form that was asked for and fits."""
-        if self.training and self.config.norm_stats == "batch":
-            return frozen_steps(self.backbone)
-        if self.fast is not None and self.fast.backbone is not self.backbone:
-            self.fuse()
-        frozen = frozen_steps(self.backbone) if self.fast is None else self.fast.current()
-        return frozen if self.memory is None else remembering_steps(frozen, self.backbone, self.memory)
 
     def _query(
         self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, images: Tensor, *, keep_maps: bool = False

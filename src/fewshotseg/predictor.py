@@ -14,8 +14,9 @@ from fewshotseg._inference import example_weight, inference
 from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
 from fewshotseg.images import ImageLike, to_image
-from fewshotseg.models import SCNet, SegmentationModel, hub
+from fewshotseg.models import FrozenBackboneModel, SegmentationModel, hub
 from fewshotseg.models.backbones import image_statistics
+from fewshotseg.models.checkpoints import check_savable
 from fewshotseg.models.fast.backbone import FastBackbone
 from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
 from fewshotseg.ops import fitted_size, restore_size
@@ -76,7 +77,7 @@ class FewShotPredictor:
         network: Any = model
         self.model = network if device is None else network.to(checked_device(device))
         statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
-        self._fast = FastBackbone(self.model.backbone) if isinstance(model, SCNet) else None
+        self._fast = FastBackbone(self.model.backbone) if isinstance(model, FrozenBackboneModel) else None
         self._transform = padded_eval(self.size, **statistics)
         self._examples: Examples | None = None  # one value, as another thread may set it while this one reads
 
@@ -113,7 +114,7 @@ class FewShotPredictor:
 
         Raises:
             ImportError: If the extra ``hub`` is not installed.
-            TypeError: If the model is no `SCNet`.
+            TypeError: If the model is no model of this package.
         """
         hub.save_pretrained(self._to_save(), folder, origin=origin)
 
@@ -131,7 +132,7 @@ class FewShotPredictor:
         Raises:
             ImportError: If the extra ``hub`` is not installed.
             ValueError: If the name is none, or the hub refuses.
-            TypeError: If the model is no `SCNet`.
+            TypeError: If the model is no model of this package.
         """
         return hub.push_to_hub(self._to_save(), name, private=private, origin=origin)
 
@@ -233,10 +234,9 @@ class FewShotPredictor:
             model = in_fast_form(self.model, self._fast)
             return encode_seen(model, stacked_images.to(example_weight(self.model)), stacked_masks)
 
-    def _to_save(self) -> SCNet:
+    def _to_save(self) -> Any:
         """The model with this predictor's size in its config; it shares all weights."""
-        if not isinstance(self.model, SCNet):
-            raise TypeError(f"model must be an SCNet to be saved, got {type(self.model).__name__}")
+        check_savable(self.model)
         model = copy.copy(self.model)
         model.config = replace(model.config, image_size=self.size)
         return model

@@ -3,14 +3,17 @@
     fewshotseg evaluate outputs/pascal-fold0/last.pth --shots 1 5
     fewshotseg evaluate outputs/folders-fold0/last.pth --seeds 0 1 2 3 4
     fewshotseg evaluate scnet-lite0 --benchmark folders --data photographs/ --fold 3
+    fewshotseg evaluate prototypes --benchmark pascal --data VOC2012/ --backbone timm/vit_small_patch14_dinov2
     fewshotseg evaluate train_epoch_183.pth --benchmark pascal --data VOC2012/ --fold 0 --backbone resnet50s
     torchrun --standalone --nproc-per-node 4 -m fewshotseg evaluate outputs/pascal-fold0/last.pth
     fewshotseg evaluate --table outputs/*/last-*.json
 
 For a checkpoint of a training run, data, fold and protocol are those of its training unless options say otherwise.
 Other models need --benchmark, --data and --fold. A file that is not of this package, such as PFENet's official ones,
-needs --backbone as well, and --model where it differs from PFENet. As in the papers, a model trained with one support
-may get five. All episodes are drawn first; each result is a file, written as soon as it is there.
+needs --backbone as well, and --model where it differs from PFENet. "prototypes" is no file but the training-free model,
+by default that of prototypes-lite0: --backbone and --backbone-weights take another backbone, --model other settings,
+such as score=kmeans. As in the papers, a model trained with one support may get five. All episodes are drawn first;
+each result is a file, written as soon as it is there.
 """
 
 import argparse
@@ -21,9 +24,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fewshotseg.cli.settings import add_data_arguments, add_model_argument, change_model, data_settings
+from fewshotseg.cli.settings import (
+    TRAINING_FREE,
+    add_data_arguments,
+    add_model_argument,
+    change_model,
+    data_settings,
+    training_free,
+)
 from fewshotseg.data import episodes_hash
-from fewshotseg.models import SCNet, build_scnet, load_model, read_model
+from fewshotseg.models import PrototypeSegmenter, SCNet, build_scnet, load_model, read_model
 from fewshotseg.models.hub import find_model
 from fewshotseg.results import EvaluationResult, results_table
 from fewshotseg.training.benchmark import BENCHMARKS, Benchmark, DataSettings, draw_test, open_benchmark
@@ -35,7 +45,7 @@ from fewshotseg.training.score import AMP, score
 class Subject(NamedTuple):
     """What is measured: a model, where to measure it, and how it came about."""
 
-    model: SCNet
+    model: SCNet | PrototypeSegmenter
     data: DataSettings
     origin: dict[str, Any]
 
@@ -45,11 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
     add("checkpoint", nargs="?", default=None, help="A checkpoint of a training run, a file or folder of save_model, a "
-        "name such as scnet-lite0, or any other file that load_weights reads.")  # fmt: skip
+        "name such as scnet-lite0, any other file that load_weights reads, or prototypes.")  # fmt: skip
     add("--benchmark", choices=BENCHMARKS, help="What to measure on (default: what the model was trained on).")
     add_data_arguments(parser)
-    add("--backbone", help="For files that are not of this package: resnet50s for PFENet's, or another name that "
-        "build_scnet knows.")  # fmt: skip
+    add("--backbone", metavar="NAME", help="For prototypes, and for files that are not of this package: resnet50s for "
+        "PFENet's, or another name that build_scnet knows.")  # fmt: skip
+    add("--backbone-weights", metavar="NAME", help="For the backbone of prototypes: a file, timm for those that timm "
+        "downloads, package, or the name of torchvision's.")  # fmt: skip
     add_model_argument(parser)
     add("--shots", type=int, nargs="+", default=[1], metavar="S", help="Numbers of support images (default: 1).")
     add("--batch", type=int, default=1, metavar="N", help="Episodes at once, which is faster on an accelerator and "
@@ -57,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--amp", choices=AMP, default="none", help="Precision of the model's matrix products (default: none).")
     add("--threshold", type=float, default=None, metavar="P", help="Probability from which on a pixel counts as "
         "foreground (default: the model's, which is 0.5 unless it was exported with another).")  # fmt: skip
-    add("--method", help="The row of the table (default: SCNet, or PFENet where lambda or n is 0).")
+    add("--method", help="The row of the table (default: SCNet, PFENet where lambda or n is 0, or training-free with "
+        "its score).")  # fmt: skip
     add("--out", type=Path, metavar="FOLDER", help="Folder of the results (default: that of the checkpoint).")
     add("--device", default=None, help="Where to compute, such as cpu or cuda:1 (default: CUDA where there is any).")
     add("--table", nargs="+", default=None, metavar="JSON", help="Measure nothing, put results together in a table.")
@@ -81,8 +94,8 @@ def run(options: argparse.Namespace) -> int:
     out = given.pop("out", Path(path).parent if Path(path).exists() else Path())
     how = {name: given.pop(name) for name in ("shots", "batch", "amp", "threshold")}
     device, method = given.pop("device"), given.pop("method", None)
-    subject = from_elsewhere(path, given) if "backbone" in given else from_this_package(path, given)
-    method = method or ("PFENet" if subject.model.self_contrast is None else "SCNet")
+    subject = open_subject(path, given)
+    method = method or method_of(subject.model)
     results = []
     with process_group(device) as process:
         subject.model.to(process.device)
@@ -159,6 +172,31 @@ def file_name(result: EvaluationResult) -> str:
     name = f"{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
     threshold, amp = result.model["threshold"], result.model["amp"]
     return name + ("" if threshold == 0.5 else f"-from{threshold:g}") + ("" if amp == "none" else f"-{amp}")
+
+
+def open_subject(path: str, options: dict[str, Any]) -> Subject:
+    """Open whatever ``path`` and the options mean."""
+    if path == TRAINING_FREE and not Path(path).exists():
+        return without_training(options)
+    if "backbone_weights" in options:
+        raise ValueError(f"backbone_weights must go with the model {TRAINING_FREE}, as {path} holds its own weights")
+    return from_elsewhere(path, options) if "backbone" in options else from_this_package(path, options)
+
+
+def method_of(model: SCNet | PrototypeSegmenter) -> str:
+    """The name of a row for a model."""
+    if isinstance(model, PrototypeSegmenter):
+        return f"training-free, {model.config.score}"
+    return "PFENet" if model.self_contrast is None else "SCNet"
+
+
+def without_training(options: dict[str, Any]) -> Subject:
+    """Make the model that needs no training."""
+    if "benchmark" not in options:
+        raise ValueError(f"benchmark must be given for {TRAINING_FREE}, which is trained on nothing")
+    model = training_free(options)
+    data = data_settings(options, {"protocol": BENCHMARKS[options["benchmark"]]})
+    return Subject(model, data, {"model": model.config.to_dict()})
 
 
 def from_this_package(path: str, options: dict[str, Any]) -> Subject:

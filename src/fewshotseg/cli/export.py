@@ -3,16 +3,20 @@
     fewshotseg export run/last.pth mugs.pth --format model --threshold 0.35 --note "mugs and spoons, 40 photographs"
     fewshotseg export run/last.pth exported/
     fewshotseg export run/last.pth exported/ --format onnx --size 241 --shots 5
+    fewshotseg export prototypes dino.pth --format model --backbone timm/vit_small_patch14_dinov2
+
+"prototypes" is no file but the training-free model on any backbone, by default that of prototypes-lite0; --set changes
+its settings, as in --set score=kmeans.
 
 "model" is the model without what only training needs: a .pth file, or a folder with config.json and
 model.safetensors, for fewshotseg.load_model, FewShotPredictor.from_pretrained and fewshotseg segment --model.
 
 "onnx" and "pt2" are programs that need neither this package nor its Python code. "support" encodes annotated examples
-once: images (1, S, 3, H, W) and label masks (1, S, H, W) to prototype, high and weights. "query" segments with these:
-images (B, 3, H, W) to logits (B, 2, H, W), channel 1 the object, for any B. The number of shots S and the sides H = W
-are fixed by the export. Images are RGB, normalised; the ONNX files' metadata name mean and std. The programs are run on
-the CPU, on random images, and nothing is left where their logits differ from the model's by more than 1e-4 of the
-largest. ONNX takes pip install "fewshotseg[onnx]".
+once: images (1, S, 3, H, W) and label masks (1, S, H, W) to prototype, high and weights, or of a training-free model to
+points, foreground and background. "query" segments with these: images (B, 3, H, W) to logits (B, 2, H, W), channel 1
+the object, for any B. The number of shots S and the sides H = W are fixed by the export. Images are RGB, normalised;
+the ONNX files' metadata name mean and std. The programs are run on the CPU, on random images, and nothing is left where
+their logits differ from the model's by more than 1e-4 of the largest. ONNX takes pip install "fewshotseg[onnx]".
 """
 
 import argparse
@@ -23,10 +27,13 @@ from typing import Any
 
 import torch
 
-from fewshotseg.models import SavedModel, load_model, read_model, save_model
+from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, training_free
+from fewshotseg.models import PrototypeSegmenter, SCNet, load_model, read_model, save_model
 from fewshotseg.models.backbones import make_backbone
 from fewshotseg.models.hub import find_model
 from fewshotseg.models.programs import KINDS, export_programs
+from fewshotseg.models.saved_model import digest_of
+from fewshotseg.models.weight_files import exists
 from fewshotseg.models.weights import load_backbone_weights
 
 FILES = (".pth", ".pt")
@@ -36,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
     add("model", help="The model: a last.pth of a training run, a file or folder of save_model, or a name such as "
-        "scnet-lite0.")  # fmt: skip
+        "scnet-lite0; or prototypes.")  # fmt: skip
     add("out", type=Path, help="Folder for the files; for --format model alone also a file to write, ending in .pth.")
     add("--format", nargs="+", choices=(*KINDS, "model"), default=KINDS, dest="formats",
         help="What to write (default: onnx pt2).")  # fmt: skip
@@ -46,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model's).")  # fmt: skip
     add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out, if an installed "
         "package holds them; the file names them by a digest and is small.")  # fmt: skip
+    add_training_free_arguments(parser)
+    add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="For the model prototypes, fields of "
+        "PrototypeConfig.")  # fmt: skip
     add("--half", action="store_true", help="For model, store the weights of the head in half precision.")
     add("--note", help="For model, a line to keep with it: what it was trained on, and for what.")
 
@@ -63,14 +73,12 @@ def run(options: argparse.Namespace) -> int:
     is_file = out.suffix in FILES
     if is_file and kinds:
         raise ValueError(f"out must be a folder for {' and '.join(kinds)}, got {out}")
-    source = find_model(options.model)
-    saved = read_model(source)
-    model = load_model(source)
+    model, origin = open_model(options)
     changes = {"image_size": options.size, "threshold": options.threshold}
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
     if "model" in options.formats:
         if options.without_backbone:
-            check_backbone_is_installed(saved, source)
+            check_backbone_is_installed(model)
         target = out / "model.pth" if kinds else out
         target.parent.mkdir(parents=True, exist_ok=True)
         save_model(
@@ -78,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             target,
             with_backbone=not options.without_backbone,
             dtype=torch.float16 if options.half else None,
-            origin=origin_to_share(saved.origin, options.note),
+            origin=origin_to_share(origin, options.note),
         )
         print(f"{target}: {_size(target) / 1024:.0f} KiB")
     if kinds:
@@ -105,16 +113,29 @@ def origin_to_share(origin: Mapping[str, Any], note: str | None) -> dict[str, An
     return shared if note is None else {**shared, "note": note}
 
 
-def check_backbone_is_installed(saved: SavedModel, source: Path) -> None:
+def open_model(options: argparse.Namespace) -> tuple[SCNet | PrototypeSegmenter, Mapping[str, Any]]:
+    """The model that the options mean, and how its weights came about."""
+    made = {"backbone": options.backbone, "backbone_weights": options.backbone_weights, "model": options.set}
+    if options.model == TRAINING_FREE and not exists(Path(options.model)):
+        return training_free(made), {}
+    for name, value in made.items():
+        if value:
+            raise ValueError(f"{name.replace('model', 'set')} must go with the model {TRAINING_FREE}, got {value}")
+    source = find_model(options.model)
+    return load_model(source), read_model(source).origin
+
+
+def check_backbone_is_installed(model: SCNet | PrototypeSegmenter) -> None:
     """Raise unless an installed package holds the very weights of the model's backbone."""
-    name = saved.config.backbone
+    name = model.config.backbone
     if name != "efficientnet_lite0":
         raise ValueError(
             f"backbone must be efficientnet_lite0, whose weights an installed package holds, to be left out, got {name}"
         )
     backbone = make_backbone(name)
     load_backbone_weights(backbone, "package", name=name)
-    saved.check_backbone(backbone.state_dict(), source)
+    if digest_of(backbone.state_dict()) != digest_of(model.backbone.state_dict()):
+        raise ValueError(f"{name!r} must have the weights of its installed package to be left out, got others")
 
 
 def _size(path: Path) -> int:

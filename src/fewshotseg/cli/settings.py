@@ -7,12 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from fewshotseg.data import PROTOCOLS
-from fewshotseg.models import SCNetConfig
+from fewshotseg.models import PrototypeConfig, PrototypeSegmenter, SCNetConfig, build_prototype_segmenter
 from fewshotseg.training.benchmark import DataSettings
 from fewshotseg.training.recipe import RECIPES, Recipe
+
+TRAINING_FREE = "prototypes"
+"""Stands for a model file where there is none: a `PrototypeSegmenter`, made of options."""
+
+Config = TypeVar("Config", SCNetConfig, PrototypeConfig)
 
 OWN_OPTIONS = ("model", "micro_batches")
 """Fields of `Recipe` whose options differ from what would be made of their names."""
@@ -89,7 +94,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_argument(parser: Any) -> None:
     """Add the option for fields of `SCNetConfig`."""
     parser.add_argument("--model", nargs="+", default=[], metavar="FIELD=VALUE", help="Fields of SCNetConfig, such as "
-                        "self_contrast_weight=0 (PFENet), num_prototypes=5 or bins=1.0,0.5.")  # fmt: skip
+                        "self_contrast_weight=0 (PFENet), num_prototypes=5 or bins=1.0,0.5; of PrototypeConfig for the "
+                        "model prototypes.")  # fmt: skip
 
 
 def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Recipe:
@@ -111,7 +117,33 @@ def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Rec
     return replace(default, **given, model=model, micro_batches=micro_batches)
 
 
-def change_model(model: SCNetConfig, changes: Sequence[str]) -> SCNetConfig:
+def add_training_free_arguments(parser: Any) -> None:
+    """Add the options of `training_free`, but for that of `add_model_argument`."""
+    add = parser.add_argument
+    add("--backbone", metavar="NAME", help="For the model prototypes, the name of its backbone, such as "
+        "timm/vit_small_patch14_dinov2 (default: efficientnet_lite0, with the weights of its package).")  # fmt: skip
+    add("--backbone-weights", metavar="NAME", help="For that backbone: a file, timm for those that timm downloads, "
+        "package, or the name of torchvision's.")  # fmt: skip
+
+
+def training_free(options: dict[str, Any]) -> PrototypeSegmenter:
+    """Take the options of a model that needs no training out of ``options``, and make it.
+
+    Raises:
+        ValueError: If a setting is impossible, or a file does not fit.
+        OSError: If a file is missing, or weights cannot be downloaded.
+        ImportError: If an extra is not installed.
+    """
+    weights = options.pop("backbone_weights", None)
+    backbone = options.pop("backbone", None)
+    if backbone is None:
+        backbone, weights = "efficientnet_lite0", weights or "package"
+    config = change_model(PrototypeConfig(), options.pop("model", []))
+    settings = {each.name: getattr(config, each.name) for each in fields(config) if each.name != "backbone"}
+    return build_prototype_segmenter(backbone, backbone_weights=weights, **settings).eval()
+
+
+def change_model(model: Config, changes: Sequence[str]) -> Config:
     """Replace fields by what ``"field=value"`` says.
 
     Raises:
@@ -121,12 +153,13 @@ def change_model(model: SCNetConfig, changes: Sequence[str]) -> SCNetConfig:
         >>> change_model(SCNetConfig(), ["bins=1.0,0.5", "num_prototypes=0"]).bins
         (1.0, 0.5)
     """
-    names = [each.name for each in fields(SCNetConfig)]
+    names = [each.name for each in fields(model)]
     given: dict[str, Any] = {}
     for change in changes:
         name, _, value = change.partition("=")
         if name not in names:
-            raise ValueError(f"model must name fields of SCNetConfig, {', '.join(names)}, got {change!r}")
+            kind = type(model).__name__
+            raise ValueError(f"model must name fields of {kind}, {', '.join(names)}, got {change!r}")
         try:
             given[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

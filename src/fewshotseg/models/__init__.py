@@ -1,4 +1,4 @@
-"""Networks: backbones, the comparison head, SCNet that wires them, its builder and checkpoints."""
+"""Networks: backbones, heads, SCNet and the training-free model that wire them, their builders and checkpoints."""
 
 from fewshotseg.models.backbones import (
     BACKBONES,
@@ -9,17 +9,20 @@ from fewshotseg.models.backbones import (
     WholeTimmBackbone,
     list_backbones,
 )
-from fewshotseg.models.build import build_scnet
+from fewshotseg.models.build import build_prototype_segmenter, build_scnet
 from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.comparison import Comparison, ComparisonHead, ConcatConv1x1
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.convert import remap_pfenet_state_dict
 from fewshotseg.models.encodings import Query, SCNetOutput, Support
 from fewshotseg.models.fast.feature_memory import FeatureMemory
+from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.hub import list_pretrained, load_pretrained, push_to_hub, save_pretrained
+from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.saved_model import SavedModel
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.segmentation_model import SegmentationModel
+from fewshotseg.models.segmenter import PrototypeQuery, PrototypeSegmenter, PrototypeSupport
 from fewshotseg.models.weights import load_weights, save_weights
 
 __all__ = [
@@ -29,6 +32,11 @@ __all__ = [
     "ComparisonHead",
     "ConcatConv1x1",
     "FeatureMemory",
+    "FrozenBackboneModel",
+    "PrototypeConfig",
+    "PrototypeQuery",
+    "PrototypeSegmenter",
+    "PrototypeSupport",
     "Query",
     "SCNet",
     "SCNetConfig",
@@ -40,6 +48,7 @@ __all__ = [
     "TimmBackbone",
     "WholeBackbone",
     "WholeTimmBackbone",
+    "build_prototype_segmenter",
     "build_scnet",
     "list_backbones",
     "list_pretrained",

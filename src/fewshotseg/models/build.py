@@ -1,4 +1,4 @@
-"""SCNet from names and numbers."""
+"""Models from names and numbers."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from fewshotseg.models.backbones import AnyBackbone, is_timm_name, make_backbone
 from fewshotseg.models.config import SCNetConfig, check_settings
+from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.segmenter import PrototypeSegmenter
 from fewshotseg.models.weights import load_backbone_weights, load_weights, timm_with_weights
 
 
@@ -56,16 +58,57 @@ def build_scnet(
     config = SCNetConfig(backbone=name, **settings)
     network = _with_weights(backbone, backbone_weights)
     if name is not None and backbone_weights is None and weights is None:
-        warnings.warn(
-            "the frozen backbone has random weights: pass backbone_weights (the name of torchvision's, True for "
-            "timm's, a path or a state dict) to learn or segment anything useful",
-            stacklevel=2,
-        )
-
+        _warn_of_random_weights()
     model = SCNet(network, config)
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def build_prototype_segmenter(
+    backbone: str | AnyBackbone,
+    *,
+    backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None,
+    **settings: Any,
+) -> PrototypeSegmenter:
+    """Build a model that needs no training, without any download unless ``backbone_weights`` asks for one.
+
+    Args:
+        backbone: As of `build_scnet`: a name, such as ``"efficientnet_lite0"`` or ``"timm/<name>"``, or a module.
+        backbone_weights: As of `build_scnet`. Without any, a backbone of a name is random.
+        **settings: Fields of `PrototypeConfig`.
+
+    Returns:
+        The model in training mode, as any ``nn.Module``, which makes no difference to it.
+
+    Raises:
+        ValueError: If a name, setting or file does not fit.
+        TypeError: If a setting does not exist.
+        ImportError: If the backbone or its weights need a package that is not installed.
+        OSError: If a file does not exist, or weights cannot be downloaded.
+
+    Example:
+        >>> import torch
+        >>> model = build_prototype_segmenter("mobilenet_v2", score="cosine")
+        >>> images, masks = torch.rand(1, 2, 3, 65, 65), torch.randint(0, 2, (1, 2, 65, 65))
+        >>> model(images, masks, torch.rand(1, 3, 97, 65)).shape
+        torch.Size([1, 2, 97, 65])
+    """
+    check_settings(settings, PrototypeConfig)
+    name = backbone if isinstance(backbone, str) else None
+    config = PrototypeConfig(backbone=name, **settings)
+    network = _with_weights(backbone, backbone_weights)
+    if name is not None and backbone_weights is None:
+        _warn_of_random_weights()
+    return PrototypeSegmenter(network, config)
+
+
+def _warn_of_random_weights() -> None:
+    warnings.warn(
+        "the frozen backbone has random weights: pass backbone_weights (the name of torchvision's, True for "
+        "timm's, a path or a state dict) to learn or segment anything useful",
+        stacklevel=3,
+    )
 
 
 def _with_weights(backbone: str | AnyBackbone, weights: str | Path | Mapping[str, Tensor] | bool | None) -> Any:

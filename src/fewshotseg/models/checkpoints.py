@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from fewshotseg._checks import check_float_dtype
 from fewshotseg._io import StrPath, write_atomically
-from fewshotseg.models.backbones import Backbone, StagedBackbone, check_backbone, make_backbone
+from fewshotseg.models.backbones import AnyBackbone, StagedBackbone, check_backbone, make_backbone
 from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.fitting import check_fits
+from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.saved_model import PREFIX, SavedModel, content_of, digest_of, is_saved_model, model_in, plain
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.segmenter import PrototypeSegmenter
 from fewshotseg.models.weight_files import (
     DAMAGED,
     open_file,
@@ -30,7 +33,7 @@ from fewshotseg.models.weight_files import (
 
 
 def save_model(
-    model: SCNet,
+    model: SCNet | PrototypeSegmenter,
     path: StrPath,
     *,
     with_backbone: bool = True,
@@ -51,7 +54,7 @@ def save_model(
 
     Raises:
         ValueError: If a weight is not finite in ``dtype``, or ``origin`` holds anything but plain values.
-        TypeError: If ``model`` is no `SCNet`, or ``dtype`` no floating-point dtype.
+        TypeError: If ``model`` is no model of this package, or ``dtype`` no floating-point dtype.
         ImportError: If a folder is to be written and safetensors is not installed.
         OSError: If it cannot be written.
 
@@ -64,8 +67,7 @@ def save_model(
         5
     """
     path = Path(path)
-    if not isinstance(model, SCNet):
-        raise TypeError(f"model must be an SCNet, got {type(model).__name__}")
+    check_savable(model)
     check_float_dtype("dtype", dtype)
     is_file = path.suffix in {".pth", ".pt"}
     if path.suffix in {".safetensors", ".ckpt", ".bin"} or (training is not None and not is_file):
@@ -92,7 +94,13 @@ def save_model(
         _write_folder(saved, path)
 
 
-def load_model(path: StrPath, *, backbone: Backbone | None = None) -> SCNet:
+def check_savable(model: object) -> None:
+    """Raise `TypeError` unless this is a model that `save_model` can write."""
+    if not isinstance(model, (SCNet, PrototypeSegmenter)):
+        raise TypeError(f"model must be an SCNet or a PrototypeSegmenter to be saved, got {type(model).__name__}")
+
+
+def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet | PrototypeSegmenter:
     """Make the model that `save_model` wrote.
 
     Nothing is downloaded, drawn or executed. A file that is damaged or of something else is refused before anything is
@@ -104,7 +112,7 @@ def load_model(path: StrPath, *, backbone: Backbone | None = None) -> SCNet:
             has to have those that the file names by their digest.
 
     Returns:
-        The model in evaluation mode, on the CPU.
+        The model in evaluation mode, on the CPU: an `SCNet` or a `PrototypeSegmenter`, as its config says.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -121,7 +129,7 @@ def load_model(path: StrPath, *, backbone: Backbone | None = None) -> SCNet:
         with torch.device("meta"):
             shapes: Any = make_backbone(cast(str, name)) if backbone is None else backbone
             channels: int = shapes.mid_channels
-            head = SCNet(StagedBackbone({}, shallow=(), mid=(), high=(), mid_channels=channels), saved.config)
+            head = _made(StagedBackbone({}, shallow=(), mid=(), high=(), mid_channels=channels), saved.config)
     except (RuntimeError, OverflowError, ValueError) as error:
         why = error if isinstance(error, ValueError) else "its numbers are too large"
         raise ValueError(f"{path} must hold the config of a model that can be built, but {why}") from error
@@ -130,7 +138,7 @@ def load_model(path: StrPath, *, backbone: Backbone | None = None) -> SCNet:
     check_fits(shapes.state_dict(), weights, f"the backbone in {path}", strict=True)
 
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        model = SCNet(make_backbone(cast(str, name)) if backbone is None else backbone, saved.config)
+        model = _made(make_backbone(cast(str, name)) if backbone is None else backbone, saved.config)
     model.load_state_dict(saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()})
     return model.eval()
 
@@ -153,6 +161,11 @@ def read_model(path: StrPath) -> SavedModel:
     if not is_saved_model(content):
         raise ValueError(f"{path} must be a model that save_model wrote; load_weights reads state dicts")
     return model_in(content, path)
+
+
+def _made(backbone: AnyBackbone, config: SCNetConfig | PrototypeConfig) -> SCNet | PrototypeSegmenter:
+    """The kind of model that a config is of, with random weights beside the backbone's."""
+    return SCNet(backbone, config) if isinstance(config, SCNetConfig) else PrototypeSegmenter(backbone, config)
 
 
 def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[str, Tensor]:

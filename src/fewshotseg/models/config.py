@@ -71,8 +71,6 @@ class SCNetConfig:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.backbone is not None and not isinstance(self.backbone, str):
-            raise TypeError(f"backbone must be a name or None, got {type(self.backbone).__name__}")
         for name, value in self._checked_numbers().items():
             object.__setattr__(self, name, value)
         check_choice("norm_stats", self.norm_stats, ("frozen", "batch"))
@@ -88,21 +86,17 @@ class SCNetConfig:
     def _checked_numbers(self) -> dict[str, Any]:
         """All numbers as Python's own."""
         checked: dict[str, Any] = {
+            **checked_images(self),
             "hidden_channels": check_at_least("hidden_channels", self.hidden_channels, 1, MAX_CHANNELS),
             "bins": checked_bins(self.bins),
             "num_prototypes": check_at_least("num_prototypes", self.num_prototypes, 0, MAX_CLUSTERS),
             "kmeans_iters": check_at_least("kmeans_iters", self.kmeans_iters, 0, MAX_ITERS),
             "aux_weight": check_number("aux_weight", self.aux_weight, 0),
-            "image_size": check_at_least("image_size", self.image_size, 32, MAX_SQUARE),
-            "threshold": check_share("threshold", self.threshold, open_ends=True),
         }
         for name in ("self_contrast_weight", "reducer_dropout", "classifier_dropout"):
             checked[name] = check_number(name, getattr(self, name), 0, 1)
         if self.grid_bins is not None:
             checked["grid_bins"] = check_at_least("grid_bins", self.grid_bins, 1, 256)
-        for name, lowest in (("mean", 0), ("std", 0.001)):
-            if getattr(self, name) is not None:
-                checked[name] = check_numbers(name, getattr(self, name), 3, lowest, 1)
         return checked
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,14 +117,28 @@ class SCNetConfig:
         return cls(**values)
 
 
-def check_settings(names: Mapping[str, Any]) -> None:
-    """Raise `TypeError` for the first name that is no field of `SCNetConfig`, with the one that was probably meant."""
-    known = [field.name for field in fields(SCNetConfig)]
+def checked_images(config: Any) -> dict[str, Any]:
+    """What configs of all models hold, as Python's own: backbone, images and threshold; raise unless it is right."""
+    if config.backbone is not None and not isinstance(config.backbone, str):
+        raise TypeError(f"backbone must be a name or None, got {type(config.backbone).__name__}")
+    checked: dict[str, Any] = {
+        "image_size": check_at_least("image_size", config.image_size, 32, MAX_SQUARE),
+        "threshold": check_share("threshold", config.threshold, open_ends=True),
+    }
+    for name, lowest in (("mean", 0), ("std", 0.001)):
+        if getattr(config, name) is not None:
+            checked[name] = check_numbers(name, getattr(config, name), 3, lowest, 1)
+    return checked
+
+
+def check_settings(names: Mapping[str, Any], kind: type = SCNetConfig) -> None:
+    """Raise `TypeError` for the first name that is no field of that config, with the one that was probably meant."""
+    known = [field.name for field in fields(kind)]
     for name in names:
         if name not in known:
             close = get_close_matches(str(name), known, n=1)
             meant = f"; did you mean {close[0]!r}?" if close else f", which are {', '.join(known)}"
-            raise TypeError(f"settings must be fields of SCNetConfig, got {shown(name)}{meant}")
+            raise TypeError(f"settings must be fields of {kind.__name__}, got {shown(name)}{meant}")
 
 
 def checked_bins(bins: Any) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The steps of a frozen backbone, as SCNet takes them."""
+"""The steps of a frozen backbone, as models take them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,6 +40,15 @@ class FrozenBackbone:
         """The same, right at least where the label masks ``(B, H, W)`` show foreground."""
         return self.joined(self.maps_around(images, masks), images)
 
+    def one(self, images: Tensor, which: str) -> Tensor:
+        """The deepest mid-level map, ``"mid"``, or the high-level one, ``"high"``; no more is run than that takes.
+
+        Raises as `mid` and `high`.
+        """
+        maps = self.maps(images)
+        check_mid(self.backbone, maps, images)
+        return maps[0] if which == "mid" else self.high(maps[0])
+
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """All that the first step gives: the mid-level maps, the deepest first."""
         with torch.no_grad():
@@ -75,6 +84,12 @@ class FrozenWholeBackbone(FrozenBackbone):
     """
 
     @override
+    def one(self, images: Tensor, which: str) -> Tensor:
+        *mid, high = self.maps(images)
+        self._check(mid, high, images)
+        return mid[0] if which == "mid" else high
+
+    @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """The mid-level maps, and the high-level one as the last."""
         with torch.no_grad():
@@ -85,10 +100,13 @@ class FrozenWholeBackbone(FrozenBackbone):
 
     @override
     def joined(self, maps: Sequence[Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        mid, high = maps[:-1], maps[-1]
+        *mid, high = maps
+        self._check(mid, high, images)
+        return _concatenated(mid), high
+
+    def _check(self, mid: Sequence[Tensor], high: Tensor, images: Tensor) -> None:
         check_mid(self.backbone, mid, images)
         check_map("the high-level map of backbone.mid_and_high", high, images)
-        return _concatenated(mid), high
 
     @override
     def high(self, deepest: Tensor) -> Tensor:

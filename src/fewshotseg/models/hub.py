@@ -11,6 +11,7 @@ from fewshotseg._checks import shown
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.segmenter import PrototypeSegmenter
 from fewshotseg.models.weight_files import exists
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
@@ -25,8 +26,8 @@ def list_pretrained() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.pth"))
 
 
-def load_pretrained(name: StrPath) -> SCNet:
-    """A trained model.
+def load_pretrained(name: StrPath) -> SCNet | PrototypeSegmenter:
+    """A model that is ready to use.
 
     Args:
         name: A file or folder of `save_model`; a name of `list_pretrained`; or ``"owner/name"`` on the Hugging Face hub
@@ -60,7 +61,9 @@ def find_model(name: StrPath) -> Path:
     )
 
 
-def save_pretrained(model: SCNet, folder: StrPath, *, origin: dict[str, Any] | None = None) -> None:
+def save_pretrained(
+    model: SCNet | PrototypeSegmenter, folder: StrPath, *, origin: dict[str, Any] | None = None
+) -> None:
     """Write a folder that `load_pretrained` reads and the hub shows: ``config.json``, the weights and a model card.
 
     Args:
@@ -79,7 +82,9 @@ def save_pretrained(model: SCNet, folder: StrPath, *, origin: dict[str, Any] | N
     write_atomically(folder / "README.md", _card(model, read_model(folder).origin).encode())
 
 
-def push_to_hub(model: SCNet, name: str, *, private: bool = False, origin: dict[str, Any] | None = None) -> str:
+def push_to_hub(
+    model: SCNet | PrototypeSegmenter, name: str, *, private: bool = False, origin: dict[str, Any] | None = None
+) -> str:
     """Upload what `save_pretrained` writes to the Hugging Face hub, with the token that ``hf auth login`` stored.
 
     Args:
@@ -131,7 +136,7 @@ def _first_line(error: Exception) -> str:
     return "".join(letter for letter in line[:300] if letter.isprintable())
 
 
-def _card(model: SCNet, origin: dict[str, Any]) -> str:
+def _card(model: SCNet | PrototypeSegmenter, origin: dict[str, Any]) -> str:
     settings = "\n".join(f"| {name} | `{value}` |" for name, value in model.config.to_dict().items())
     made = f"```json\n{json.dumps(origin, indent=1, ensure_ascii=False)}\n```" if origin else "Nothing was recorded."
     return f"""---
@@ -139,7 +144,7 @@ library_name: fewshotseg
 pipeline_tag: image-segmentation
 tags:
 - few-shot-segmentation
-- scnet
+- {"scnet" if isinstance(model, SCNet) else "training-free"}
 ---
 
 # A few-shot segmentation model

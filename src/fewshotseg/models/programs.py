@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,53 +15,66 @@ from typing_extensions import override
 from fewshotseg._checks import check_at_least, check_choice
 from fewshotseg._inference import inference
 from fewshotseg._io import StrPath
-from fewshotseg.models.encodings import SMALLEST_SIDE, Support
+from fewshotseg.models.encodings import SMALLEST_SIDE
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.segmenter import PrototypeSegmenter
 
 TOLERANCE = 1e-4
 """How far logits of a program may be from the model's, as a share of the largest."""
-
-SUPPORT = ("prototype", "high", "weights")
-"""What goes from the support's program to the query's; see `fewshotseg.models.Support`."""
 
 KINDS = ("onnx", "pt2")
 """Endings of the files: ONNX, and programs of torch.export."""
 
 Program = Callable[..., Sequence[Tensor]]
 
+Model = SCNet | PrototypeSegmenter
+
+
+def parts_of(model: Model) -> tuple[str, ...]:
+    """What goes from the support's program to the query's, by the names of the encoding's fields.
+
+    An `SCNet` segments with prototype, high and weights, a `PrototypeSegmenter` with points, foreground and background,
+    or with prototypes alone.
+    """
+    if isinstance(model, SCNet):
+        return ("prototype", "high", "weights")
+    return ("points", "foreground", "background") if model.config.score == "density" else ("prototypes",)
+
 
 class SupportProgram(nn.Module):
     """The half of a model that encodes supports."""
 
-    def __init__(self, model: SCNet) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     @override
     def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
         support = self.model.encode_support(images, masks)
-        return tuple(getattr(support, name) for name in SUPPORT)
+        return tuple(getattr(support, name) for name in parts_of(self.model))
 
 
 class QueryProgram(nn.Module):
     """The half of a model that segments."""
 
-    def __init__(self, model: SCNet) -> None:
+    def __init__(self, model: Model, support: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.support = model, support
 
     @override
-    def forward(self, images: Tensor, prototype: Tensor, high: Tensor, weights: Tensor) -> tuple[Tensor]:
-        return (self.model.segment(Support(prototype, high, weights), self.model.encode_query(images)),)
+    def forward(self, images: Tensor, *parts: Tensor) -> tuple[Tensor]:
+        model: Any = self.model
+        support = self.support._replace(**dict(zip(parts_of(model), parts, strict=True)))
+        return (model.segment(support, model.encode_query(images)),)
 
 
 def export_programs(
-    model: SCNet, out: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
+    model: Model, out: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
 ) -> dict[str, float]:
     """Write ``support`` and ``query`` of each kind, after comparing their answers with the model's.
 
     ``support`` encodes the annotated examples once: images ``(1, S, 3, H, W)`` and label masks ``(1, S, H, W)`` to
-    prototype, high and weights. ``query`` segments with these: images ``(B, 3, H, W)`` to logits ``(B, 2, H, W)``,
+    what `parts_of` names. ``query`` segments with these: images ``(B, 3, H, W)`` to logits ``(B, 2, H, W)``,
     channel 1 the object, for any B. S and H = W are fixed by the export. Images are normalised; the ONNX files'
     metadata say by which mean and std, and the threshold for probabilities. Each file holds all weights it needs.
 
@@ -92,13 +105,14 @@ def export_programs(
     out.mkdir(parents=True, exist_ok=True)
     with inference(model), TemporaryDirectory(dir=out, prefix=".export-") as folder:
         images, masks, queries = example_inputs(size, shots)
-        support, query = SupportProgram(model), QueryProgram(model)
-        known = dict(zip(SUPPORT, support(images, masks), strict=True))
+        parts = parts_of(model)
+        support, query = SupportProgram(model), QueryProgram(model, model.encode_support(images, masks))
+        known = dict(zip(parts, support(images, masks), strict=True))
         for name, half, inputs, outputs in (
-            ("support", support, {"images": images, "masks": masks}, SUPPORT),
+            ("support", support, {"images": images, "masks": masks}, parts),
             ("query", query, {"images": queries, **known}, ("logits",)),
         ):
-            program = _traced(half, inputs, batched=("images",) if name == "query" else ())
+            program = _traced(half, [*inputs.values()], any_batch=name == "query")
             for kind in kinds:
                 path = Path(folder, f"{name}.{kind}")
                 if kind == "pt2":
@@ -113,7 +127,7 @@ def export_programs(
 
 @torch.no_grad()
 def check_programs(
-    model: SCNet, folder: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
+    model: Model, folder: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
 ) -> dict[str, float]:
     """Run the files of a folder on random images, one query and two, and compare with the model in evaluation mode.
 
@@ -132,7 +146,8 @@ def check_programs(
     """
     images, masks, queries = example_inputs(size, shots, seed=1)
     with inference(model):
-        expected = model.segment(model.encode_support(images, masks), model.encode_query(queries))
+        answers: Any = model
+        expected = answers.segment(answers.encode_support(images, masks), answers.encode_query(queries))
     differences = {}
     for kind in kinds:
         encode, segment = (_load(Path(folder, f"{half}.{kind}")) for half in ("support", "query"))
@@ -147,14 +162,16 @@ def check_programs(
     return differences
 
 
-def _traced(half: nn.Module, inputs: Mapping[str, Tensor], *, batched: Sequence[str]) -> torch.export.ExportedProgram:
-    """Trace a half of the model; the first axis of the inputs in ``batched`` may have any length."""
-    axes = {name: {0: torch.export.Dim("batch")} if name in batched else None for name in inputs}
-    return torch.export.export(half.eval(), tuple(inputs.values()), dynamic_shapes=axes)
+def _traced(half: nn.Module, inputs: Sequence[Tensor], *, any_batch: bool) -> torch.export.ExportedProgram:
+    """Trace a half of the model; the first axis of the first input may have any length if ``any_batch``."""
+    first = {0: torch.export.Dim("batch")} if any_batch else None
+    others = tuple(None for _ in inputs[1:])
+    shapes = (first, others) if isinstance(half, QueryProgram) else (first, *others)
+    return torch.export.export(half.eval(), tuple(inputs), dynamic_shapes=shapes)
 
 
 def _write_onnx(
-    program: torch.export.ExportedProgram, path: Path, *, inputs: Sequence[str], outputs: Sequence[str], model: SCNet
+    program: torch.export.ExportedProgram, path: Path, *, inputs: Sequence[str], outputs: Sequence[str], model: Model
 ) -> None:
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it says what it does not simplify
     made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)

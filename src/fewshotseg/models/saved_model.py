@@ -13,6 +13,7 @@ from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.fitting import check_ordinary
+from fewshotseg.models.prototype_config import KIND, PrototypeConfig
 from fewshotseg.models.weight_files import DAMAGED
 
 FORMAT = "fewshotseg model 1"
@@ -25,15 +26,15 @@ class SavedModel:
     """What a file of `save_model` holds.
 
     Attributes:
-        config: Of the model.
-        head: All weights but the backbone's: reducers and comparison head.
+        config: Of the model, which it also says the kind of.
+        head: All weights but the backbone's: reducers and comparison head of an `SCNet`.
         backbone: The backbone's weights; None if the file only has their digest.
         backbone_digest: See `digest_of`.
         origin: How the weights came about, in plain values.
         training: What it takes to go on training; None in a model to use.
     """
 
-    config: SCNetConfig
+    config: SCNetConfig | PrototypeConfig
     head: dict[str, Tensor]
     backbone: dict[str, Tensor] | None
     backbone_digest: str
@@ -75,7 +76,7 @@ def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
     if content.keys() != ENTRIES:
         raise ValueError(f"{path} must hold {', '.join(sorted(ENTRIES))}, got {shown([*content])}")
     try:
-        config = SCNetConfig.from_dict(content["config"])
+        config = config_of(content["config"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} must hold the config of a model, but {error}") from error
     head, backbone, training = (content[name] for name in ("head", "backbone", "training"))
@@ -99,6 +100,15 @@ def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
     if not inside or saved.digest() != content["digest"]:
         raise ValueError(f"{path} must hold what it was written with, but {DAMAGED}")
     return saved
+
+
+def config_of(values: Any) -> SCNetConfig | PrototypeConfig:
+    """The config that ``to_dict`` of either kind gave; without a word about its kind it is of SCNet.
+
+    Raises as ``from_dict``.
+    """
+    of_prototypes = isinstance(values, Mapping) and values.get("kind") == KIND
+    return PrototypeConfig.from_dict(values) if of_prototypes else SCNetConfig.from_dict(values)
 
 
 def content_of(saved: SavedModel) -> dict[str, Any]:

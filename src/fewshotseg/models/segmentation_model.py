@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fewshotseg._checks import check_share
 from fewshotseg.models.fast.backbone import FastBackbone
-from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.frozen_model import FrozenBackboneModel
 
 
 class SegmentationModel(Protocol):
-    """An ``nn.Module`` that segments in stages; `SCNet` is one.
+    """An ``nn.Module`` that segments in stages; `SCNet` and `PrototypeSegmenter` are two.
 
     Encodings are named tuples or tuples; their tensors have the batch as first axis, whatever else they hold is the
     same for all images of a size. A model may also have ``encode_both(images, masks)``, which gives supports of one
@@ -49,7 +49,7 @@ def check_model(model: Any) -> None:
 
 
 def in_fast_form(model: Any, fast: FastBackbone | None = None) -> Any:
-    """A view of an `SCNet` that runs the backbone in its faster form; other models as they are.
+    """A view of a model on a frozen backbone that runs it in its faster form; other models as they are.
 
     It shares all modules and parameters with the model, which does not change.
 
@@ -57,7 +57,7 @@ def in_fast_form(model: Any, fast: FastBackbone | None = None) -> Any:
         model: Any model.
         fast: The faster form of its backbone, from an earlier call; made anew by default.
     """
-    if not isinstance(model, SCNet) or model.fast is not None:
+    if not isinstance(model, FrozenBackboneModel) or model.fast is not None:
         return model
     view = copy.copy(model)
     view.fast = fast or FastBackbone(model.backbone)

@@ -16,6 +16,7 @@ from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, 
 from fewshotseg.models.fitting import load_checked
 from fewshotseg.models.saved_model import is_saved_model, model_in
 from fewshotseg.models.scnet import SCNet
+from fewshotseg.models.segmenter import PrototypeSegmenter
 from fewshotseg.models.weight_files import (
     exists,
     read_safely,
@@ -69,7 +70,7 @@ def load_weights(model: nn.Module, path: StrPath, *, strict: bool = True) -> Non
     saved = read_model(path) if content is None else model_in(content, path)
     config = getattr(model, "config", None)
     for name in SHAPING if config is not None else ():
-        theirs, ours = getattr(saved.config, name), getattr(config, name)
+        theirs, ours = getattr(saved.config, name, None), getattr(config, name, None)
         if theirs != ours and None not in (theirs, ours):
             raise ValueError(f"{path} must be of a model with {name}={shown(ours)}, got {name}={shown(theirs)}")
     state = saved.head
@@ -86,12 +87,12 @@ def save_weights(model: nn.Module, path: StrPath) -> None:
     """Write a model's weights so that `load_weights` reads them.
 
     Args:
-        model: An `SCNet`, which is written as `save_model` does, with its config; or any module, of which the state
-            dict is written.
+        model: An `SCNet` or a `PrototypeSegmenter`, which is written as `save_model` does, with its config; or any
+            module, of which the state dict is written.
         path: Where to; an existing file is replaced in one step. ``.safetensors`` holds the state dict alone and needs
             the extra ``hub``.
     """
-    if isinstance(model, SCNet) and Path(path).suffix != ".safetensors":
+    if isinstance(model, (SCNet, PrototypeSegmenter)) and Path(path).suffix != ".safetensors":
         save_model(model, path)
     elif Path(path).suffix == ".safetensors":
         write_safetensors(model.state_dict(), path)

@@ -34,8 +34,15 @@ class Checkpoint:
     training: Mapping[str, Any]
 
     def load_model(self) -> SCNet:
-        """Make the model of the file."""
-        return load_model(self.path)
+        """Make the model of the file.
+
+        Raises:
+            ValueError: If it is of a model that is not trained.
+        """
+        model = load_model(self.path)
+        if not isinstance(model, SCNet):
+            raise ValueError(f"{self.path} must hold an SCNet to go on with, got a {type(model).__name__}")
+        return model
 
     @property
     def iteration(self) -> Any:

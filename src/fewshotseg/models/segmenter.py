@@ -1,0 +1,265 @@
+"""A model that needs no training: what lies nearer to the examples' foreground than to their background."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+from typing_extensions import override
+
+from fewshotseg._checks import check_sizes, check_tensor
+from fewshotseg._inference import example_weight
+from fewshotseg.models.backbones import AnyBackbone, can_be_cut, image_statistics
+from fewshotseg.models.encodings import IMAGES_AT_ONCE, check_images
+from fewshotseg.models.frozen_model import FrozenBackboneModel
+from fewshotseg.models.prototype_config import PrototypeConfig
+from fewshotseg.ops import cosine_kmeans, cosine_logits, density_logits, resize_bilinear
+from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
+
+
+class PrototypeSupport(NamedTuple):
+    """Annotated examples of one class, encoded by a `PrototypeSegmenter`.
+
+    Attributes:
+        points: ``(B, M, C)`` of unit length, the features of all shots, M of them together.
+        foreground: ``(B, M)``, the share of each point's pixels that is foreground.
+        background: ``(B, M)``, likewise; what is void is neither.
+        prototypes: ``(B, P + Q, C)``, those of the foreground first; zero vectors where a side has no point. None for
+            the score of densities.
+    """
+
+    points: Tensor
+    foreground: Tensor
+    background: Tensor
+    prototypes: Tensor | None = None
+
+
+class PrototypeQuery(NamedTuple):
+    """Images to segment, encoded by a `PrototypeSegmenter`.
+
+    Attributes:
+        features: ``(B, C, h, w)``.
+        size: Height and width of the images.
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+
+
+class PrototypeSegmenter(FrozenBackboneModel):
+    r"""Foreground where features are nearer to those of the supports' foreground than of their background.
+
+    Nothing is learned: beside the backbone there are no parameters. All points of all shots count, each by its mask;
+    shots are not averaged, and their order does not matter. Supports without foreground give an answer that finds
+    nothing, supports without background one that finds whatever resembles them at all. `build_prototype_segmenter`
+    makes one by name.
+
+    Several classes compete in `FewShotPredictor` as always: each is segmented against its own background, and a pixel
+    goes to the most probable class.
+
+    Args:
+        backbone: Follows `Backbone` or `WholeBackbone`. No more of it is run than the map that is compared takes.
+        config: Every number and choice.
+
+    Attributes:
+        config: As given, with the backbone's ``mean`` and ``std`` and the name of the map where it left them open.
+        memory: Set it to a `FeatureMemory` to keep the backbone's features for images that come again.
+        fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
+
+    Raises:
+        TypeError: If the backbone lacks something that these ask for.
+    """
+
+    def __init__(self, backbone: AnyBackbone, config: PrototypeConfig | None = None) -> None:
+        super().__init__(backbone)
+        config = config or PrototypeConfig()
+        statistics = image_statistics(backbone)
+        self.config = replace(
+            config,
+            features=config.features or ("mid" if can_be_cut(backbone) else "high"),
+            mean=config.mean or statistics["mean"],
+            std=config.std or statistics["std"],
+        )
+        self.train(self.training)
+
+    @override
+    def forward(self, support_images: Tensor, support_masks: Tensor, query_images: Tensor) -> Tensor:
+        """Segment the queries of a batch of episodes.
+
+        Args:
+            support_images: ``(B, S, 3, H, W)`` normalised images, sides from 32 pixels up.
+            support_masks: ``(B, S, H, W)`` label masks.
+            query_images: ``(B, 3, H', W')`` normalised images; their size may differ from the supports'.
+
+        Returns:
+            ``(B, 2, H', W')`` logits, channel 1 foreground.
+
+        Raises:
+            ValueError: If a shape does not fit or a side is below 32 pixels.
+            TypeError: If images are not floating point.
+        """
+        return self.segment(self.encode_support(support_images, support_masks), self.encode_query(query_images))
+
+    def encode_support(self, images: Tensor, masks: Tensor) -> PrototypeSupport:
+        """Encode annotated examples once, for any number of queries.
+
+        Args:
+            images: ``(B, S, 3, H, W)`` normalised images, sides from 32 pixels up.
+            masks: ``(B, S, H, W)`` label masks: 1 foreground, 0 background, 255 void.
+
+        Raises:
+            ValueError: If a shape does not fit, there is no shot, or a side is below 32 pixels.
+            TypeError: If images are not floating point.
+        """
+        check_tensor("support images", images, "B S 3 H W")
+        check_tensor("support masks", masks, "B S H W")
+        check_sizes("support masks", masks, "B S H W", images, "support images", "B S 3 H W")
+        check_images("support images", images, example_weight(self))
+        shots = masks.shape[1]
+        together = images.flatten(0, 1)  # BS 3 H W
+        # On a CPU one image after the other takes as long and less memory.
+        count = 1 if is_eager_cpu(images) else IMAGES_AT_ONCE
+        features = torch.cat([self._features(some) for some in torch.split(together, count)])
+        return self._with_prototypes(_points(features, masks.flatten(0, 1), shots))
+
+    def merge_shots(self, shots: Sequence[PrototypeSupport]) -> PrototypeSupport:
+        """Make one support of several: what `encode_support` gives for all of their shots together.
+
+        Raises:
+            ValueError: If there is no shot.
+        """
+        if not shots:
+            raise ValueError("shots must hold at least one support, got none")
+        if len(shots) == 1:
+            return shots[0]
+        points, foreground, background = (torch.cat(part, dim=1) for part in list(zip(*shots, strict=True))[:3])
+        return self._with_prototypes(PrototypeSupport(points, foreground, background))
+
+    def encode_query(self, images: Tensor) -> PrototypeQuery:
+        """Encode images to segment once, for any number of supports. Raises as `encode_support` does.
+
+        Args:
+            images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
+        """
+        check_tensor("query images", images, "B 3 H W")
+        check_images("query images", images, example_weight(self))
+        return PrototypeQuery(self._features(images), (images.shape[2], images.shape[3]))
+
+    def encode_both(self, images: Tensor, masks: Tensor) -> tuple[PrototypeSupport, PrototypeQuery]:
+        """Encode annotated images as supports of one shot each and as queries: the backbone runs once.
+
+        Args:
+            images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
+            masks: ``(B, H, W)`` label masks: 1 foreground, 0 background, 255 void.
+
+        Returns:
+            What `encode_support` and `encode_query` give, and they raise the same.
+        """
+        check_tensor("images", images, "B 3 H W")
+        check_tensor("masks", masks, "B H W")
+        check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
+        query = self.encode_query(images)
+        return self._with_prototypes(_points(query.features, masks, 1)), query
+
+    def segment(self, support: PrototypeSupport, query: PrototypeQuery) -> Tensor:
+        """Segment encoded queries by encoded supports.
+
+        Args:
+            support: From `encode_support`; with batch 1 it serves every query of the batch.
+            query: From `encode_query`.
+
+        Returns:
+            ``(B, 2, H, W)`` logits at the queries' size, channel 1 foreground, in at least float32.
+
+        Raises:
+            ValueError: If batches or channels do not fit.
+        """
+        batch = query.features.shape[0]
+        if support.points.shape[0] not in (1, batch):
+            raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.points.shape[0]}")
+        parts = (None if part is None else part.expand(batch, *part.shape[1:]) for part in support)
+        background, foreground = self._scores(PrototypeSupport._make(parts), query.features).unbind(dim=1)
+        scale, bias = self.config.scale, self.config.bias
+        logits = torch.stack([scale * background, scale * foreground + bias], dim=1)
+        return resize_bilinear(logits, query.size)
+
+    def _scores(self, support: PrototypeSupport, features: Tensor) -> Tensor:
+        """How near every location is to background and foreground, from -1 to 1: ``(B, 2, h, w)``.
+
+        Without background its score is -1; without foreground the foreground's is -2, so that nothing is found.
+        """
+        if support.prototypes is None:
+            kappa = self.config.kappa
+            return density_logits(features, support.points, support.foreground, support.background, kappa=kappa) / kappa
+        sides = torch.split(support.prototypes, [*self._counts], dim=1)
+        cosines = [cosine_logits(features, side[:, None], scale=1.0) for side in sides]
+        foreground, background = (
+            torch.where((side == 0).all(dim=(1, 2))[:, None, None, None], nothing, cosine)
+            for side, cosine, nothing in zip(sides, cosines, (-2.0, -1.0), strict=True)
+        )
+        return torch.cat([background, foreground], dim=1)
+
+    def _features(self, images: Tensor) -> Tensor:
+        assert self.config.features is not None
+        return self._frozen().one(images, self.config.features)
+
+    def _with_prototypes(self, support: PrototypeSupport) -> PrototypeSupport:
+        """The same with prototypes, if the score takes any."""
+        if self.config.score == "density":
+            return support
+        points, *sides = (at_least_float32(part) for part in support[:3] if part is not None)
+        with without_autocast(points):
+            if self.config.score == "cosine":
+                made = [weights[:, None] @ points for weights in sides]  # B 1 C
+            else:
+                made = [
+                    _clusters(points, weights, count, self.config.kmeans_iters)
+                    for weights, count in zip(sides, self._counts, strict=True)
+                ]
+        return support._replace(prototypes=torch.cat(made, dim=1).to(support.points.dtype))
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """How many prototypes foreground and background have."""
+        several = self.config.score == "kmeans"
+        return (self.config.num_prototypes, self.config.num_background_prototypes) if several else (1, 1)
+
+
+def _points(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
+    """``(B S, C, h, w)`` features and ``(B S, H, W)`` label masks to the points of each episode."""
+    vectors = rearrange(features, "(b s) c h w -> b (s h w) c", s=shots)
+    exact = at_least_float32(vectors)
+    points = (exact * inverse_norm(exact)).to(features.dtype)
+    return PrototypeSupport(points, *(_shares(masks == label, features, shots) for label in (1, 0)))
+
+
+def _shares(masks: Tensor, features: Tensor, shots: int) -> Tensor:
+    """The share of each location's pixels that is true: no object is so small that it falls between two locations."""
+    shares = F.interpolate(masks[:, None].float(), size=features.shape[2:], mode="area")
+    return rearrange(shares, "(b s) 1 h w -> b (s h w)", s=shots).to(features.dtype)
+
+
+def _clusters(points: Tensor, weights: Tensor, count: int, num_iters: int) -> Tensor:
+    """Several prototypes, ``(B, count, C)``, of the points that are one side for the most part, or as far as any is."""
+    highest = weights.amax(dim=1, keepdim=True)
+    valid = (weights >= torch.clamp(highest, max=0.5)) & (weights > 0)
+    found = cosine_kmeans(points, _far_apart(points, valid, count), valid=valid, num_iters=num_iters)
+    return torch.where(valid.any(dim=1)[:, None, None], found.centroids, 0)
+
+
+def _far_apart(points: Tensor, valid: Tensor, count: int) -> Tensor:
+    """A start for k-means that draws nothing and knows no order: the most usual valid point, then always the farthest.
+
+    ``(B, M, C)`` of unit length, ``(B, M)`` -> ``(B, count, C)``.
+    """
+    nearness = points @ (valid[:, None].to(points.dtype) @ points).mT  # B M 1
+    chosen, nearest = [], torch.full_like(nearness, -1)
+    for number in range(count):
+        wanted = nearness if number == 0 else -nearest
+        best = torch.where(valid[..., None], wanted, -torch.inf).argmax(dim=1, keepdim=True)  # B 1 1
+        chosen.append(points.gather(1, best.expand(-1, -1, points.shape[2])))
+        nearest = torch.maximum(nearest, points @ chosen[-1].mT)
+    return torch.cat(chosen, dim=1)

@@ -7,9 +7,10 @@ from fewshotseg.models.backbones import (
     TimmBackbone,
     WholeBackbone,
     WholeTimmBackbone,
+    feature_maps,
     list_backbones,
 )
-from fewshotseg.models.build import build_scnet
+from fewshotseg.models.build import build_backbone, build_scnet
 from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.comparison import Comparison, ComparisonHead, ConcatConv1x1
 from fewshotseg.models.config import SCNetConfig
@@ -40,7 +41,9 @@ __all__ = [
     "TimmBackbone",
     "WholeBackbone",
     "WholeTimmBackbone",
+    "build_backbone",
     "build_scnet",
+    "feature_maps",
     "list_backbones",
     "list_pretrained",
     "load_model",

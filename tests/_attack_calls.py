@@ -45,6 +45,13 @@ def operations() -> Iterator[Call]:
     yield "density_logits", ops.density_logits, {
         "features": FEATURES, "points": normal(2, 9, 6), "foreground": subset(2, 9), "background": uniform(2, 9),
         "kappa": 40.0}  # fmt: skip
+    yield "correlation", ops.correlation, {
+        "query_maps": [FEATURES], "support_maps": [normal(2, 6, 3, 2)], "support_masks": MASKS}  # fmt: skip
+    yield "self_support_masks", ops.self_support_masks, {
+        "logits": normal(2, 2, 5, 4), "background": 0.6, "foreground": 0.7, "fallback": 12}  # fmt: skip
+    yield "local_prototypes", ops.local_prototypes, {"features": FEATURES, "masks": subset(2, 5, 4), "scale": 2.0}
+    yield "vote_shots", ops.vote_shots, {"masks": choice([0, 1], 2, 3, 5, 4)}
+    yield "gram_distance", ops.gram_distance, {"query": FEATURES, "support": normal(2, 2, 6, 4, 3)}
     yield "resize_bilinear", ops.resize_bilinear, {"maps": FEATURES, "size": (9, 3)}
     yield "sample_nearest", ops.sample_nearest, {"labels": MASKS, "size": (5, 4)}
     yield "foreground_weights", ops.foreground_weights, {"masks": MASKS, "size": (5, 4)}
@@ -69,6 +76,9 @@ def losses_and_metrics() -> Iterator[Call]:
     yield "SelfContrastiveLoss()", fs.SelfContrastiveLoss(3, num_iters=2), {
         "features": FEATURES, "cluster_features": normal(2, 8, 3, 3), "query_masks": MASKS,
         "compare": lambda features, prototypes: (features * prototypes)[:, :2]}  # fmt: skip
+    yield "alignment_loss", fs.alignment_loss, {
+        "query_features": FEATURES, "query_logits": normal(2, 2, 5, 4), "support_features": normal(2, 1, 6, 5, 4),
+        "support_masks": MASKS[:, None], "scale": 20.0, "ignore_index": 255}  # fmt: skip
     yield "FewShotIoU", fs.FewShotIoU, {"class_ids": [1, 2], "ignore_index": 255, "class_names": {1: "a", 2: "b"}}
     yield "FewShotIoU.update", _updated, {
         "prediction": normal(2, 2, 17, 13), "target": MASKS, "class_ids": [1, 2]}  # fmt: skip

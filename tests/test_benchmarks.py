@@ -11,6 +11,7 @@ from torch import nn
 
 import evaluation
 import forward
+import gpu
 import imports
 import memory
 import timing
@@ -173,6 +174,22 @@ def test_imports(tmp_path, monkeypatch):
     assert result["imports"].keys() == {"python", "torchvision", "fewshotseg"}
     assert result["ratio"] > 0
     assert isinstance(result["extra_milliseconds"], float)
+
+
+def test_all_on_one_card_in_one_file(tmp_path):
+    result = run(gpu, tmp_path, "--device", "cpu")
+    assert result["errors"] == {}
+    assert result["parts"].keys() == {"limits", "kmeans", "prior", "forward", "training", "evaluation"}
+    assert result["parts"]["prior"]["batch 1, bfloat16"]["share_of_peak"] > 0
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    for name in ("forward", "training", "evaluation", "prior"):
+        monkeypatch.setattr(gpu, name, lambda options, parts: {"done": 1})
+    monkeypatch.setattr(gpu, "kmeans", lambda options, parts: 1 / 0)
+    result = run(gpu, tmp_path, "--device", "cpu")
+    assert "ZeroDivisionError" in result["errors"]["kmeans"]
+    assert result["parts"].keys() == {"limits", "prior", "forward", "training", "evaluation"}
 
 
 @pytest.mark.cuda

@@ -668,6 +668,11 @@ def test_a_large_class_in_a_mask_of_bytes_is_not_there():
         lambda n: fs.prior_mask(FEATURES[:n], FEATURES[:n, None], torch.ones(n, 1, 5, 5)),
         lambda n: fs.cosine_logits(FEATURES[:n], POINTS[:n]),
         lambda n: fs.density_logits(FEATURES[:n], POINTS[:n], SIDE[:n], SIDE[:n]),
+        lambda n: fs.correlation([FEATURES[:n]], [FEATURES[:n]], LABELS[:n])[0],
+        lambda n: fs.self_support_masks(FEATURES[:n, :2]),
+        lambda n: fs.local_prototypes(FEATURES[:n], torch.ones(n, 5, 5).bool()),
+        lambda n: fs.vote_shots(LABELS[:n, None]),
+        lambda n: fs.gram_distance(FEATURES[:n], FEATURES[:n, None]),
         lambda n: resize_bilinear(FEATURES[:n], (3, 3)),
         lambda n: sample_nearest(LABELS[:n], (3, 3)),
         lambda n: foreground_weights(LABELS[:n], (3, 3)),
@@ -685,6 +690,7 @@ def test_no_image_gives_no_loss():
     for result in (
         fs.segmentation_loss(empty[:, :2], TARGET[:0]),
         loss(empty, empty, TARGET[:0]),
+        fs.alignment_loss(empty, empty[:, :2], empty[:, None], TARGET[:0, None]),
     ):
         assert result == 0
         result.backward()

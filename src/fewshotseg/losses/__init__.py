@@ -1,5 +1,6 @@
 """Losses, for this package's models and for anybody's own."""
 
+from fewshotseg.losses.alignment import alignment_loss
 from fewshotseg.losses.pairs import SelfContrastivePairs, background_target, self_contrastive_pairs
 from fewshotseg.losses.segmentation import segmentation_loss
 from fewshotseg.losses.self_contrastive import SelfContrastiveLoss
@@ -9,6 +10,7 @@ __all__ = [
     "Partition",
     "SelfContrastiveLoss",
     "SelfContrastivePairs",
+    "alignment_loss",
     "background_target",
     "segmentation_loss",
     "self_contrastive_pairs",

@@ -7,9 +7,10 @@ from fewshotseg.models.backbones import (
     TimmBackbone,
     WholeBackbone,
     WholeTimmBackbone,
+    feature_maps,
     list_backbones,
 )
-from fewshotseg.models.build import build_prototype_segmenter, build_scnet
+from fewshotseg.models.build import build_backbone, build_prototype_segmenter, build_scnet
 from fewshotseg.models.checkpoints import load_model, read_model, save_model
 from fewshotseg.models.comparison import Comparison, ComparisonHead, ConcatConv1x1
 from fewshotseg.models.config import SCNetConfig
@@ -48,8 +49,10 @@ __all__ = [
     "TimmBackbone",
     "WholeBackbone",
     "WholeTimmBackbone",
+    "build_backbone",
     "build_prototype_segmenter",
     "build_scnet",
+    "feature_maps",
     "list_backbones",
     "list_pretrained",
     "load_model",

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fewshotseg.models.backbones import AnyBackbone, is_timm_name, make_backbone
+from fewshotseg.models.backbones import AnyBackbone, StagedBackbone, WholeTimmBackbone, is_timm_name, make_backbone
 from fewshotseg.models.config import SCNetConfig, check_settings
 from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.scnet import SCNet
@@ -120,4 +120,38 @@ def _with_weights(backbone: str | AnyBackbone, weights: str | Path | Mapping[str
         raise TypeError(f"backbone must be a name or an nn.Module, got {type(network).__name__}")
     if weights is not None:
         load_backbone_weights(network, weights, name=name)
+    return network
+
+
+def build_backbone(
+    name: str, *, backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None
+) -> StagedBackbone | WholeTimmBackbone:
+    """Build a backbone for a model of your own, without any download unless ``backbone_weights`` asks for one.
+
+    ResNets are dilated to stride 8, as PFENet's are.
+
+    Args:
+        name: As of `build_scnet`; `list_backbones` says which there are.
+        backbone_weights: As of `build_scnet`; random by default.
+
+    Returns:
+        A module that follows `Backbone` or `WholeBackbone`, not frozen and in training mode, as any ``nn.Module``.
+        `feature_maps` gives the maps of all its blocks.
+
+    Raises:
+        ValueError: If a name or file does not fit.
+        TypeError: If ``name`` is no text.
+        ImportError: If the backbone or its weights need a package that is not installed.
+        OSError: If a file does not exist, or weights cannot be downloaded.
+
+    Example:
+        >>> import torch
+        >>> backbone = build_backbone("resnet50").eval().requires_grad_(False)
+        >>> deepest, finer = backbone.mid(torch.zeros(1, 3, 65, 65))  # layer3 and layer2
+        >>> deepest.shape, finer.shape, backbone.high(deepest).shape
+        (torch.Size([1, 1024, 9, 9]), torch.Size([1, 512, 9, 9]), torch.Size([1, 2048, 9, 9]))
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be the name of a backbone, got {type(name).__name__}")
+    network: StagedBackbone | WholeTimmBackbone = _with_weights(name, backbone_weights)
     return network

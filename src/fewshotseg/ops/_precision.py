@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -33,6 +34,17 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
     else:
         length = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
     return torch.where(largest == 0, 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny))
+
+
+def unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Scale vectors along ``dim`` to length one, whatever theirs was; zero for a zero vector or one that isn't finite.
+
+    Differentiable; the gradient of a zero vector is finite.
+    """
+    inverse = inverse_norm(vectors.detach(), dim)
+    finite = inverse.isfinite()
+    scaled = torch.where(finite, vectors, 0) * torch.where(finite, inverse, 0)
+    return F.normalize(scaled, dim=dim, eps=0.5)  # its gradient is that of a direction; 0 / 0.5 for a zero vector
 
 
 def is_eager_cpu(tensor: Tensor) -> bool:

@@ -1,12 +1,11 @@
 """How near the locations of a map are to what examples show: cosines with prototypes, densities of points."""
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_number, check_real, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, without_autocast
+from fewshotseg.ops._precision import at_least_float32, unit, without_autocast
 from fewshotseg.ops._values import look_at_weights
 from fewshotseg.ops.prior import RESIZED_ZERO
 
@@ -60,8 +59,8 @@ def cosine_logits(
     classes = several.shape[1]
     with without_autocast(features):
         dtype = torch.promote_types(torch.promote_types(features.dtype, prototypes.dtype), torch.float32)
-        points = rearrange(_unit(features.to(dtype), dim=1), "b c h w -> b c (h w)")
-        directions = _unit(several.to(dtype), dim=3)
+        points = rearrange(unit(features.to(dtype), dim=1), "b c h w -> b c (h w)")
+        directions = unit(several.to(dtype), dim=3)
         cosines = rearrange(directions, "b k p c -> b (k p) c") @ points
         best = rearrange(cosines, "b (k p) n -> b k p n", k=classes).amax(dim=2)  # B K N
         logits = _factor("scale", scale, best) * best + _factor("bias", bias, best)
@@ -128,8 +127,8 @@ def density_logits(
         shares = torch.where(counts, shares, 0)
         totals = shares.sum(dim=1, keepdim=True)  # B 1 2
         concentration = _concentration(kappa, shares)
-        queries = rearrange(_unit(features.to(dtype), dim=1), "b c h w -> b (h w) c")
-        directions = _unit(points.to(dtype), dim=2).mT  # B C M
+        queries = rearrange(unit(features.to(dtype), dim=1), "b c h w -> b (h w) c")
+        directions = unit(points.to(dtype), dim=2).mT  # B C M
         rows = max(CHUNK // points.shape[1], 1)
         # Points of neither side are further away than any other, so that they are not the nearest.
         away = -4 * concentration * (shares == 0).all(dim=2).to(dtype)  # B M
@@ -149,14 +148,6 @@ def _log_sums(queries: Tensor, directions: Tensor, away: Tensor, shares: Tensor)
     highest = exponents.detach().amax(dim=2, keepdim=True)
     sums = (exponents - highest).exp() @ shares
     return sums.clamp_min(torch.finfo(sums.dtype).tiny).log() + highest
-
-
-def _unit(vectors: Tensor, dim: int) -> Tensor:
-    """Vectors of unit length, whatever theirs was; zero for zero vectors and those that aren't finite."""
-    inverse = inverse_norm(vectors.detach(), dim)
-    finite = inverse.isfinite()
-    scaled = torch.where(finite, vectors, 0) * torch.where(finite, inverse, 0)
-    return F.normalize(scaled, dim=dim, eps=0.5)  # its gradient is that of a direction; 0 / 0.5 for a zero vector
 
 
 def _factor(name: str, value: float | Tensor, like: Tensor) -> float | Tensor:

@@ -7,6 +7,7 @@ from torchvision import models as tv
 
 from fewshotseg._checks import shown
 from fewshotseg.models.backbones.checks import can_be_cut, check_backbone
+from fewshotseg.models.backbones.feature_maps import feature_maps
 from fewshotseg.models.backbones.lite import efficientnet_lite0
 from fewshotseg.models.backbones.protocol import AnyBackbone, Backbone, WholeBackbone, image_statistics
 from fewshotseg.models.backbones.staged import StagedBackbone
@@ -26,6 +27,7 @@ __all__ = [
     "WholeTimmBackbone",
     "can_be_cut",
     "check_backbone",
+    "feature_maps",
     "image_statistics",
     "is_timm_name",
     "list_backbones",

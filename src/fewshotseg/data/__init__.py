@@ -3,6 +3,7 @@
 from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset
 from fewshotseg.data.episodes.lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
 from fewshotseg.data.episodes.masks import episode_mask, labels_of_classes
+from fewshotseg.data.episodes.n_way import NWayDataset, NWayEpisode, NWaySpec
 from fewshotseg.data.episodes.pfenet import pfenet_episodes
 from fewshotseg.data.episodes.with_classes import EpisodesWithClasses, EpisodeWithClasses
 from fewshotseg.data.hidden_novel import hidden_novel_share
@@ -36,6 +37,9 @@ __all__ = [
     "FSS1000Source",
     "FileSource",
     "FolderSource",
+    "NWayDataset",
+    "NWayEpisode",
+    "NWaySpec",
     "Sample",
     "SegmentationSource",
     "SubsetSource",

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from _inputs import choice
-from fewshotseg.metrics import FewShotIoU, NWayIoU
+from fewshotseg.metrics import BaseNovelIoU, FewShotIoU, NWayIoU
 
 CLASSES = (3, 8, 11)
 
@@ -59,6 +59,16 @@ def n_way_episodes(count, ways, seed=0, classes=(3, 8, 11, 20)):
 def count_n_way(rank, world, folder):
     """Rank 0 scores five episodes, rank 1 two."""
     count_together(rank, world, folder, NWayIoU((3, 8, 11, 20)), n_way_episodes(7, 2))
+
+
+def label_maps(count, seed=0):
+    """Predictions and targets with void, of classes 1, 2, 5 and 7."""
+    return choice([0, 1, 2, 5, 7], count, 5, 7, seed=seed), choice([0, 1, 2, 5, 7, 255], count, 5, 7, seed=seed + 1)
+
+
+def count_base_novel(rank, world, folder):
+    """Rank 0 scores five images, rank 1 two."""
+    count_together(rank, world, folder, BaseNovelIoU([1, 2], [5, 7]), label_maps(7))
 
 
 def count_together(rank, world, folder, metric, episodes):

@@ -1,8 +1,11 @@
 """Data sets as sources, episodes drawn from them, class splits, transforms and protocols. Never imports models."""
 
-from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset, episode_mask
+from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset
 from fewshotseg.data.episodes.lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes
+from fewshotseg.data.episodes.masks import episode_mask, labels_of_classes
+from fewshotseg.data.episodes.n_way import NWayDataset, NWayEpisode, NWaySpec
 from fewshotseg.data.episodes.pfenet import pfenet_episodes
+from fewshotseg.data.episodes.with_classes import EpisodesWithClasses, EpisodeWithClasses
 from fewshotseg.data.hidden_novel import hidden_novel_share
 from fewshotseg.data.protocols import PROTOCOLS, EvaluationProtocol
 from fewshotseg.data.sources.coco import COCOSource
@@ -28,10 +31,15 @@ __all__ = [
     "Episode",
     "EpisodeDataset",
     "EpisodeSpec",
+    "EpisodeWithClasses",
+    "EpisodesWithClasses",
     "EvaluationProtocol",
     "FSS1000Source",
     "FileSource",
     "FolderSource",
+    "NWayDataset",
+    "NWayEpisode",
+    "NWaySpec",
     "Sample",
     "SegmentationSource",
     "SubsetSource",
@@ -42,6 +50,7 @@ __all__ = [
     "episodes_hash",
     "hidden_novel_share",
     "hsnet_eval",
+    "labels_of_classes",
     "padded_eval",
     "pascal5i",
     "pfenet_episodes",

@@ -64,7 +64,7 @@ class ForegroundCrop(nn.Module):
     Args:
         size: Side of the crop, in pixels, up to 16384.
         color: Of the padding, one number for each channel or for all, in the units of the image.
-        keep: The share of the image's foreground pixels (label 1) that a crop must hold.
+        keep: The share of the image's foreground pixels (labels from 1 on, but not void) that a crop must hold.
         max_redraws: How often to draw again at most, up to 10000; the last crop is taken as it is.
 
     Raises:
@@ -95,7 +95,7 @@ class ForegroundCrop(nn.Module):
         padding = [right // 2, below // 2, right - right // 2, below - below // 2]
         image = F.pad(image, padding, fill=fill_for(image, self.color))
         mask = F.pad(mask, padding, fill=VOID)
-        top, left = self._place(mask == 1)
+        top, left = self._place((mask > 0) & (mask != VOID))
         return (
             F.crop(image, top, left, self.size, self.size),
             F.crop(mask, top, left, self.size, self.size),

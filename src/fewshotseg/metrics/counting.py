@@ -12,11 +12,13 @@ from fewshotseg._checks import shown
 from fewshotseg.ops._precision import is_eager_cpu
 from fewshotseg.ops._values import all_finite
 
+ClassIds = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
+
 Counts = list[Any]
 """Whole numbers, as `torch.Tensor.tolist` gives them: a row for each class, and a last one for unknown classes."""
 
 
-def class_rows(class_ids: int | Sequence[int] | Tensor, known: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+def class_rows(class_ids: ClassIds, known: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """The row of each class, int64; the row after the last for classes that are not known.
 
     On a CPU an unknown class is refused at once. Anywhere else nothing is looked at, so that no device is waited for.
@@ -40,7 +42,7 @@ def class_rows(class_ids: int | Sequence[int] | Tensor, known: Sequence[int], sh
     return torch.where(same.any(dim=-1), same.int().argmax(dim=-1), len(known)).expand(shape)
 
 
-def as_ids(class_ids: int | Sequence[int] | Tensor) -> Tensor:
+def as_ids(class_ids: ClassIds) -> Tensor:
     """Class ids as a tensor of integers, where they are if they are a tensor and on the CPU otherwise."""
     try:
         ids = class_ids if isinstance(class_ids, Tensor) else torch.as_tensor(class_ids, device="cpu")

@@ -1,19 +1,18 @@
 """Episodes as a data set: item number n is the same on every machine, in every order, with any number of workers."""
 
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from threading import RLock
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_labels, check_tensor, shown
-from fewshotseg.data.episodes.lists import EpisodeSpec, check_class_id, check_specs
+from fewshotseg._checks import check_at_least, shown
+from fewshotseg.data.episodes.lists import EpisodeSpec, check_specs
+from fewshotseg.data.episodes.masks import episode_mask
+from fewshotseg.data.episodes.moving import EpisodeTransform, check_transform, moved, stacked
 from fewshotseg.data.episodes.sampling import (
     MAX_SEED,
     DrawnSpecs,
@@ -24,13 +23,6 @@ from fewshotseg.data.episodes.sampling import (
 )
 from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource
 from fewshotseg.data.transforms import padded_eval
-
-EpisodeTransform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[Tensor, Tensor]]
-"""Turns a uint8 image ``(3, H, W)`` and its episode mask ``(H, W)`` into what the model takes."""
-
-
-_LOCKS: dict[int, RLock] = {}
-"""One a process: a lock that a fork copied while a thread held it would stay shut."""
 
 
 class Episode(NamedTuple):
@@ -112,9 +104,8 @@ class EpisodeDataset(Dataset[Episode]):
         self.ignore_classes = frozenset(check_class_ids("ignore_classes", ignore_classes))
         if both := sorted(self.ignore_classes & images.keys()):
             raise ValueError(f"ignore_classes must not hold classes of episodes, got {shown(both)}")
-        if transform is not None and not callable(transform):
-            raise TypeError(f"transform must be a function of an image and a mask, got {type(transform).__name__}")
         self.transform = padded_eval() if transform is None else transform
+        check_transform(self.transform)
         self._positions = {image_id: position for position, image_id in enumerate(source.ids)}
 
     @classmethod
@@ -188,11 +179,27 @@ class EpisodeDataset(Dataset[Episode]):
             ValueError: If the source has no such image, or ``class_id`` is one that no class can have.
             TypeError: If ``class_id`` is no integer.
         """
+        image, mask = self._load(image_id)
+        return Sample(image, episode_mask(mask, class_id, ignore_classes=self.ignore_classes))
+
+    def class_sample(self, image_id: str) -> Sample:
+        """Decode one image, with the mask of all its classes; those to be ignored are void.
+
+        Raises:
+            ValueError: If the source has no such image.
+        """
+        image, stored = self._load(image_id)
+        mask = stored.long()
+        for ignored in self.ignore_classes:
+            mask = torch.where(mask == ignored, VOID, mask)
+        return Sample(image, mask.as_subclass(tv_tensors.Mask))
+
+    def _load(self, image_id: str) -> Sample:
         if image_id not in self._positions:
             raise ValueError(f"image_id must be the id of an image of the source, got {shown(image_id)}")
         with torch.device("cpu"):
             image, mask = self.source.load(self._positions[image_id])
-        return Sample(image, episode_mask(mask, class_id, ignore_classes=self.ignore_classes))
+        return Sample(image, mask)
 
     def __len__(self) -> int:
         return len(self.specs)
@@ -203,59 +210,11 @@ class EpisodeDataset(Dataset[Episode]):
         class_id, query, supports = self.specs[number]
         query_image, query_mask = self._transformed(query, class_id, number, 0)
         shots = [self._transformed(support, class_id, number, 1 + s) for s, support in enumerate(supports)]
-        images, masks = zip(*shots, strict=True)
-        if len({part.shape for part in images}) > 1 or len({part.shape for part in masks}) > 1:
-            raise ValueError(
-                f"transform must bring all supports to one size, as padded_eval does, "
-                f"got {shown([tuple(image.shape) for image in images])} in episode {number}"
-            )
-        return Episode(torch.stack(images), torch.stack(masks), query_image, query_mask, class_id, number)
+        return Episode(*stacked(shots, number), query_image, query_mask, class_id, number)
 
     def _transformed(self, image_id: str, class_id: int, number: int, place: int) -> tuple[Tensor, Tensor]:
         sample = self.sample(image_id, class_id)
-        # place + 1, as numpy's seeds do not tell (seed, number) from (seed, number, 0), which drew the images.
-        state = np.random.SeedSequence((self.seed, number, place + 1)).generate_state(1, np.uint64)
-        # Threads share torch's generator, so they take turns.
-        with _LOCKS.setdefault(os.getpid(), RLock()), torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(int(state[0]))
-            moved = self.transform(sample.image, sample.mask)
-        if not isinstance(moved, Sequence) or [isinstance(part, Tensor) for part in moved] != [True, True]:
-            raise TypeError(f"transform must return an image and a mask, two tensors, got {type(moved).__name__}")
-        return moved[0].as_subclass(Tensor), moved[1].as_subclass(Tensor)
-
-
-def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int] = ()) -> tv_tensors.Mask:
-    """Turn a class mask into the mask of an episode.
-
-    Args:
-        mask: ``(H, W)`` class ids; 0 background, 255 void.
-        class_id: The class of the episode, 1 or more and not 255.
-        ignore_classes: Other classes that become void.
-
-    Returns:
-        ``(H, W)`` int64: 1 the class, 255 void, 0 everything else.
-
-    Raises:
-        ValueError: If the class of the episode is among those to ignore, one is not an id that a class can have, or
-            ``mask`` is not two-dimensional.
-        TypeError: If ``mask`` is no tensor of integers, or a class no integer.
-
-    Example:
-        >>> import torch
-        >>> episode_mask(torch.tensor([[0, 3, 7, 9, 255]]), 7, ignore_classes=[9])
-        Mask([[  0,   0,   1, 255, 255]])
-    """
-    check_tensor("mask", mask, "H W")
-    check_labels("mask", mask)
-    class_id = check_class_id("class_id", class_id)
-    ignore_classes = check_class_ids("ignore_classes", ignore_classes)
-    if class_id in ignore_classes:
-        raise ValueError(f"ignore_classes must not hold the class of the episode, got {class_id}")
-    mask = mask.long()  # small integers would wrap a large class id round
-    void = mask == VOID
-    for ignored in ignore_classes:  # much faster than torch.isin for one or a few
-        void = void | (mask == ignored)
-    return torch.where(void, VOID, (mask == class_id).long()).as_subclass(tv_tensors.Mask)
+        return moved(self.transform, sample.image, sample.mask, seed=self.seed, number=number, place=place)
 
 
 def _check_images(number: int, spec: EpisodeSpec, held: Mapping[str, Mapping[int, int]]) -> None:

@@ -43,8 +43,6 @@ class Batch(NamedTuple):
     Attributes:
         predictor: With its examples.
         results: Where to write.
-        names: Of the classes.
-        several: Whether there may be several.
         threshold: As in `fewshotseg.FewShotPredictor.predict`.
         min_presence: Classes that are less present are left out.
         overwrite: Whether to do those again that are done.
@@ -52,8 +50,6 @@ class Batch(NamedTuple):
 
     predictor: Any
     results: Results
-    names: list[str]
-    several: bool = False
     threshold: float | None = None
     min_presence: float = 0.0
     overwrite: bool = False
@@ -134,10 +130,9 @@ class Batch(NamedTuple):
 
     def _line(self, row: Row) -> str:
         parts = []
-        for name, found in zip(self.names, row["found"], strict=True):
-            suffix = f" {name}" if self.several else ""
-            title = name if self.several else "object"
-            share = f"{100 * row[f'share{suffix}']:.1f} % {title}" if found else f"{title} not found"
+        exports = self.results.exports
+        for name, suffix, found in zip(exports.names, exports.suffixes, row["found"], strict=True):
+            share = f"{100 * row[f'share{suffix}']:.1f} % {name}" if found else f"{name} not found"
             parts.append(f"{share}  presence {row[f'presence{suffix}']:.2f}")
         return f"{row['seconds']:.2f} s  {', '.join(parts)}"
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewshotseg.annotations.labels import check_names
 from fewshotseg.annotations.reading import OBJECT, read_example
 from fewshotseg.cli.talk import say, warn
 from fewshotseg.images import read_image
@@ -40,7 +41,6 @@ class Examples(NamedTuple):
     Attributes:
         names: Of the classes, in the order of their ids 1, 2, ...
         given: As they stand on the command line.
-        several: Whether classes were named, and the answer may have several.
         photos: For each class the photographs, ``(3, H, W)`` uint8.
         masks: And their masks, ``(H, W)`` int64.
         saved: A support set in place of all that.
@@ -48,26 +48,30 @@ class Examples(NamedTuple):
 
     names: list[str]
     given: list[Example]
-    several: bool
     photos: dict[str, list[Tensor]]
     masks: dict[str, list[Tensor]]
     saved: Path | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether masks have to tell classes apart."""
+        return len(self.names) > 1
 
     def show_to(self, predictor: Any) -> "Examples":
         """Set the predictor's examples; returns them with the names of a support set that was saved."""
         if self.saved is not None:
             predictor.load_support(self.saved)
             names = [str(name) for name in predictor.class_names]
-            return self._replace(names=names or [OBJECT], several=bool(names))
+            return self._replace(names=names or [OBJECT])
         if self.several:
             predictor.set_support(self.photos, self.masks)
         else:
-            predictor.set_support(self.photos[OBJECT], self.masks[OBJECT])
+            predictor.set_support(self.photos[self.names[0]], self.masks[self.names[0]])
         return self
 
     def digest(self) -> str:
         """A name for their content."""
-        found = hashlib.sha256(repr(self.names).encode() if self.several else b"")
+        found = hashlib.sha256(repr(self.names).encode())
         if self.saved is not None:
             found.update(self.saved.read_bytes())
         for name in self.photos:
@@ -119,13 +123,13 @@ def open_examples(options: argparse.Namespace) -> Examples:
         if len(options.support) > 1 or options.mask or options.box or options.classes:
             raise ValueError(f"support must be {saved[0]} alone, without mask, box and class, which are in it")
         with saved[0].open("rb"):  # it is there
-            return Examples([OBJECT], [], False, {}, {}, saved[0])
+            return Examples([OBJECT], [], {}, {}, saved[0])
     given = [*_named(options.classes or []), *_unnamed(options)]
     if not given:
         raise ValueError("support with mask or box, or class, must be given: what to look for")
     if options.void is not None and not any(isinstance(example.mark, Path) for example in given):
         raise ValueError("void must go with mask, got box")
-    names = list(dict.fromkeys(example.name or OBJECT for example in given))
+    names = check_names(list(dict.fromkeys(OBJECT if each.name is None else each.name for each in given)))
     photos: dict[str, list[Tensor]] = {name: [] for name in names}
     masks: dict[str, list[Tensor]] = {name: [] for name in names}
     for example in given:
@@ -138,7 +142,7 @@ def open_examples(options: argparse.Namespace) -> Examples:
         say(f"example {title}{example.photo}  {100 * share:.1f} % object")
         if share > NEARLY_ALL:
             warn(f"{example.photo} is marked nearly everywhere: is the background marked in place of the object?")
-    return Examples(names, given, bool(options.classes), photos, masks)
+    return Examples(names, given, photos, masks)
 
 
 def _named(classes: Sequence[Sequence[str]]) -> Iterator[Example]:

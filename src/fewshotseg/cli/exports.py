@@ -31,13 +31,16 @@ class Exports(NamedTuple):
         out: The folder of the results.
         formats: Which of `FORMATS`.
         names: Of the classes.
-        several: Whether there may be several; a file then names the colours of the masks.
     """
 
     out: Path
     formats: Sequence[str]
     names: Sequence[str]
-    several: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several classes; a file then names the colours of their masks."""
+        return len(self.names) > 1
 
     def paths(self, name: Path) -> list[Path]:
         """Where the files of one photograph lie, whose path in the results is ``name``."""
@@ -119,18 +122,21 @@ class Exports(NamedTuple):
                 content = labelmap_text(self.names) if path.name == "labelmap.txt" else yolo_data(self.names)
             self._write(path, content)
 
+    @property
+    def suffixes(self) -> list[str]:
+        """What the columns of each class end with."""
+        return [f" {name}" for name in self.names] if self.several else [""]
+
     def _row(self, photo: Path, answer: Answer, seconds: float) -> Row:
         height, width = answer.mask.shape
         row: Row = {"photo": str(photo), "width": width, "height": height, "seconds": round(seconds, 3)}
-        for number, name in enumerate(self.names, start=1):
-            suffix = f" {name}" if self.several else ""
+        for number, suffix in enumerate(self.suffixes, start=1):
             row[f"share{suffix}"] = round(float((answer.mask == number).float().mean()), 6)
             row[f"presence{suffix}"] = round(answer.presence[number - 1], 4)
         return row
 
     def _table(self, rows: Sequence[Row]) -> str:
-        suffixes = [f" {name}" for name in self.names] if self.several else [""]
-        measured = [f"{column}{suffix}" for suffix in suffixes for column in ("share", "presence")]
+        measured = [f"{column}{suffix}" for suffix in self.suffixes for column in ("share", "presence")]
         text = StringIO()
         table = csv.DictWriter(text, ["photo", "width", "height", "seconds", *measured, "error"], lineterminator="\n")
         table.writeheader()

@@ -7,8 +7,8 @@
 
 Leaves pictures of the photograph's size in --out: NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is
 certain), NAME-overlay.jpg, and NAME-cutout.png with everything transparent but the object. NAME is dog for dog.jpg, and
-dog.jpg where there is a dog.png too. Photographs of several folders keep them there. With --class masks hold 1, 2, ...
-in the order of the classes, in colours that labelmap.txt names, and the probability is that of the likeliest class.
+dog.jpg where there is a dog.png too. Photographs of several folders keep them there. Of several
+classes masks hold 1, 2, ... in their order, in colours that labelmap.txt names, and the probability is the likeliest's.
 
 A mask file is a drawing of the object in any one colour on black or on nothing, or holds 1 for the object, 0 for the
 background and 255 for what is neither; one of several classes has CVAT's labelmap.txt beside it. JPEG and other formats
@@ -111,8 +111,6 @@ def run(options: argparse.Namespace) -> int:
         batch = Batch(
             predictor,
             results,
-            examples.names,
-            several=examples.several,
             threshold=options.threshold,
             min_presence=options.min_presence,
             overwrite=options.overwrite,
@@ -152,7 +150,7 @@ def _results(options: argparse.Namespace, examples: Examples, predictor: fs.FewS
     return Results(
         options.out,
         Pictures(options.out, kinds, examples.several),
-        Exports(options.out, options.format, examples.names, examples.several),
+        Exports(options.out, options.format, examples.names),
         _digest(predictor, examples, f"{options.threshold} {options.min_presence or ''}"),
     )
 

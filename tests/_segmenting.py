@@ -2,17 +2,29 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from fewshotseg.cli import main
-from fewshotseg.predictor import Prediction
+
+
+class Found(NamedTuple):
+    """As `fewshotseg.Prediction`."""
+
+    mask: Tensor
+    probability: Tensor
+    presence: Tensor
 
 
 class Reddest:
-    """A predictor whose answer is known: the probability of the object is how red a pixel is."""
+    """A predictor whose answer is known: the probability of the object is how red a pixel is.
+
+    Of several classes the second is how green it is, and the third how blue.
+    """
 
     def __init__(self, size=65):
         self.size = size
@@ -27,8 +39,12 @@ class Reddest:
 
     def predict(self, photo, *, threshold=None):
         self.asked.append(photo)
-        probability = photo[0].float() / 255
-        return Prediction((probability > (threshold or 0.5)).long(), probability)
+        several = isinstance(self.supports[0], dict)
+        probability = photo[: len(self.supports[0]) if several else 1].float() / 255
+        best, label = probability.max(dim=0)
+        mask = torch.where(best > (threshold or 0.5), label + 1, 0)
+        presence = probability.flatten(1).amax(dim=1)
+        return Found(mask, *((probability, presence) if several else (probability[0], presence[0])))
 
 
 def pixels(width=90, height=60, seed=0):
@@ -51,6 +67,12 @@ def run(*options, query=("queries",), shown=("--mask", "mask.png"), support=("su
     """The exit status of the command, in the working folder."""
     arguments = ["--support", *support, *shown, "--query", *query, "--out", out, "--device", "cpu", *options]
     return main(["segment", *map(str, arguments)])
+
+
+def run_classes(*classes, query=("queries",), out="out", options=()):
+    """The exit status of the command for classes, each a name and what follows it."""
+    arguments = [word for each in classes for word in ["--class", *each]]
+    return main(["segment", *map(str, [*arguments, "--query", *query, "--out", out, "--device", "cpu", *options])])
 
 
 def results(out="out"):

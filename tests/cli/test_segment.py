@@ -10,7 +10,8 @@ from PIL import Image
 
 import fewshotseg as fs
 from _segmenting import labels, masks_of, photo, pixels, results, run, value
-from fewshotseg.cli.pictures import RED, Pictures, draw_overlay
+from fewshotseg.cli.large import Answer
+from fewshotseg.cli.pictures import Pictures
 from fewshotseg.images import write_mask
 
 
@@ -29,7 +30,7 @@ def test_results_are_those_of_the_predictor_at_the_size_of_each_query(files, red
     share = 100 * (pixels(seed=1)[..., 0] > 127).mean()
     output = capsys.readouterr()
     assert "example support.png  11.1 % object\n" in output.out
-    assert re.search(rf"\[1/2\] queries/first\.png  \d\.\d\d s  {share:.1f} % object\n", output.out)
+    assert re.search(rf"\[1/2\] queries/first\.png  \d\.\d\d s  {share:.1f} % object  presence 1\.00\n", output.out)
     assert re.search(r"2 done in \d\.\d\d s each \(median\), 0 done before, 0 failed; results in out\n$", output.out)
     assert output.err == ""
 
@@ -51,32 +52,16 @@ def test_the_real_predictor(tmp_path, monkeypatch):
     assert np.abs(value("out/query-probability.png") / 255 - expected.probability.numpy()).max() < 0.51 / 255
 
 
-def test_overlays_leave_what_is_not_the_object_alone():
-    shown = Image.fromarray(np.full((60, 90, 3), 100, np.uint8))
-    found = np.array(draw_overlay(shown, Image.fromarray(255 * labels())))
-    assert (found[labels() == 0] == 100).all()
-    assert found[30, 45].tolist() == [151, 60, 77]
-    assert found[20, 30].tolist() == found[21, 31].tolist() == list(RED)
-    assert found[22, 32].tolist() == [151, 60, 77]
-
-
-def test_the_outline_is_as_thick_as_the_photograph_asks_for():
-    shown, mask = Image.new("RGB", (4000, 100)), Image.new("L", (4000, 100))
-    mask.paste(255, (100, 20, 300, 80))
-    outline = (np.array(draw_overlay(shown, mask)) == RED).all(axis=2)
-    assert outline[50].sum() == 2 * 10
-
-
-def test_probabilities_are_rounded(tmp_path):
-    saved = Pictures(tmp_path, ["probability"], "")
-    saved.save(
-        Path("a.jpg"),
-        Path("a"),
-        torch.zeros(3, 1, 4, dtype=torch.uint8),
-        torch.zeros(1, 4),
-        torch.tensor([[0, 0.5, 0.999, 1]]),
-    )
-    assert value(tmp_path / "a-probability.png").tolist() == [[0, 128, 255, 255]]
+def test_pictures_of_a_photograph(tmp_path):
+    pictures = Pictures(tmp_path, ["mask", "probability", "overlay", "cutout"])
+    shown = torch.full((3, 60, 90), 100, dtype=torch.uint8)
+    answer = Answer(torch.from_numpy(labels()), torch.from_numpy(7 * labels()), [0.5], [True])
+    pictures.save(Path("a"), "mark", shown, answer)
+    assert np.array_equal(value(tmp_path / "a-mask.png"), 255 * labels())
+    assert np.array_equal(value(tmp_path / "a-probability.png"), 7 * labels())
+    assert abs(value(tmp_path / "a-overlay.jpg")[30, 45].astype(int) - [151, 60, 77]).max() < 9
+    assert np.array_equal(value(tmp_path / "a-cutout.png"), np.dstack([np.full((60, 90, 3), 100), 255 * labels()]))
+    assert {Pictures.mark_of(path) for path in pictures.paths(Path("a"))} == {"mark"}
 
 
 def test_only_what_is_asked_for_is_saved(files):

@@ -40,9 +40,12 @@ def test_what_a_folder_holds_besides_photographs_is_counted_and_named(files, red
     said = capsys.readouterr().err
     assert "3 passed over (hidden): queries/.thumbnails, queries/._first.png, queries/.hidden.jpg\n" in said
     assert "1 passed over (folders, which --recursive looks into): queries/inner\n" in said
-    assert "4 passed over (no photographs, by their ending): queries/clip.mpg, queries/notes.txt, queries/pa" in said
+    assert "1 passed over (films: save frames of them as pictures first): queries/clip.mpg\n" in said
+    assert "1 passed over (documents and drawings: save them as PNG first): queries/paper.pdf\n" in said
+    assert "1 passed over (raw files of cameras: save them as JPEG or TIFF first): queries/raw.dng\n" in said
+    assert "1 passed over (no photographs, by their ending): queries/notes.txt\n" in said
     assert "1 passed over (masks of the examples): queries/mask.png\n" in said
-    assert said.count("\n") == 4
+    assert said.count("\n") == 7
 
 
 def test_long_lists_are_cut(files, capsys):

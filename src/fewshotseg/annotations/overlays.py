@@ -59,12 +59,13 @@ def overlay(
     drawn = pixels.clone()
     for class_id, where in present_classes(ids):
         colour = colours[(class_id - 1) % len(colours)]
-        inside = _inside(where, width)
+        rim = torch.from_numpy(where & ~_inside(where, width))
+        area = torch.from_numpy(where)
         for top in range(0, len(ids), BAND):
-            rows = slice(top, top + BAND)
-            area, rim = torch.from_numpy(where[rows]), torch.from_numpy(where[rows] & ~inside[rows])
-            tinted = draw_segmentation_masks(drawn[:, rows], area, alpha=alpha, colors=colour)
-            drawn[:, rows] = draw_segmentation_masks(tinted, rim, alpha=1.0, colors=colour)
+            part, rows = drawn[:, top : top + BAND], area[top : top + BAND]
+            if rows.any():
+                part[:] = draw_segmentation_masks(part, rows, alpha=alpha, colors=colour)
+                part[:, rim[top : top + BAND]] = torch.tensor(colour, dtype=torch.uint8)[:, None]
     return drawn.as_subclass(tv_tensors.Image)
 
 

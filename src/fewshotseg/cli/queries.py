@@ -12,7 +12,19 @@ from fewshotseg.images import photo_endings
 HIDDEN = "hidden"
 FOLDER = "folders, which --recursive looks into"
 LINK = "links to folders, which are not followed"
+FILM = "films: save frames of them as pictures first"
+DOCUMENT = "documents and drawings: save them as PNG first"
+RAW = "raw files of cameras: save them as JPEG or TIFF first"
 OTHER = "no photographs, by their ending"
+
+# fmt: off
+REASONS = {
+    FILM: {".3gp", ".avi", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".webm", ".wmv"},
+    DOCUMENT: {".ai", ".eps", ".pdf", ".ps", ".svg"},
+    RAW: {".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"},
+}
+# fmt: on
+"""Why files of some endings are no photographs, and what to do."""
 
 
 class Queries(NamedTuple):
@@ -23,11 +35,13 @@ class Queries(NamedTuple):
             share, without its ending unless another differs in nothing else.
         faults: A sentence for each name that leads to nothing.
         passed_over: Reasons, and the files that each applies to.
+        named: Those of the photographs that were named, and not found in a folder or by a pattern.
     """
 
     photos: dict[Path, Path]
     faults: list[str]
     passed_over: dict[str, list[Path]]
+    named: set[Path]
 
     def pass_over(self, reason: str, files: Collection[Path]) -> None:
         """Note files that are no queries, and take them from the photographs."""
@@ -60,7 +74,7 @@ def find_photos(names: Sequence[str], *, recursive: bool = False, without: Path 
         >>> find_photos(["no/such/file.jpg"]).faults
         ['no/such/file.jpg is no file, no folder and no pattern that matches any']
     """
-    queries = Queries({}, [], {})
+    queries = Queries({}, [], {}, set())
     found: dict[str, tuple[Path, Path]] = {}  # by real path: as it was named, and the folder that it belongs to
     for name in names:
         faults = len(queries.faults)
@@ -69,6 +83,7 @@ def find_photos(names: Sequence[str], *, recursive: bool = False, without: Path 
             folders = [Path(name)] * len(photos)
         elif os.path.lexists(name):
             photos, folders = [Path(name)], [Path(name).parent]
+            queries.named.add(Path(name))
         else:
             photos = _keep_photos(_match(name, queries), queries)
             folders = [photo.parent for photo in photos]
@@ -126,11 +141,14 @@ def _keep_photos(files: list[Path], queries: Queries) -> list[Path]:
     """Those that have the ending of a photograph and are not hidden."""
     endings = photo_endings()
     photos: list[Path] = []
-    hidden: list[Path] = []
-    others: list[Path] = []
     for file in files:
-        kind = hidden if file.name.startswith(".") else photos if file.suffix.lower() in endings else others
-        kind.append(file)
-    queries.pass_over(HIDDEN, hidden)
-    queries.pass_over(OTHER, others)
+        ending = file.suffix.lower()
+        if file.name.startswith("."):
+            queries.pass_over(HIDDEN, [file])
+        elif any(ending in each for each in REASONS.values()):
+            queries.pass_over(next(reason for reason, each in REASONS.items() if ending in each), [file])
+        elif ending not in endings:
+            queries.pass_over(OTHER, [file])
+        else:
+            photos.append(file)
     return photos

@@ -1,16 +1,22 @@
 """Segment photographs by one or a few examples, with the model of the package or one that you trained.
 
     fewshotseg segment --support photo.jpg --mask mask.png --query *.jpg --out found/
-    fewshotseg segment --model last.pth --support a.jpg b.jpg --mask a.png b.png --query photos/ --out found/
+    fewshotseg segment --support a.jpg b.jpg --mask a.png b.json --query photos/ --out found/ --format coco csv
     fewshotseg segment --support photo.jpg --box 120 40 380 300 --query 'photos/*.jpg' --out found/
+    fewshotseg segment --class mug a.jpg a.json b.jpg b.png --class cup c.jpg box:9,9,80,70 --query photos/ --out found/
 
-Leaves NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is certain) and NAME-overlay.jpg in --out, all
-of the photograph's size. NAME is dog for dog.jpg, and dog.jpg where there is a dog.png too. Photographs of several
-folders keep them there.
+Leaves pictures of the photograph's size in --out: NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is
+certain), NAME-overlay.jpg, and NAME-cutout.png with everything transparent but the object. NAME is dog for dog.jpg, and
+dog.jpg where there is a dog.png too. Photographs of several folders keep them there. Of several
+classes masks hold 1, 2, ... in their order, in colours that labelmap.txt names, and the probability is the likeliest's.
 
 A mask file is a drawing of the object in any one colour on black or on nothing, or holds 1 for the object, 0 for the
-background and 255 for what is neither. JPEG and other formats that change pixels are refused. A box is a rough mask;
-the object should fill it. Photographs and masks are turned as EXIF says.
+background and 255 for what is neither; one of several classes has CVAT's labelmap.txt beside it. JPEG and other formats
+that change pixels are refused. A JSON file is LabelMe's or COCO's. A box is a rough mask; the object should fill it.
+Photographs and masks are turned as EXIF says.
+
+--format writes what other tools open: annotations.json (coco), NAME.json (labelme), labels/NAME.txt and data.yaml
+(yolo), results.csv (csv).
 
 Photographs that were done already, by the same examples and settings, are not done again: the same command goes on
 where it was stopped. One that cannot be read is named, and the others are done. The exit status is 0 if all are done,
@@ -20,41 +26,33 @@ where it was stopped. One that cannot be read is named, and the others are done.
 import argparse
 import hashlib
 import os
-import statistics
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Literal
 
 import torch
-from torch import Tensor
+from PIL import Image
 
 import fewshotseg as fs
 from fewshotseg._checks import check_share, checked_device
-from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
+from fewshotseg.cli import examples as examples_module
+from fewshotseg.cli.batch import Batch, threads
+from fewshotseg.cli.examples import Example, Examples, open_examples
+from fewshotseg.cli.exports import FORMATS, Exports
 from fewshotseg.cli.pictures import KINDS, Pictures
 from fewshotseg.cli.queries import Queries, find_photos
-from fewshotseg.images import read_image, read_object_mask
+from fewshotseg.cli.results import Results
+from fewshotseg.cli.talk import say, warn
 
-PROG = "fewshotseg segment"
+MOST_PIXELS = 2 * 89_478_485
+"""Where Pillow gives up; from half of it on it takes a file for an attack, but people have such photographs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command can be asked for."""
     add = parser.add_argument
-    add("--support", type=Path, nargs="+", required=True, help="photographs that show the object")
-    shown = parser.add_mutually_exclusive_group(required=True)
-    shown.add_argument("--mask", type=Path, nargs="+", help="for each support a file that says where")
-    shown.add_argument(
-        "--box",
-        type=int,
-        nargs=4,
-        action="append",
-        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
-        help="in place of masks: pixels from the upper left corner; once for each support",
-    )
-    add("--void", type=int, metavar="VALUE", help="pixels of masks with this value are neither object nor background")
+    examples_module.add_arguments(parser)
     add("--query", nargs="+", required=True, help="photographs to segment, folders of them, or patterns like '*.jpg'")
     add("--recursive", action="store_true", help="look into the folders of a folder, too")
     add("--out", type=Path, required=True, help="folder of the results")
@@ -62,13 +60,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save",
         nargs="+",
         choices=KINDS,
-        default=[*KINDS],
         metavar="KIND",
-        help=f"of {', '.join(KINDS)} (default: all)",
+        help=f"of {', '.join(KINDS)} (default: all but the cutout; with --format the mask)",
     )
+    add("--format", nargs="+", choices=FORMATS, default=[], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
     add("--overwrite", action="store_true", help="do photographs again that have results")
     add("--model", default="scnet-lite0", help="a trained model: a name or a file (default: %(default)s)")
     add("--threshold", type=float, help="probability from which on a pixel is the object (default: the model's)")
+    add(
+        "--min-presence",
+        type=float,
+        default=0.0,
+        help="how sure the model must be that the object is there at all, from 0 to 1; below, the mask is empty "
+        "(default: %(default)g)",
+    )
     add("--size", type=int, help="pixels of the longer side as the model sees it (default: as it was trained)")
     add("--device", help="such as cpu or cuda:1 (default: CUDA where there is any)")
 
@@ -89,137 +94,91 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.threshold is not None:
         check_share("threshold", options.threshold, open_ends=True)
+    check_share("min-presence", options.min_presence)
     device = checked_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size: int | Literal["model"] = "model" if options.size is None else options.size
-    photos = [read_image(path) for path in options.support]
-    masks = open_masks(options.support, photos, options.mask, options.box, options.void)
-    queries = find_queries(options)
-    if not queries.photos:
-        return 1
-    predictor = fs.FewShotPredictor.from_pretrained(options.model, size=size, device=device)
-    predictor.set_support(photos, masks)
-    pictures = Pictures(options.out, options.save, digest(predictor, [*photos, *masks], options.threshold))
-    inputs = [*options.support, *(options.mask or [])]
-    pictures.prepare(queries.photos, inputs, overwrite=options.overwrite)
-    faults = segment(predictor, queries.photos, pictures, threshold=options.threshold, overwrite=options.overwrite)
+    with _large_photos(), threads(device) as count:
+        examples = open_examples(options)
+        queries = find_queries(options, examples.given)
+        if not queries.photos:
+            return 1
+        predictor = fs.FewShotPredictor.from_pretrained(options.model, size=size, device=device)
+        examples = examples.show_to(predictor)
+        results = _results(options, examples, predictor)
+        inputs = [each for one in examples.given for each in (one.photo, one.mark) if isinstance(each, Path)]
+        results.prepare(queries.photos, inputs, overwrite=options.overwrite)
+        say(f"computing on {device}" + (f" with {_counted(count, 'thread')}" if device.type == "cpu" else ""))
+        batch = Batch(
+            predictor,
+            results,
+            threshold=options.threshold,
+            min_presence=options.min_presence,
+            overwrite=options.overwrite,
+        )
+        faults = batch.run(queries.photos)
+        results.exports.finish(queries.photos, faults)
     return 1 if faults or queries.faults else 0
 
 
-def segment(
-    predictor: fs.FewShotPredictor,
-    photos: Mapping[Path, Path],
-    pictures: Pictures,
-    *,
-    threshold: float | None = None,
-    overwrite: bool = False,
-) -> int:
-    """Segment photographs; say how long each took from its pixels to its mask, and how much of it is the object.
+def find_queries(options: argparse.Namespace, given: list[Example]) -> Queries:
+    """What to segment; says what else there was.
 
-    Args:
-        predictor: With its examples.
-        photos: Files, and the path of each in the results.
-        pictures: The results.
-        threshold: As in `fewshotseg.FewShotPredictor.predict`.
-        overwrite: Whether to do those again that are done.
-
-    Returns:
-        How many could not be done. Each is named on standard error.
+    Neither masks of examples nor results are photographs. An example whose mask lies beside it in a folder is there as
+    an example; one whose mask lies elsewhere, or that is marked by a box, is segmented as the others are.
     """
-    seconds: list[float] = []
-    faults = 0
-    for number, (path, name) in enumerate(photos.items(), start=1):
-        try:
-            if pictures.are_done(path, name, overwrite=overwrite):
-                continue
-            pixels = read_image(path)
-            started = time.perf_counter()
-            mask, probability = predictor.predict(pixels, threshold=threshold)[:2]
-            took = time.perf_counter() - started
-            pictures.save(path, name, pixels, mask, probability)
-        except (*EXPECTED, RuntimeError) as error:  # the others may do
-            faults += 1
-            say(f"{PROG}: {reason(path, error)}", to=sys.stderr)
-            continue
-        seconds.append(took)
-        share = 100 * (mask == 1).float().mean()
-        say(f"[{number}/{len(photos)}] {path}  {took:.2f} s  {share:.1f} % object")
-    before = len(photos) - len(seconds) - faults
-    median = f" in {statistics.median(seconds):.2f} s each (median)" if seconds else ""
-    say(f"{len(seconds)} done{median}, {before} done before, {faults} failed; results in {pictures.out}")
-    return faults
-
-
-def find_queries(options: argparse.Namespace) -> Queries:
-    """What to segment; says what else there was. Neither masks of examples nor results are photographs."""
     queries = find_photos(options.query, recursive=options.recursive, without=options.out)
     photos = {photo: os.path.realpath(photo) for photo in queries.photos}
-    masks = {os.path.realpath(mask) for mask in options.mask or []}
-    every = Pictures(options.out, [*KINDS], "")
-    results = {os.path.realpath(path) for name in queries.photos.values() for path in every.paths(name)}
-    queries.pass_over("masks of the examples", [photo for photo, real in photos.items() if real in masks])
+    marks = {os.path.realpath(one.mark) for one in given if isinstance(one.mark, Path)}
+    pairs = {
+        os.path.realpath(one.photo)
+        for one in given
+        if isinstance(one.mark, Path) and _folder(one.mark) == _folder(one.photo)
+    }
+    pictures = Pictures(options.out, [*KINDS])
+    results = {os.path.realpath(path) for name in queries.photos.values() for path in pictures.paths(name)}
+    found = [photo for photo in queries.photos if photo not in queries.named]
+    queries.pass_over("masks of the examples", [photo for photo in queries.photos if photos[photo] in marks])
+    queries.pass_over("examples, with their masks beside them", [photo for photo in found if photos[photo] in pairs])
     queries.pass_over("results of an earlier run", [photo for photo in [*queries.photos] if photos[photo] in results])
     for remark in [*queries.faults, *queries.remarks()]:
-        say(f"{PROG}: {remark}", to=sys.stderr)
+        warn(remark)
     return queries
 
 
-def open_masks(
-    supports: Sequence[Path],
-    photos: Sequence[Tensor],
-    files: Sequence[Path] | None,
-    boxes: Sequence[Sequence[int]] | None,
-    void: int | None,
-) -> list[Tensor]:
-    """For each photograph ``(H, W)`` int64: 1 object, 0 background, 255 void, from files or else from boxes."""
-    given = files or boxes or []
-    if len(given) != len(photos):
-        raise ValueError(f"mask or box must be given for each support, {len(photos)} of them, got {len(given)}")
-    if files is None and void is not None:
-        raise ValueError("void must go with mask, got box")
-    masks: list[Tensor] = []
-    for number, (support, photo) in enumerate(zip(supports, photos, strict=True)):
-        size = (photo.shape[1], photo.shape[2])
-        mask = read_object_mask(files[number], void=void) if files else box_mask(size, (boxes or [])[number])
-        if mask.shape != size:
-            raise ValueError(
-                f"{given[number]} must have the size of {support}, {size[1]} x {size[0]} pixels, "
-                f"got {mask.shape[1]} x {mask.shape[0]}"
-            )
-        say(f"example {support}  {100 * (mask == 1).float().mean():.1f} % object")
-        masks.append(mask)
-    return masks
+def _results(options: argparse.Namespace, examples: Examples, predictor: fs.FewShotPredictor) -> Results:
+    kinds = options.save or (["mask"] if options.format else [kind for kind in KINDS if kind != "cutout"])
+    return Results(
+        options.out,
+        Pictures(options.out, kinds, examples.several),
+        Exports(options.out, options.format, examples.names),
+        _digest(predictor, examples, f"{options.threshold} {options.min_presence or ''}"),
+    )
 
 
-def box_mask(size: tuple[int, int], box: Sequence[int]) -> Tensor:
-    """The pixels of a box as a mask of that height and width."""
-    height, width = size
-    left, top, right, bottom = box
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(
-            f"box must be LEFT TOP RIGHT BOTTOM within {width} x {height} pixels, got {left} {top} {right} {bottom}"
-        )
-    mask = torch.zeros(height, width, dtype=torch.long, device="cpu")
-    mask[top:bottom, left:right] = 1
-    return mask
-
-
-def digest(predictor: fs.FewShotPredictor, examples: Sequence[Tensor], threshold: float | None) -> str:
+def _digest(predictor: fs.FewShotPredictor, examples: Examples, settings: str) -> str:
     """A name for all that results follow from besides the photograph: the model, the examples, the settings."""
     config = getattr(predictor.model, "config", None)
-    found = hashlib.sha256(f"{config} {predictor.size} {threshold}".encode())
-    for values in [*examples, *predictor.model.state_dict().values()]:
+    found = hashlib.sha256(f"{config} {predictor.size} {settings} {examples.digest()}".encode())
+    for values in predictor.model.state_dict().values():
         found.update(values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:16]
 
 
-def reason(path: Path, error: Exception) -> str:
-    """Why a photograph could not be done, with its name."""
-    text = sentence(MemoryError() if is_out_of_memory(error) else error)
-    return text if str(path) in text else f"{path}: {text}"
+@contextmanager
+def _large_photos() -> Iterator[None]:
+    """Within: photographs may have as many pixels as Pillow lets through at all."""
+    before = Image.MAX_IMAGE_PIXELS
+    if before is not None:
+        Image.MAX_IMAGE_PIXELS = max(before, MOST_PIXELS)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
-def say(text: str, *, to: TextIO | None = None) -> None:
-    """Print, whatever characters the names of files have."""
-    stream = sys.stdout if to is None else to
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+def _folder(path: Path) -> str:
+    return os.path.realpath(path.parent)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

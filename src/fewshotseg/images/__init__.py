@@ -2,7 +2,7 @@
 
 from fewshotseg.images.files import photo_endings
 from fewshotseg.images.masks import MaskLike, read_binary_mask, read_mask, read_object_mask, to_mask, write_mask
-from fewshotseg.images.photos import ImageLike, read_image, to_image
+from fewshotseg.images.photos import ImageLike, read_image, read_reduced, reduce_image, to_image
 from fewshotseg.images.resized import keep_location, keep_object
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_object_mask",
+    "read_reduced",
+    "reduce_image",
     "to_image",
     "to_mask",
     "write_mask",

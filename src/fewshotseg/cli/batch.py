@@ -1,0 +1,181 @@
+"""Segmenting one photograph after the other, while others are read and written."""
+
+import os
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
+from fewshotseg.cli.exports import Row
+from fewshotseg.cli.large import Answer, ask, factor_for
+from fewshotseg.cli.results import Results
+from fewshotseg.cli.talk import bar, say, warn
+from fewshotseg.images import read_image, read_reduced, reduce_image
+
+FAILURES = (*EXPECTED, RuntimeError)
+"""What one photograph may raise without ending the others."""
+
+
+class Photo(NamedTuple):
+    """A photograph that was read.
+
+    Attributes:
+        size: Height and width.
+        small: ``(3, h, w)`` uint8, reduced for the model.
+        pixels: ``(3, H, W)`` uint8, where pictures need them.
+    """
+
+    size: tuple[int, int]
+    small: Tensor
+    pixels: Tensor | None
+
+
+class Batch(NamedTuple):
+    """How photographs are segmented.
+
+    Attributes:
+        predictor: With its examples.
+        results: Where to write.
+        threshold: As in `fewshotseg.FewShotPredictor.predict`.
+        min_presence: Classes that are less present are left out.
+        overwrite: Whether to do those again that are done.
+    """
+
+    predictor: Any
+    results: Results
+    threshold: float | None = None
+    min_presence: float = 0.0
+    overwrite: bool = False
+
+    def run(self, photos: Mapping[Path, Path]) -> dict[Path, str]:
+        """Segment photographs; say of each how long it took, how much of it is the object and how present that is.
+
+        Args:
+            photos: Files, and the path of each in the results.
+
+        Returns:
+            Those that could not be done, and why. Each is named on standard error.
+        """
+        seconds: list[float] = []
+        faults: dict[Path, str] = {}
+        with bar(len(photos)) as shown:
+            for number, (photo, outcome) in enumerate(self._outcomes(photos), start=1):
+                if isinstance(outcome, Exception):
+                    faults[photo] = reason(photo, outcome)
+                    warn(faults[photo])
+                elif outcome is not None:
+                    seconds.append(outcome["seconds"])
+                    say(f"[{number}/{len(photos)}] {photo}  {self._line(outcome)}")
+                if shown is not None:
+                    shown.update()
+        before = len(photos) - len(seconds) - len(faults)
+        median = f" in {statistics.median(seconds):.2f} s each (median)" if seconds else ""
+        say(f"{len(seconds)} done{median}, {before} done before, {len(faults)} failed; results in {self.results.out}")
+        return faults
+
+    def _outcomes(self, photos: Mapping[Path, Path]) -> Iterator[tuple[Path, Row | Exception | None]]:
+        """Each photograph's line in the table, None if it was done before, or what it raised.
+
+        One thread reads the next photograph and one writes the last, while this one asks the model.
+        """
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            saving: tuple[Path, Future[Row]] | None = None
+            for photo, name, reading in _ahead(reader, self._read, photos.items()):
+                outcome: Future[Row] | Exception | None
+                try:
+                    read = reading.result()
+                    outcome = None if read is None else writer.submit(self._save, photo, name, read, *self._ask(read))
+                except FAILURES as error:
+                    outcome = error
+                if saving is not None:
+                    yield saving[0], _result(saving[1])
+                    saving = None
+                if isinstance(outcome, Future):
+                    saving = photo, outcome
+                else:
+                    yield photo, outcome
+            if saving is not None:
+                yield saving[0], _result(saving[1])
+
+    def _read(self, photo: Path, name: Path) -> Photo | None:
+        """A photograph, None if it is done."""
+        if self.results.are_done(photo, name, overwrite=self.overwrite):
+            return None
+        side = int(self.predictor.size)
+        if not self.results.needs_pixels:
+            small, size = read_reduced(photo, lambda size: factor_for(size, side))
+            return Photo(size, small, None)
+        pixels = read_image(photo)
+        size = (pixels.shape[1], pixels.shape[2])
+        return Photo(size, reduce_image(pixels, factor_for(size, side)), pixels)
+
+    def _ask(self, photo: Photo) -> tuple[Answer, float]:
+        started = time.perf_counter()
+        with torch.no_grad():
+            answer = ask(
+                self.predictor, photo.small, photo.size, threshold=self.threshold, min_presence=self.min_presence
+            )
+        return answer, time.perf_counter() - started
+
+    def _save(self, photo: Path, name: Path, read: Photo, answer: Answer, seconds: float) -> Row:
+        row = self.results.save(photo, name, read.pixels, answer, seconds)
+        return {**row, "found": answer.found}
+
+    def _line(self, row: Row) -> str:
+        parts = []
+        exports = self.results.exports
+        for name, suffix, found in zip(exports.names, exports.suffixes, row["found"], strict=True):
+            share = f"{100 * row[f'share{suffix}']:.1f} % {name}" if found else f"{name} not found"
+            parts.append(f"{share}  presence {row[f'presence{suffix}']:.2f}")
+        return f"{row['seconds']:.2f} s  {', '.join(parts)}"
+
+
+def reason(path: Path, error: Exception) -> str:
+    """Why a photograph could not be done, with its name."""
+    text = sentence(MemoryError() if is_out_of_memory(error) else error)
+    return text if str(path) in text else f"{path}: {text}"
+
+
+@contextmanager
+def threads(device: torch.device) -> Iterator[int]:
+    """Within: as many threads for the model as leave one core to reading and writing; afterwards as many as before.
+
+    More threads than cores wait for each other in a loop, which takes many times the work. ``OMP_NUM_THREADS`` is left
+    as it is where it is set.
+    """
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(min(before, max(1, cores - 1)))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _ahead(
+    reader: ThreadPoolExecutor, read: Any, photos: Iterable[tuple[Path, Path]]
+) -> Iterator[tuple[Path, Path, "Future[Photo | None]"]]:
+    """Each photograph, while the next one is read already."""
+    waiting: tuple[Path, Path, Future[Photo | None]] | None = None
+    for photo, name in photos:
+        following = photo, name, reader.submit(read, photo, name)
+        if waiting is not None:
+            yield waiting
+        waiting = following
+    if waiting is not None:
+        yield waiting
+
+
+def _result(future: "Future[Row]") -> Row | Exception:
+    try:
+        return future.result()
+    except FAILURES as error:
+        return error

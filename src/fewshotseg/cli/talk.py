@@ -1,0 +1,40 @@
+"""What ``fewshotseg segment`` prints, beside a progress bar too."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import Any, TextIO
+
+PROG = "fewshotseg segment"
+
+
+def say(text: str, *, to: TextIO | None = None) -> None:
+    """Print, whatever characters the names of files have."""
+    stream = sys.stdout if to is None else to
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(shown, file=stream)  # above a bar, if there is one
+    else:
+        print(shown, file=stream)
+    stream.flush()
+
+
+def warn(text: str) -> None:
+    """Print to standard error, with the name of the command."""
+    say(f"{PROG}: {text}", to=sys.stderr)
+
+
+@contextmanager
+def bar(total: int) -> Iterator[Any]:
+    """A progress bar if standard error is a terminal and tqdm is installed; gives it, or None."""
+    tqdm: Any = None
+    if sys.stderr.isatty():
+        with suppress(ImportError):
+            tqdm = import_module("tqdm").tqdm
+    if tqdm is None:
+        yield None
+        return
+    with tqdm(total=total, unit="photo", leave=False) as shown:
+        yield shown

@@ -48,7 +48,8 @@ from fewshotseg.ops import (
     prior_mask,
     sample_centroids,
 )
-from fewshotseg.predictor import FewShotPredictor, Prediction
+from fewshotseg.prediction import Prediction
+from fewshotseg.predictor import FewShotPredictor
 from fewshotseg.results import mean_and_interval
 
 try:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, overload
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_at_least, check_flag, checked_device
+from fewshotseg._checks import check_at_least, check_flag, check_path, checked_device
 from fewshotseg._examples import Examples, Shots, encode_seen, fitted_shots, is_several, own_iou, repeated
 from fewshotseg._inference import at_once, example_weight, inference
 from fewshotseg._io import StrPath
@@ -20,6 +20,7 @@ from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.fast.backbone import FastBackbone
 from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
 from fewshotseg.prediction import Prediction, prediction_of
+from fewshotseg.support_files import Encoder, encoder_of, load_examples, save_examples
 
 
 class FewShotPredictor:
@@ -163,9 +164,46 @@ class FewShotPredictor:
         elif not isinstance(images, Mapping) and not isinstance(masks, Mapping):
             self._keep([self._encode(images, masks, "")], None)
 
+    def save_support(self, path: StrPath) -> None:
+        """Write the examples as they were encoded, with the classes' names, for `load_support` of the same model.
+
+        Args:
+            path: A file, by custom ending in ``.fss``; its folder has to exist. What is there is replaced, and is whole
+                at any moment. It holds no photographs, only features of them.
+
+        Raises:
+            RuntimeError: If there are no examples yet.
+            TypeError: If the name of a class is no string and no number.
+            OSError: If it cannot be written.
+        """
+        if self._examples is None:
+            raise RuntimeError("set_support must be called before save_support")
+        save_examples(self._examples, self._encoder(), check_path("path", path))
+
+    def load_support(self, path: StrPath) -> None:
+        """Take up the examples that `save_support` wrote; earlier examples are forgotten.
+
+        Nothing in the file is executed. What is refused changes nothing.
+
+        Args:
+            path: The file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, of something else, or of a model of other weights, settings or size.
+        """
+        path = check_path("path", path)
+        blank = torch.zeros(1, 1, 3, self.size, self.size).to(example_weight(self.model))
+        with inference(self.model):
+            like = in_fast_form(self.model, self._fast).encode_support(blank, torch.ones_like(blank[:, :, 0]).long())
+        self._examples = load_examples(path, self._encoder(), like)
+
+    def _encoder(self) -> Encoder:
+        return encoder_of(self.model, self.size, example_weight(self.model).dtype)
+
     @property
     def class_names(self) -> tuple[Any, ...]:
-        """What `set_support` calls the classes, in the order of their labels 1, 2, ...
+        """What `set_support` or `load_support` calls the classes, in the order of their labels 1, 2, ...
 
         Empty where one class has no name, and where nothing was shown yet.
         """

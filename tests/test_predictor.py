@@ -1,5 +1,7 @@
 """One's own photographs: whatever they come as, the answer is the same, at their own size."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.testing import assert_close
 import fewshotseg as fs
 import fewshotseg.predictor
 from _models import tiny
+from fewshotseg.models.presence import presence_of
 
 
 def photo(height=60, width=90, seed=0):
@@ -430,7 +433,7 @@ def test_an_object_too_small_for_the_models_size_is_still_seen(place, side):
     picture, tiny_mask = np.zeros((400, 600, 3), np.uint8), np.zeros((400, 600), bool)
     tiny_mask[place[0] : place[0] + side, place[1] : place[1] + side] = True
     predictor.set_support([picture, picture], [tiny_mask, ~tiny_mask])
-    (support,), _ = predictor._examples
+    (support,) = predictor._examples.supports
     assert (support.weights[0].flatten(1).amax(dim=1) > 0).all()
     row, column = np.unravel_index(int(support.weights[0, 0].argmax()), support.weights.shape[2:])
     scale = 65 / 600 * (support.weights.shape[2] - 1) / 64  # from the photograph to the grid
@@ -445,6 +448,143 @@ def test_what_is_seen_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(fs.SCNet, "encode_support", lambda model, *inputs: calls.append(1) or encode(*inputs))
     predictor.set_support(photo(), mask())
     assert len(calls) == 1
+
+
+# Presence
+
+
+def test_presence_rises_with_the_surest_hundredth_of_the_photograph_alone():
+    """Padding, of which the model is beyond all doubt, has no say."""
+    place, radius = (30.0, 20.0), 15.0
+    height, width = 60, 90
+    for size in (91, 193):
+        found = predict_discs(height, width, (*place, radius), size=size)
+        expected = scores(height, width, [(*place, radius)])[0].flatten()
+        surest = expected.sort(descending=True).values[: round(0.01 * height * width)].mean()
+        assert found.presence.shape == ()
+        assert found.presence.dtype == torch.float32
+        assert_close(found.presence, surest.sigmoid(), atol=2e-3, rtol=0)
+    larger = predict_discs(height, width, (*place, 2 * radius)).presence
+    assert larger > found.presence
+
+
+def test_each_class_has_its_presence():
+    discs = [(20.0, 20.0, 9.0), (40.0, 30.0, 12.0), (59.0, 0.0, 0.6)]
+    together = predict_discs(50, 60, *discs)
+    alone = [predict_discs(50, 60, disc).presence for disc in discs]
+    assert torch.equal(together.presence, torch.stack(alone))
+    assert together.presence[2] < 0.001
+    assert together.presence[:2].min() > 0.9
+
+
+def test_the_models_scale_and_bias_are_used():
+    def presence(**settings):
+        predictor = fs.FewShotPredictor(tiny(**settings), size=65)
+        predictor.set_support(photo(), mask())
+        return predictor.predict(photo(seed=2)).presence
+
+    plain = presence()
+    assert 0.01 < plain < 0.99
+    assert_close(presence(presence=(2.0, -0.5)), (2 * plain.logit() - 0.5).sigmoid())
+    assert_close(presence(presence=[0, 0]), torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("share", [1, 50, 60, 150, 200, 260])
+def test_one_location_in_a_hundred_counts_and_at_least_one(share):
+    log_odds = torch.full((1, 1, share), -5.0)
+    log_odds[0, 0, : max(1, round(share / 100))] = 2.0
+    assert_close(presence_of(None, log_odds), torch.tensor([2.0]).sigmoid())
+
+
+# Examples that are asked of their own photographs
+
+
+def disc_example(disc, marked):
+    """An example whose photograph shows ``disc``; as one of `Discs` it asks for the disc that its mark shows."""
+    colors = photo_of_places(60, 60)
+    inside = scores(60, 60, [marked])[0] > 0
+    colors[:, inside] = torch.tensor(disc)[:, None] / 60
+    return colors, inside
+
+
+class OwnPhotograph(Discs):
+    """Finds the disc of the example in a photograph whose blue is 1 everywhere but there."""
+
+    def segment(self, support, query):
+        ((disc,),) = (support,)
+        x_places, y_places = places(60, 60)
+        x, y, radius = disc[:, :, None, None].unbind(dim=1)
+        score = disc_score(x_places, y_places, x, y, radius)
+        return torch.stack([-score / 2, score / 2], dim=1)
+
+
+GOOD, NONE = (20.0, 20.0, 12.0), (45.0, 45.0, 9.0)
+
+
+def test_examples_that_are_not_found_in_their_own_photographs_are_named():
+    predictor = fs.FewShotPredictor(OwnPhotograph(), size=60, check_examples=True)
+    predictor.set_support(*disc_example(GOOD, GOOD))
+    ((iou,),) = predictor.example_iou
+    assert iou > 0.9
+    message = (
+        r"the example is not found in its own photograph: images\['b'\]\[0\] \(IoU 0\.00\); expect poor results, "
+        "mark it tighter, take a photograph that shows it larger, or give more examples"
+    )
+    good, none = disc_example(GOOD, GOOD), disc_example(GOOD, NONE)
+    with pytest.warns(UserWarning, match=f"^{message}$") as warned:
+        predictor.set_support({"a": good[0], "b": none[0]}, {"a": good[1], "b": none[1]})
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert predictor.example_iou == ((iou,), (0.0,))
+
+
+@pytest.mark.parametrize("moved", [0.0, 2.0, 4.0, 6.0, 8.0, 11.0, 13.0])
+def test_the_iou_is_that_of_the_answer_and_the_limit_is_what_is_documented(moved):
+    predictor = fs.FewShotPredictor(OwnPhotograph(), size=60, check_examples=True)
+    marked = (20.0 + moved, 20.0, 12.0)
+    image, inside = disc_example(GOOD, marked)
+    expected = iou(scores(60, 60, [GOOD])[0] > 0, inside)
+    assert abs(expected - 0.3) > 0.02
+    if expected < 0.3:
+        with pytest.warns(UserWarning, match=r"images\[0\] \(IoU"):
+            predictor.set_support(image, inside)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            predictor.set_support(image, inside)
+    assert_close(predictor.example_iou[0][0], expected, atol=0.01, rtol=0)
+
+
+def test_void_around_an_example_does_not_count():
+    predictor = fs.FewShotPredictor(OwnPhotograph(), size=60, check_examples=True)
+    marked = (24.0, 20.0, 6.0)
+    image, inside = disc_example(GOOD, marked)
+    unknown = torch.where(inside, 1, torch.where(scores(60, 60, [(20.0, 20.0, 14.0)])[0] > 0, 255, 0))
+    predictor.set_support(image, unknown)
+    assert predictor.example_iou[0][0] == 1
+
+
+def test_examples_are_asked_only_where_that_is_wanted(tmp_path):
+    fs.save_model(fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0,)), tmp_path / "model.pth")
+    asked = fs.FewShotPredictor.from_pretrained(tmp_path / "model.pth", size=65)
+    assert asked.check_examples
+    asked.set_support([photo(), photo(seed=1)], [mask(), mask()])
+    assert [len(each) for each in asked.example_iou] == [2]
+    unasked = fs.FewShotPredictor.from_pretrained(tmp_path / "model.pth", size=65, check_examples=False)
+    unasked.set_support(photo(), mask())
+    assert unasked.example_iou == ()
+    assert not fs.FewShotPredictor(tiny(), size=65).check_examples
+    with pytest.raises(TypeError, match="check_examples must be True or False, got str"):
+        fs.FewShotPredictor(tiny(), check_examples="no")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_warning_that_is_an_error_leaves_the_earlier_examples():
+    predictor = fs.FewShotPredictor(OwnPhotograph(), size=60, check_examples=True)
+    predictor.set_support({"a": disc_example(GOOD, GOOD)[0]}, {"a": disc_example(GOOD, GOOD)[1]})
+    with pytest.raises(UserWarning, match="not found"):
+        predictor.set_support(*disc_example(GOOD, NONE))
+    assert predictor.class_names == ("a",)
 
 
 # Several images at once

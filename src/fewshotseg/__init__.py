@@ -59,7 +59,8 @@ from fewshotseg.ops import (
     self_support_masks,
     vote_shots,
 )
-from fewshotseg.predictor import FewShotPredictor, Prediction
+from fewshotseg.prediction import Prediction
+from fewshotseg.predictor import FewShotPredictor
 from fewshotseg.results import mean_and_interval
 
 try:

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeIs
 
+from fewshotseg._checks import name_some
 from fewshotseg.images import ImageLike, keep_location, keep_object, to_image, to_mask
 from fewshotseg.models import Support
 from fewshotseg.ops import fitted_size
 
 Shots = ImageLike | Sequence[ImageLike]
+
+POOR = 0.3
+"""The IoU of an example with its own photograph below which other photographs fare badly: see docs/predictor.md."""
 
 
 class Examples(NamedTuple):
@@ -20,10 +24,28 @@ class Examples(NamedTuple):
     Attributes:
         supports: The encoding of each class, of batch 1.
         names: Of the classes; None for one class without a name.
+        iou: Of each class and example, see `own_iou`; empty where that was not asked.
     """
 
     supports: Sequence[Any]
     names: tuple[Any, ...] | None
+    iou: tuple[tuple[float, ...], ...] = ()
+
+    def poor(self) -> str:
+        """What to warn of: the examples that are not found in their own photographs."""
+        which = [""] if self.names is None else [f"[{name!r}]" for name in self.names]
+        poor = [
+            f"images{each}[{number}] (IoU {iou:.2f})"
+            for each, found in zip(which, self.iou, strict=False)
+            for number, iou in enumerate(found)
+            if iou < POOR
+        ]
+        if not poor:
+            return ""
+        return (
+            f"the example is not found in its own photograph: {name_some(poor)}; expect poor results, "
+            "mark it tighter, take a photograph that shows it larger, or give more examples"
+        )
 
 
 def is_several(images: object) -> TypeIs[Sequence[ImageLike]]:
@@ -82,6 +104,27 @@ def encode_seen(model: Any, images: Tensor, masks: Tensor) -> Any:
         if not torch.equal(seen, masks):
             support = model.encode_support(images, seen.to(images.device))
     return support
+
+
+def own_iou(model: Any, support: Any, images: Tensor, masks: Tensor, threshold: float) -> tuple[float, ...]:
+    """Ask a class for its examples' own photographs.
+
+    Args:
+        model: As it runs.
+        support: Of the class.
+        images: ``(S, 3, H, W)``, its examples.
+        masks: ``(S, H, W)``; void, the padding among it, does not count.
+        threshold: The probability from which on a pixel is the object.
+
+    Returns:
+        The IoU of the answer with each mask.
+    """
+    found = []
+    for image, mask in zip(images, masks.to(images.device), strict=True):
+        logits = model.segment(support, model.encode_query(image[None]))[0].float()
+        answer = (logits.softmax(dim=0)[1] > threshold) & (mask != 255)
+        found.append(((answer & (mask == 1)).sum() / (answer | (mask == 1)).sum()).item())
+    return tuple(found)
 
 
 def repeated(encoding: Any, count: int) -> Any:

@@ -1,16 +1,17 @@
 """Segmenting one's own images from a few annotated examples."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, Self, overload
 
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_at_least, checked_device
-from fewshotseg._examples import Examples, Shots, encode_seen, fitted_shots, is_several, repeated
-from fewshotseg._inference import example_weight, inference
+from fewshotseg._checks import check_at_least, check_flag, check_path, checked_device
+from fewshotseg._examples import Examples, Shots, encode_seen, fitted_shots, is_several, own_iou, repeated
+from fewshotseg._inference import at_once, example_weight, inference
 from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
 from fewshotseg.images import ImageLike, to_image
@@ -19,20 +20,8 @@ from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.checkpoints import check_savable
 from fewshotseg.models.fast.backbone import FastBackbone
 from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
-from fewshotseg.ops import fitted_size, restore_size
-
-
-class Prediction(NamedTuple):
-    """What `FewShotPredictor` found in an image, on the CPU, at the image's own size.
-
-    Attributes:
-        mask: ``(H, W)`` int64: 0 background, 1 the class; with several classes 1, 2, ... in their order.
-        probability: ``(H, W)`` float32, of the class; with several classes ``(K, H, W)``, of each against its own
-            background.
-    """
-
-    mask: Tensor
-    probability: Tensor
+from fewshotseg.prediction import Prediction, prediction_of
+from fewshotseg.support_files import Encoder, encoder_of, load_examples, save_examples
 
 
 class FewShotPredictor:
@@ -48,6 +37,8 @@ class FewShotPredictor:
         size: Side of the square in pixels, best the one that the model was trained with; ``"model"`` takes the model's
             own (``model.config.image_size``).
         device: Where to compute; where the model is by default.
+        check_examples: Ask each example of its own photograph, and warn of those that are not found there; see
+            `set_support`.
 
     Raises:
         ValueError: If ``size`` is below 32, or there is no such device.
@@ -69,11 +60,13 @@ class FewShotPredictor:
         *,
         size: int | Literal["model"] = "model",
         device: torch.device | str | None = None,
+        check_examples: bool = False,
     ) -> None:
         check_model(model)
         config: Any = getattr(model, "config", None)
         self.size: int = getattr(config, "image_size", 473) if size == "model" else size
         check_at_least("size", self.size, 32)
+        self.check_examples = check_flag("check_examples", check_examples)
         network: Any = model
         self.model = network if device is None else network.to(checked_device(device))
         statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
@@ -88,6 +81,7 @@ class FewShotPredictor:
         *,
         size: int | Literal["model"] = "model",
         device: torch.device | str | None = None,
+        check_examples: bool = True,
     ) -> Self:
         """A predictor with a trained model.
 
@@ -97,13 +91,14 @@ class FewShotPredictor:
                 is downloaded once and then used from the cache, also without a network.
             size: As above.
             device: As above; the CPU by default.
+            check_examples: As above.
 
         Raises:
             ValueError: If there is no such model, its file is damaged or something else, or as above.
             FileNotFoundError: If there is no such file.
             ImportError: If a package that the model needs is not installed.
         """
-        return cls(hub.load_pretrained(name), size=size, device=device)
+        return cls(hub.load_pretrained(name), size=size, device=device, check_examples=check_examples)
 
     def save_pretrained(self, folder: StrPath, *, origin: dict[str, Any] | None = None) -> None:
         """Write the model, with this predictor's size, to a folder that `from_pretrained` reads.
@@ -139,6 +134,10 @@ class FewShotPredictor:
     def set_support(self, images: Shots | Mapping[Any, Shots], masks: Shots | Mapping[Any, Shots]) -> None:
         """Say by examples what to segment; earlier examples are forgotten.
 
+        With ``check_examples`` each example's own photograph is segmented too, by all examples of its class. Where the
+        answer has an IoU below 0.3 with the mask, a warning names the example: other photographs then fare no better.
+        What to do is to mark it tighter, to take a photograph that shows it larger, or to give more examples.
+
         Args:
             images: One image or several of the same class. For several classes, a mapping from class names to
                 these.
@@ -160,10 +159,64 @@ class FewShotPredictor:
                 raise ValueError(
                     f"images and masks must name the same classes, at least one, got {[*images]} and {[*masks]}"
                 )
-            supports = [self._encode(images[name], masks[name], f"[{name!r}]") for name in images]
-            self._examples = Examples(supports, tuple(images))
+            names = tuple(images)
+            encoded = [self._encode(images[name], masks[name], f"[{name!r}]") for name in names]
+            self._keep(encoded, names)
         elif not isinstance(images, Mapping) and not isinstance(masks, Mapping):
-            self._examples = Examples([self._encode(images, masks, "")], None)
+            self._keep([self._encode(images, masks, "")], None)
+
+    def save_support(self, path: StrPath) -> None:
+        """Write the examples as they were encoded, with the classes' names, for `load_support` of the same model.
+
+        Args:
+            path: A file, by custom ending in ``.fss``; its folder has to exist. What is there is replaced, and is whole
+                at any moment. It holds no photographs, only features of them.
+
+        Raises:
+            RuntimeError: If there are no examples yet.
+            TypeError: If the name of a class is no string and no number.
+            OSError: If it cannot be written.
+        """
+        if self._examples is None:
+            raise RuntimeError("set_support must be called before save_support")
+        save_examples(self._examples, self._encoder(), check_path("path", path))
+
+    def load_support(self, path: StrPath) -> None:
+        """Take up the examples that `save_support` wrote; earlier examples are forgotten.
+
+        Nothing in the file is executed. What is refused changes nothing.
+
+        Args:
+            path: The file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, of something else, or of a model of other weights, settings or size.
+        """
+        path = check_path("path", path)
+        blank = torch.zeros(1, 1, 3, self.size, self.size).to(example_weight(self.model))
+        with inference(self.model):
+            like = in_fast_form(self.model, self._fast).encode_support(blank, torch.ones_like(blank[:, :, 0]).long())
+        self._examples = load_examples(path, self._encoder(), like)
+
+    def _encoder(self) -> Encoder:
+        return encoder_of(self.model, self.size, example_weight(self.model).dtype)
+
+    @property
+    def class_names(self) -> tuple[Any, ...]:
+        """What `set_support` or `load_support` calls the classes, in the order of their labels 1, 2, ...
+
+        Empty where one class has no name, and where nothing was shown yet.
+        """
+        return () if self._examples is None else self._examples.names or ()
+
+    @property
+    def example_iou(self) -> tuple[tuple[float, ...], ...]:
+        """For each class the IoU of each example's mask with the answer for its own photograph.
+
+        Empty where they were not asked, see `set_support`.
+        """
+        return () if self._examples is None else self._examples.iou
 
     @overload  # a string is a path, though it is a sequence of strings too
     def predict(self, image: ImageLike, *, threshold: float | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -183,8 +236,9 @@ class FewShotPredictor:
                 model's (``model.config.threshold``), else one half.
 
         Returns:
-            The mask and the probabilities; for a list a list of them, in its order. Several classes are segmented one
-            by one; a pixel gets the most probable class, or 0 where none is above the threshold.
+            The mask, the probabilities and the score of presence; for a list a list of them, in its order. Several
+            classes are segmented one by one; a pixel gets the most probable class, or 0 where none is above the
+            threshold.
 
         Raises:
             RuntimeError: If `set_support` was not called before.
@@ -216,23 +270,27 @@ class FewShotPredictor:
             supports = (repeated(support, len(images)) for support in examples.supports)
             logits = torch.stack([model.segment(support, query) for support in supports], dim=1).float()  # B K 2 S S
             return [
-                self._prediction(each, size, threshold, several=examples.names is not None)
+                prediction_of(self.model, each, size, self.size, threshold, several=examples.names is not None)
                 for each, size in zip(logits, sizes, strict=True)
             ]
 
-    def _prediction(self, logits: Tensor, size: tuple[int, int], threshold: float, *, several: bool) -> Prediction:
-        """The answer for an image of that size to logits ``(K, 2, S, S)``."""
-        inner = fitted_size(size, self.size)
-        probability = restore_size(logits, size, inner=inner).softmax(dim=1)[:, 1].cpu()  # K H W
-        best, label = probability.max(dim=0)
-        mask = torch.where(best > threshold, label + 1, 0)
-        return Prediction(mask, probability if several else probability[0])
-
-    def _encode(self, images: Shots, masks: Shots, which: str) -> Any:
-        stacked_images, stacked_masks = fitted_shots(images, masks, which, self._transform, self.size)  # 1 S ...
+    def _encode(self, images: Shots, masks: Shots, which: str) -> tuple[Any, tuple[float, ...]]:
+        """The examples of a class, encoded; and, if that was asked for, how well each is found in its photograph."""
+        squares, fitted = fitted_shots(images, masks, which, self._transform, self.size)  # 1 S ...
+        squares = squares.to(example_weight(self.model))
         with inference(self.model):
             model = in_fast_form(self.model, self._fast)
-            return encode_seen(model, stacked_images.to(example_weight(self.model)), stacked_masks)
+            support = encode_seen(model, squares, fitted)
+            if not self.check_examples:
+                return support, ()
+            return support, own_iou(model, support, squares[0], fitted[0], threshold_of(model, None))
+
+    def _keep(self, encoded: Sequence[tuple[Any, tuple[float, ...]]], names: tuple[Any, ...] | None) -> None:
+        supports, iou = zip(*encoded, strict=True)
+        examples = Examples(supports, names, iou if self.check_examples else ())
+        if examples.poor():
+            warnings.warn(examples.poor(), stacklevel=3)
+        self._examples = examples
 
     def _to_save(self) -> Any:
         """The model with this predictor's size in its config; it shares all weights."""
@@ -240,8 +298,3 @@ class FewShotPredictor:
         model = copy.copy(self.model)
         model.config = replace(model.config, image_size=self.size)
         return model
-
-
-def at_once(weight: Tensor) -> int:
-    """How many images of a list go through the model together: on a CPU more than one is no faster."""
-    return 1 if weight.device.type == "cpu" else 8

@@ -73,11 +73,13 @@ def test_threshold_and_size_go_with_it(checkpoint, tmp_path):
     out = tmp_path / "mine.pth"
     before = answer(fs.FewShotPredictor(load_model(checkpoint), size=65))
     middle = float(before.probability.quantile(0.9))
-    assert export(checkpoint, out, "--format", "model", "--threshold", middle, "--size", 65) == 0
+    settings = ("--threshold", middle, "--size", 65, "--presence", 0.5, -1.5)
+    assert export(checkpoint, out, "--format", "model", *settings) == 0
     predictor = fs.FewShotPredictor.from_pretrained(out)
     after = answer(predictor)
     assert predictor.size == 65
     assert predictor.model.config.threshold == middle
+    assert predictor.model.config.presence == (0.5, -1.5)
     assert_close(after.probability, before.probability)
     assert after.mask.float().mean() == pytest.approx(0.1, abs=0.02)
     assert before.mask.float().mean() > 0.5

@@ -17,7 +17,7 @@ import fewshotseg as fs
 from _files import damaged, equal_states, is_untouched, refusal, snapshot
 from _lite import install, package_state
 from _models import TinyBackbone
-from fewshotseg.models import read_model, saved_model
+from fewshotseg.models import SCNetConfig, read_model, saved_model
 from fewshotseg.models.backbones import make_backbone
 
 ORIGIN = {"data": "none", "lr": [0.1, 1e-5], "nested": {"a": None, "ü": True}, "iteration": 0}
@@ -99,6 +99,7 @@ def test_a_model_comes_back_as_it_was(case, kind, tmp_path):
 
 SETTINGS = {
     "threshold": 0.35,
+    "presence": (0.5, -2.0),
     "image_size": 97,
     "mean": (0.1, 0.2, 0.3),
     "std": (0.9, 0.8, 0.7),
@@ -126,6 +127,25 @@ def test_every_setting_comes_back_and_works(tmp_path):
     assert predictor.size == 97
     fs.save_model(built(grid_bins=3), tmp_path / "model.pth")
     assert fs.load_model(tmp_path / "model.pth").self_contrast.partition.num_regions == 9
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_file_of_before_a_setting_existed_is_read(kind, tmp_path, monkeypatch):
+    settings = SCNetConfig.to_dict
+
+    def without_presence(self):
+        return {name: value for name, value in settings(self).items() if name != "presence"}
+
+    monkeypatch.setattr(SCNetConfig, "to_dict", without_presence)
+    path = tmp_path / ("model.pth" if kind == "file" else "model")
+    fs.save_model(built("mobilenet_v2"), path)
+    monkeypatch.undo()
+    content = json.loads((path / "config.json").read_text()) if kind == "folder" else torch.load(path)
+    assert "presence" not in content["config"]
+    found = fs.load_model(path)
+    assert found.config.presence == (1.0, 0.0)
+    fs.save_model(found, path)
+    assert torch.equal(answer(fs.load_model(path)), answer(built("mobilenet_v2")))
 
 
 def test_numbers_of_numpy_are_saved_as_pythons(tmp_path):

@@ -75,6 +75,18 @@ def test_the_weight_of_deep_supervision():
     assert fs.SCNetConfig(aux_weight=3).aux_weight == 3
 
 
+def test_scale_and_bias_of_presence():
+    for value in (*NO_NUMBERS[:3], (1.0, None), "12", (True, 1.0), ("1", 0)):
+        refused(TypeError, "presence", value)
+    for value in ((1.0,), (1.0, 0.0, 0.0), [], (-0.1, 0), (1.0, math.nan), (math.inf, 0), (1, HUGE), (1, -1001)):
+        refused(ValueError, "presence", value)
+    assert fs.SCNetConfig().presence == (1.0, 0.0)
+    for value in ([2, -1], (np.float32(2), np.int64(-1)), torch.tensor([2.0, -1.0])):
+        found = fs.SCNetConfig(presence=value).presence
+        assert found == (2.0, -1.0)
+        assert [type(number) for number in found] == [float, float]
+
+
 def test_scales():
     for value in (None, 1.0, "60", b"60", 3, {"a": 1}, {1.0}, (None,), ("a",), (True,), (1.0, "0.5"), ([1.0],)):
         refused(TypeError, "bins", value)

@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shots", type=int, default=1, help="For onnx and pt2, the number of annotated examples (default: 1).")
     add("--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the "
         "model's).")  # fmt: skip
+    add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="The two numbers of the score that says "
+        "whether a photograph shows the object at all (default: the model's).")  # fmt: skip
     add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out, if an installed "
         "package holds them; the file names them by a digest and is small.")  # fmt: skip
     add_training_free_arguments(parser)
@@ -74,7 +76,8 @@ def run(options: argparse.Namespace) -> int:
     if is_file and kinds:
         raise ValueError(f"out must be a folder for {' and '.join(kinds)}, got {out}")
     model, origin = open_model(options)
-    changes = {"image_size": options.size, "threshold": options.threshold}
+    presence = None if options.presence is None else tuple(options.presence)
+    changes = {"image_size": options.size, "threshold": options.threshold, "presence": presence}
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
     if "model" in options.formats:
         if options.without_backbone:

@@ -41,6 +41,8 @@ class SCNetConfig:
         mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
         std: Likewise.
         threshold: The probability from which on a pixel counts as foreground, between 0 and 1.
+        presence: Scale and bias of the score that says whether an image shows the object at all, see `Prediction`. The
+            default is not fitted to anything.
 
     Raises:
         ValueError: If a number is out of range, a choice is unknown, or choices exclude each other.
@@ -69,6 +71,7 @@ class SCNetConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     threshold: float = 0.5
+    presence: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         for name, value in self._checked_numbers().items():
@@ -124,6 +127,7 @@ def checked_images(config: Any) -> dict[str, Any]:
     checked: dict[str, Any] = {
         "image_size": check_at_least("image_size", config.image_size, 32, MAX_SQUARE),
         "threshold": check_share("threshold", config.threshold, open_ends=True),
+        "presence": checked_presence(config.presence),
     }
     for name, lowest in (("mean", 0), ("std", 0.001)):
         if getattr(config, name) is not None:
@@ -139,6 +143,13 @@ def check_settings(names: Mapping[str, Any], kind: type = SCNetConfig) -> None:
             close = get_close_matches(str(name), known, n=1)
             meant = f"; did you mean {close[0]!r}?" if close else f", which are {', '.join(known)}"
             raise TypeError(f"settings must be fields of {kind.__name__}, got {shown(name)}{meant}")
+
+
+def checked_presence(presence: Any) -> tuple[float, ...]:
+    """Scale and bias of the score of presence; raise unless the score is finite and rises with what was found."""
+    scale, bias = check_numbers("presence", presence, 2, -1000, 1000)
+    check_number("the scale of presence", scale, 0, 1000)
+    return scale, bias
 
 
 def checked_bins(bins: Any) -> tuple[float, ...]:

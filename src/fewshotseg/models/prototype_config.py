@@ -34,6 +34,8 @@ class PrototypeConfig:
         mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
         std: Likewise.
         threshold: The probability from which on a pixel counts as foreground, between 0 and 1.
+        presence: Scale and bias of the score that says whether an image shows the object at all, see `Prediction`. The
+            default is not fitted to anything.
 
     Raises:
         ValueError: If a number is out of range or a choice is unknown.
@@ -57,6 +59,7 @@ class PrototypeConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     threshold: float = 0.5
+    presence: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
         check_choice("score", self.score, ("density", "cosine", "kmeans"))

@@ -41,9 +41,14 @@ class SavedModel:
     origin: dict[str, Any]
     training: dict[str, Any] | None = None
 
-    def digest(self) -> str:
-        """Changes with the config, the origin or any weight."""
-        facts = [self.config.to_dict(), self.origin, self.backbone_digest, digest_of(self.head)]
+    def digest(self, config: Mapping[str, Any] | None = None) -> str:
+        """Changes with the config, the origin or any weight.
+
+        Args:
+            config: As it stands in a file, which may be older than the newest settings.
+        """
+        settings = self.config.to_dict() if config is None else dict(config)
+        facts = [settings, self.origin, self.backbone_digest, digest_of(self.head)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def check_backbone(self, state: Mapping[str, Tensor], source: object) -> None:
@@ -97,7 +102,7 @@ def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
         training=training,
     )
     inside = saved.backbone is None or digest_of(saved.backbone) == saved.backbone_digest
-    if not inside or saved.digest() != content["digest"]:
+    if not inside or saved.digest(plain(f"config in {path}", content["config"])) != content["digest"]:
         raise ValueError(f"{path} must hold what it was written with, but {DAMAGED}")
     return saved
 

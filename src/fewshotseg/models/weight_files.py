@@ -38,17 +38,21 @@ def save_atomically(content: object, path: StrPath) -> None:
         os.fsync(file.fileno())
 
 
-def read_safely(path: StrPath) -> Any:
+def read_safely(path: StrPath, *, what: str = "a file of weights") -> Any:
     """What ``torch.save`` wrote, if that is tensors, numbers, strings and containers of them; tensors on the CPU.
 
     Nothing in the file is executed. The checksums of its parts are compared first.
+
+    Args:
+        path: The file.
+        what: It should be, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or holds anything else; the message names it.
     """
     path = Path(path)
-    with open_file(path) as file:
+    with open_file(path, what) as file:
         try:
             if file.read(4) == ZIP_START:
                 _check_archive(file)
@@ -57,11 +61,11 @@ def read_safely(path: StrPath) -> Any:
         except MemoryError:
             raise
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} must be a file of weights, but {DAMAGED}") from error
+            raise ValueError(f"{path} must be {what}, but {DAMAGED}") from error
         except pickle.UnpicklingError as error:
-            raise ValueError(f"{path} must be a file of weights, but {_what_it_holds(str(error))}") from error
+            raise ValueError(f"{path} must be {what}, but {_what_it_holds(str(error))}") from error
         except Exception as error:  # damaged files fail in many ways
-            raise ValueError(f"{path} must be a file of weights, but {DAMAGED}") from error
+            raise ValueError(f"{path} must be {what}, but {DAMAGED}") from error
 
 
 def _check_archive(file: Any) -> None:
@@ -115,7 +119,7 @@ def exists(path: Path) -> bool:
         return False
 
 
-def open_file(path: Path) -> Any:
+def open_file(path: Path, what: str = "a file of weights") -> Any:
     """A file to read from; never one that waits for a writer, as a named pipe does.
 
     Raises:
@@ -124,11 +128,11 @@ def open_file(path: Path) -> Any:
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
-        raise ValueError(f"{path} must be a file of weights, but it is {kind}")
+        raise ValueError(f"{path} must be {what}, but it is {kind}")
     file = path.open("rb")
     if os.fstat(file.fileno()).st_size == 0:
         file.close()
-        raise ValueError(f"{path} must be a file of weights, but it is empty")
+        raise ValueError(f"{path} must be {what}, but it is empty")
     return file
 
 

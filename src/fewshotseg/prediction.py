@@ -1,0 +1,49 @@
+"""What a predictor answers, and how it is made of a model's logits."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewshotseg.models.presence import presence_of
+from fewshotseg.ops import fitted_size, restore_size
+
+
+class Prediction(NamedTuple):
+    """What `FewShotPredictor` found in an image, on the CPU, at the image's own size.
+
+    Attributes:
+        mask: ``(H, W)`` int64: 0 background, 1 the class; with several classes 1, 2, ... in their order.
+        probability: ``(H, W)`` float32, of the class; with several classes ``(K, H, W)``, of each against its own
+            background.
+        presence: Scalar float32 from 0 to 1, how sure the model is that the image shows the object at all; with several
+            classes ``(K,)``. It is a probability where the model's two numbers were fitted to photographs with and
+            without the object (``model.config.presence``), as those of ``"scnet-lite0"`` were, and those photographs
+            are like yours; elsewhere it only sorts them.
+    """
+
+    mask: Tensor
+    probability: Tensor
+    presence: Tensor
+
+
+def prediction_of(
+    model: Any, logits: Tensor, original: tuple[int, int], size: int, threshold: float, *, several: bool
+) -> Prediction:
+    """The answer for one image.
+
+    Args:
+        model: Whose settings say what presence is.
+        logits: ``(K, 2, S, S)``, of each class against its background; S is ``size``.
+        original: Height and width of the image.
+        size: Of the square that the image was fitted into.
+        threshold: The probability above which a pixel belongs to a class.
+        several: Whether the answer has an axis of classes.
+    """
+    height, width = inner = fitted_size(original, size)
+    log_odds = (logits[:, 1:] - logits[:, :1])[..., :height, :width]  # K 1 h w
+    presence = presence_of(model, log_odds[:, 0]).cpu()
+    probability = restore_size(log_odds, original, inner=inner)[:, 0].sigmoid_().cpu()  # K H W
+    best, label = probability.max(dim=0)
+    mask = torch.where(best > threshold, label + 1, 0)
+    return Prediction(mask, probability, presence) if several else Prediction(mask, probability[0], presence[0])

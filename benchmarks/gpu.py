@@ -207,7 +207,7 @@ def evaluation(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     """Episodes a second, whose images are drawn while the time runs, as slow as decoding photographs."""
     model = make_scnet(make_plain(options.hidden)).eval().to(options.device)
     source = SyntheticSource(40, num_classes=4, size=options.size)
-    episodes = EpisodeDataset(source, [1, 2], length=4 if options.quick else 100, transform=padded_eval(options.size))
+    episodes = EpisodeDataset(source, [1, 2], length=8 if options.quick else 100, transform=padded_eval(options.size))
     rows = {}
     for workers in (0, 4):
         seconds = seconds_of(

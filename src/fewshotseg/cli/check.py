@@ -4,6 +4,7 @@
     fewshotseg check voc VOC2012/ --split trainaug
     fewshotseg check coco COCO2014/val2014 COCO2014/annotations/instances_val2014.json
     fewshotseg check fss1000 fewshot_data/
+    fewshotseg check classwise deepglobe/
 
 Counts go to standard output, faults to standard error. The exit status is 1 if there is a fault, else 0.
 """
@@ -14,6 +15,7 @@ import sys
 from fewshotseg._checks import one_line
 from fewshotseg.cli.errors import EXPECTED, sentence
 from fewshotseg.data.sources.check import SourceReport, check_parts, describe
+from fewshotseg.data.sources.classwise import ClasswiseSource
 from fewshotseg.data.sources.coco import COCOSource
 from fewshotseg.data.sources.faults import FaultyFilesError
 from fewshotseg.data.sources.files import FileSource
@@ -45,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     fss1000 = kinds.add_parser("fss1000", help="FSS-1000")
     fss1000.add_argument("root", metavar="ROOT", help="The folder of the class folders.")
+
+    classwise = kinds.add_parser("classwise", help="folders with a class each: DeepGlobe, ISIC, chest X-rays, SUIM")
+    classwise.add_argument("root", metavar="ROOT", help="The folder of the class folders, or of images/ and masks/.")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -118,5 +123,7 @@ def _source(options: argparse.Namespace, *, progress: bool) -> FileSource:
             return VOCSource(options.root, split=options.split)
         case "coco":
             return COCOSource(options.images, options.annotations, cache=options.cache, progress=progress)
-        case _:
+        case "fss1000":
             return FSS1000Source(options.root)
+        case _:
+            return ClasswiseSource(options.root)

@@ -8,6 +8,7 @@ from fewshotseg.data.episodes.pfenet import pfenet_episodes
 from fewshotseg.data.episodes.with_classes import EpisodesWithClasses, EpisodeWithClasses
 from fewshotseg.data.hidden_novel import hidden_novel_share
 from fewshotseg.data.protocols import PROTOCOLS, EvaluationProtocol
+from fewshotseg.data.sources.classwise import ClasswiseSource
 from fewshotseg.data.sources.coco import COCOSource
 from fewshotseg.data.sources.combine import ConcatSource, SubsetSource, without_classes
 from fewshotseg.data.sources.files import FileSource
@@ -27,6 +28,7 @@ __all__ = [
     "VOID",
     "COCOSource",
     "ClassSplit",
+    "ClasswiseSource",
     "ConcatSource",
     "Episode",
     "EpisodeDataset",

@@ -2,19 +2,14 @@
 
 from pathlib import Path
 
-from torchvision import tv_tensors
-from typing_extensions import override
-
 from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.faults import check_folder, faulty_files
-from fewshotseg.data.sources.files import FileSource
-from fewshotseg.data.sources.listing import files_by_name, is_hidden, one_form, partners
-from fewshotseg.data.sources.source import VOID
-from fewshotseg.images import read_binary_mask
+from fewshotseg.data.sources.listing import files_by_name, is_hidden, partners
+from fewshotseg.data.sources.white import WhiteSource, numbered
 
 
-class FSS1000Source(FileSource):
+class FSS1000Source(WhiteSource):
     """FSS-1000's layout: a folder for each class, in it ``1.jpg`` with the mask ``1.png``, white on black, and so on.
 
     Class ids are the positions of the class folders sorted by name, from 1 on, without 255, which is void: 1000
@@ -49,15 +44,14 @@ class FSS1000Source(FileSource):
         check_folder(root)
         inside = sorted((path for path in root.iterdir() if not is_hidden(path.name)), key=lambda path: path.name)
         folders = [path for path in inside if path.is_dir()]
-        class_ids = [class_id for class_id in range(1, len(folders) + 2) if class_id != VOID]
-        names = {class_id: one_form(folder.name) for class_id, folder in zip(class_ids, folders, strict=False)}
+        names = numbered(folder.name for folder in folders)
         ids: list[str] = []
         images: list[Path] = []
         masks: list[Path] = []
         faults: list[str] = []
         incomplete: list[str] = []
         passed_over = [path for path in inside if not path.is_dir()]
-        self._class_ids: list[int] = []
+        class_ids: list[int] = []
         for (class_id, name), folder in zip(names.items(), folders, strict=True):
             photographs, labels = files_by_name(folder, _PHOTOGRAPHS), files_by_name(folder, {".png"})
             stems = sorted(photographs.files.keys() | labels.files.keys(), key=lambda stem: (len(stem), stem))
@@ -65,22 +59,18 @@ class FSS1000Source(FileSource):
             others = [path for path in photographs.passed_over if path in labels.passed_over]
             images += partners(folder, photographs.files, stems, ".jpg", others=others)
             masks += partners(folder, labels.files, stems, ".png")
-            self._class_ids += [class_id] * len(stems)
+            class_ids += [class_id] * len(stems)
             faults += photographs.faults + labels.faults
             passed_over += others
             incomplete += [] if stems else [f"{folder} holds no images"]
         if not ids:
             raise ValueError(f"root must hold a folder of images for each class, got {root}, which holds none")
-        super().__init__(images, masks, ids=ids, class_names=names, cache=cache, progress=progress)
+        super().__init__(images, masks, ids=ids, class_ids=class_ids, class_names=names, cache=cache, progress=progress)
         used = set(images)
         self.passed_over = tuple(path for path in passed_over if path not in used)
         self.incomplete = tuple(incomplete)
         if faults:
             raise faulty_files(root, faults, self)
-
-    @override
-    def stored_mask(self, index: int) -> tv_tensors.Mask:
-        return (read_binary_mask(self.masks[index]) * self._class_ids[index]).as_subclass(tv_tensors.Mask)
 
 
 _PHOTOGRAPHS = frozenset({".jpg", ".jpeg", ".jfif", ".jpe"})

@@ -1,7 +1,5 @@
 """Large photographs and strips: asked smaller or in pieces, answered at their own size."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ import fewshotseg as fs
 from _segmenting import Reddest, photo, run, value
 from fewshotseg.cli import large
 from fewshotseg.cli.batch import threads
-from fewshotseg.cli.large import ask, factor_for
+from fewshotseg.cli.large import answer, ask, factor_for
 
 
 def red(height, width, left, top, right, bottom, colour=255):
@@ -26,37 +24,46 @@ def shown(predictor=None):
     return predictor
 
 
+def asked(predictor, pixels, size, **options):
+    return answer(ask(predictor, pixels), size, 0.5, **options)
+
+
 def test_the_answer_is_the_predictors_where_the_size_stays(monkeypatch):
     monkeypatch.setattr(large, "BAND", 7)
     pixels = red(60, 90, 20, 10, 50, 40, 200)
-    answer = ask(shown(), pixels, (60, 90))
-    assert torch.equal(answer.mask, (pixels[0] > 127).to(torch.uint8))
-    assert torch.equal(answer.probability, pixels[0])
-    assert answer.presence == pytest.approx([200 / 255])
-    assert answer.found == [True]
+    found = asked(shown(), pixels, (60, 90))
+    assert torch.equal(found.mask, (pixels[0] > 127).to(torch.uint8))
+    assert torch.equal(found.probability, pixels[0])
+    assert found.presence == pytest.approx([200 / 255])
+    assert found.found == [True]
 
 
 def test_a_reduced_photograph_is_answered_at_its_own_size(monkeypatch):
     monkeypatch.setattr(large, "BAND", 13)
     pixels = red(30, 45, 10, 5, 25, 20, 200)
-    answer = ask(shown(), pixels, (300, 450))
-    assert answer.mask.shape == answer.probability.shape == (300, 450)
+    found = asked(shown(), pixels, (300, 450))
+    assert found.mask.shape == found.probability.shape == (300, 450)
     expected = torch.zeros(300, 450, dtype=torch.bool)
     expected[50:200, 100:250] = True
-    wrong = (answer.mask > 0) != expected
+    wrong = (found.mask > 0) != expected
     inner = torch.zeros(300, 450, dtype=torch.bool)
     inner[60:190, 110:240] = True
     assert not wrong[inner].any()
     assert wrong.sum() < 4 * 150 * 10
-    assert int(answer.probability.max()) == 200
+    assert int(found.probability.max()) == 200
+    alone = asked(shown(), pixels, (300, 450), probability=False)
+    assert torch.equal(alone.mask, found.mask)
+    assert alone.probability is None
+    higher = answer(ask(shown(), pixels), (300, 450), 0.7)
+    assert torch.equal(higher.mask > 0, found.probability > 178)
 
 
 def test_bands_are_bilinear_with_aligned_corners(monkeypatch):
     monkeypatch.setattr(large, "BAND", 9)
     scores = torch.randn(2, 7, 11, generator=torch.Generator().manual_seed(0))
-    found = torch.cat([band for _, band in large._bands(scores.sigmoid(), (40, 30))], dim=1)
+    found = torch.cat([band for _, band in large._bands(scores, (40, 30))], dim=1)
     expected = torch.nn.functional.interpolate(scores[None], size=(40, 30), mode="bilinear", align_corners=True)[0]
-    torch.testing.assert_close(found, expected.sigmoid(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, expected)
 
 
 def test_absent_classes_leave_the_mask_empty():
@@ -64,11 +71,11 @@ def test_absent_classes_leave_the_mask_empty():
     predictor.set_support({"a": 0, "b": 0}, {})
     pixels = red(60, 90, 20, 10, 50, 40, 200)
     pixels[1, 20:30] = 180
-    answer = ask(predictor, pixels, (60, 90), min_presence=0.75)
-    assert answer.found == [True, False]
-    assert set(answer.mask.unique().tolist()) == {0, 1}
-    assert int(answer.probability[25, 80]) == 180
-    assert not ask(predictor, pixels, (60, 90), min_presence=0.9).mask.any()
+    found = asked(predictor, pixels, (60, 90), min_presence=0.75)
+    assert found.found == [True, False]
+    assert set(found.mask.unique().tolist()) == {0, 1}
+    assert int(found.probability[25, 80]) == 180
+    assert not asked(predictor, pixels, (60, 90), min_presence=0.9).mask.any()
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -77,9 +84,9 @@ def test_strips_are_asked_in_pieces(turned, long, short):
     pixels = red(short, long, long // 3, 0, long // 2, short)
     pixels = pixels.transpose(1, 2) if turned else pixels
     predictor = shown()
-    answer = ask(predictor, pixels, tuple(pixels.shape[1:]))
-    assert torch.equal(answer.mask, (pixels[0] > 0).to(torch.uint8))
-    assert torch.equal(answer.probability, pixels[0])
+    found = asked(predictor, pixels, tuple(pixels.shape[1:]))
+    assert torch.equal(found.mask, (pixels[0] > 0).to(torch.uint8))
+    assert torch.equal(found.probability, pixels[0])
     sizes = {tuple(sorted(each.shape[1:])) for each in predictor.asked}
     assert len(sizes) == 1
     assert 1 < len(predictor.asked) <= large.MOST_PIECES
@@ -93,7 +100,7 @@ def test_where_pieces_disagree_the_nearer_counts_more():
             found = super().predict(photo, threshold=threshold)
             return found._replace(probability=torch.full(photo.shape[1:], 0.2 if len(self.asked) == 1 else 0.8))
 
-    probability, presence = large._in_pieces(shown(ByPiece()), torch.zeros(3, 10, 33, dtype=torch.uint8), None)
+    probability, presence = ask(shown(ByPiece()), torch.zeros(3, 10, 33, dtype=torch.uint8))
     line = probability[0, 0]
     assert line[0] == pytest.approx(0.2)
     assert line[-1] == pytest.approx(0.8)
@@ -103,7 +110,7 @@ def test_where_pieces_disagree_the_nearer_counts_more():
 
 def test_what_is_not_a_strip_is_asked_whole():
     predictor = shown()
-    ask(predictor, torch.zeros(3, 60, 180, dtype=torch.uint8), (60, 180))
+    ask(predictor, torch.zeros(3, 60, 180, dtype=torch.uint8))
     assert len(predictor.asked) == 1
 
 
@@ -155,7 +162,7 @@ def test_one_core_is_left_to_reading_and_writing(monkeypatch):
     torch.set_num_threads(before)
 
 
-def test_a_real_model_answers_nearly_the_same_for_a_reduced_photograph(tmp_path):
+def test_a_real_model_answers_nearly_the_same_for_a_reduced_photograph():
     torch.manual_seed(0)
     model = fs.build_scnet("mobilenet_v2", hidden_channels=4, bins=(1.0,)).eval()
     predictor = fs.FewShotPredictor(model, size=65)
@@ -165,6 +172,5 @@ def test_a_real_model_answers_nearly_the_same_for_a_reduced_photograph(tmp_path)
     predictor.set_support(values, mask)
     whole = predictor.predict(values)
     pixels = torch.from_numpy(values).permute(2, 0, 1)
-    answer = ask(predictor, fs.images.reduce_image(pixels, factor_for((780, 1040), 65)), (780, 1040))
-    assert np.abs(answer.probability.numpy() / 255 - whole.probability.numpy()).max() < 0.02
-    assert Path(tmp_path).exists()
+    found = asked(predictor, fs.images.reduce_image(pixels, factor_for((780, 1040), 65)), (780, 1040))
+    assert np.abs(found.probability.numpy() / 255 - whole.probability.numpy()).max() < 0.02

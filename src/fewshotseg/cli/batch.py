@@ -14,10 +14,11 @@ from torch import Tensor
 
 from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
 from fewshotseg.cli.exports import Row
-from fewshotseg.cli.large import Answer, ask, factor_for
+from fewshotseg.cli.large import Scores, answer, ask, factor_for
 from fewshotseg.cli.results import Results
 from fewshotseg.cli.talk import bar, say, warn
 from fewshotseg.images import read_image, read_reduced, reduce_image
+from fewshotseg.models.segmentation_model import threshold_of
 
 FAILURES = (*EXPECTED, RuntimeError)
 """What one photograph may raise without ending the others."""
@@ -116,17 +117,21 @@ class Batch(NamedTuple):
         size = (pixels.shape[1], pixels.shape[2])
         return Photo(size, reduce_image(pixels, factor_for(size, side)), pixels)
 
-    def _ask(self, photo: Photo) -> tuple[Answer, float]:
+    def _ask(self, photo: Photo) -> tuple[Scores, float]:
         started = time.perf_counter()
-        with torch.no_grad():
-            answer = ask(
-                self.predictor, photo.small, photo.size, threshold=self.threshold, min_presence=self.min_presence
-            )
-        return answer, time.perf_counter() - started
+        return ask(self.predictor, photo.small), time.perf_counter() - started
 
-    def _save(self, photo: Path, name: Path, read: Photo, answer: Answer, seconds: float) -> Row:
-        row = self.results.save(photo, name, read.pixels, answer, seconds)
-        return {**row, "found": answer.found}
+    def _save(self, photo: Path, name: Path, read: Photo, scores: Scores, seconds: float) -> Row:
+        started = time.perf_counter()
+        found = answer(
+            scores,
+            read.size,
+            threshold_of(self.predictor.model, self.threshold),
+            min_presence=self.min_presence,
+            probability="probability" in self.results.pictures.kinds,
+        )
+        row = self.results.save(photo, name, read.pixels, found, seconds + time.perf_counter() - started)
+        return {**row, "found": found.found}
 
     def _line(self, row: Row) -> str:
         parts = []

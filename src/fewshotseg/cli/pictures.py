@@ -88,10 +88,10 @@ class Pictures(NamedTuple):
         for kind in self.kinds:
             if kind == "mask":
                 picture = self._mask(answer.mask)
-            elif kind == "probability":
+            elif kind == "probability" and answer.probability is not None:
                 picture = Image.fromarray(answer.probability.numpy())
             elif pixels is None:
-                raise ValueError(f"pixels must be given for {kind}")
+                raise ValueError(f"pixels and probability must be there for {kind}")
             elif kind == "overlay":
                 picture = Image.fromarray(np.ascontiguousarray(overlay(pixels, answer.mask).permute(1, 2, 0).numpy()))
             else:

@@ -11,7 +11,8 @@ multiplies in float32, TF32 and bfloat16. Then come
   and bfloat16 under autocast, each beside PFENet in plain code in the same precision;
 - training steps, in float32, TF32 and bfloat16 under autocast;
 - k-means and the prior beside the least time that reading their inputs once a round, or their products, can take;
-- evaluating, in episodes a second, with images read ahead by 0 and 4 threads.
+- evaluating, in episodes a second, with images read ahead by 0 and 4 threads;
+- `torch.compile`, as it is and with CUDA graphs (``mode="reduce-overhead"``), and how long compiling takes.
 
 A part that fails is recorded with its error, and the others run. After `--budget` seconds no further part starts.
 """
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "forward": forward,
         "training": training,
         "evaluation": evaluation,
+        "compiled": compiled,
     }
     for name, part in parts.items():
         if time.monotonic() - started > options.budget:
@@ -219,6 +221,25 @@ def evaluation(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
         rows[f"{workers} threads"] = {"seconds": seconds, "episodes_per_second": len(episodes) / seconds}
     print(table(rows))
     return rows
+
+
+def compiled(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
+    """A forward pass of one episode, compiled whole, beside the same as it is."""
+    plain = make_plain(options.hidden).eval().to(options.device)
+    ours = make_scnet(plain).eval()
+    tensors = [part.to(options.device) for part in episode(options.size)[:3]]
+    ways: dict[str, Callable[[], object]] = {"as it is": lambda: ours(*tensors).logits}
+    first = {}
+    with precision("tf32", options.device), torch.no_grad():
+        for mode in [None] if options.quick else ["default", "reduce-overhead"]:
+            backend = {"backend": "eager"} if mode is None else {"mode": mode}  # a check compiles nothing
+            run = torch.compile(lambda *images: ours(*images).logits, fullgraph=True, **backend)
+            name = mode or "traced"
+            ways[name] = lambda run=run: run(*tensors)
+            first[name] = seconds_of(ways[name], options.device)
+        rows = summary(interleaved(ways, rounds=options.rounds, warmup=3, device=options.device), "as it is")
+    print(table(rows))
+    return rows | {"first_call_seconds": first}
 
 
 if __name__ == "__main__":

@@ -179,17 +179,17 @@ def test_imports(tmp_path, monkeypatch):
 def test_all_on_one_card_in_one_file(tmp_path):
     result = run(gpu, tmp_path, "--device", "cpu")
     assert result["errors"] == {}
-    assert result["parts"].keys() == {"limits", "kmeans", "prior", "forward", "training", "evaluation"}
+    assert [*result["parts"]] == ["limits", "kmeans", "prior", "forward", "training", "evaluation", "compiled"]
     assert result["parts"]["prior"]["batch 1, bfloat16"]["share_of_peak"] > 0
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path, monkeypatch):
-    for name in ("forward", "training", "evaluation", "prior"):
+    for name in ("forward", "training", "evaluation", "prior", "compiled"):
         monkeypatch.setattr(gpu, name, lambda options, parts: {"done": 1})
     monkeypatch.setattr(gpu, "kmeans", lambda options, parts: 1 / 0)
     result = run(gpu, tmp_path, "--device", "cpu")
     assert "ZeroDivisionError" in result["errors"]["kmeans"]
-    assert result["parts"].keys() == {"limits", "prior", "forward", "training", "evaluation"}
+    assert result["parts"].keys() == {"limits", "prior", "forward", "training", "evaluation", "compiled"}
 
 
 @pytest.mark.cuda

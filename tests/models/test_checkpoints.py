@@ -356,8 +356,8 @@ def with_extra_state():
         ({"dtype": "float16"}, TypeError, "dtype must be"),
         ({"path": "model.ckpt"}, ValueError, "path must end in"),
         ({"path": "model.safetensors"}, ValueError, "path must end in"),
-        ({"model": nn.ReLU()}, TypeError, "model must be an SCNet, got ReLU"),
-        ({"model": 3}, TypeError, "model must be an SCNet, got int"),
+        ({"model": nn.ReLU()}, TypeError, "model must be an SCNet or a PrototypeSegmenter, got ReLU"),
+        ({"model": 3}, TypeError, "model must be an SCNet or a PrototypeSegmenter, got int"),
         ({"model": with_extra_state}, ValueError, "model must hold weights that a model can have, but"),
     ],
 )

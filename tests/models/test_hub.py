@@ -130,7 +130,7 @@ def test_the_predictor_writes_what_it_reads_with_its_own_size(tmp_path):
         fs.FewShotPredictor.from_pretrained(tmp_path / "model", size=0)
     with pytest.raises(ValueError, match="device must be"):
         fs.FewShotPredictor.from_pretrained(tmp_path / "model", device="cuda:99")
-    with pytest.raises(TypeError, match="model must be an SCNet to be saved, got Staged"):
+    with pytest.raises(TypeError, match="model must be an SCNet or a PrototypeSegmenter, got Staged"):
         fs.FewShotPredictor(Staged()).save_pretrained(tmp_path / "own")
 
 

@@ -97,7 +97,7 @@ def save_model(
 def check_savable(model: object) -> None:
     """Raise `TypeError` unless this is a model that `save_model` can write."""
     if not isinstance(model, (SCNet, PrototypeSegmenter)):
-        raise TypeError(f"model must be an SCNet or a PrototypeSegmenter to be saved, got {type(model).__name__}")
+        raise TypeError(f"model must be an SCNet or a PrototypeSegmenter, got {type(model).__name__}")
 
 
 def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet | PrototypeSegmenter:

@@ -85,7 +85,8 @@ class FrozenWholeBackbone(FrozenBackbone):
 
     @override
     def one(self, images: Tensor, which: str) -> Tensor:
-        *mid, high = self.maps(images)
+        maps = self.maps(images)
+        mid, high = maps[:-1], maps[-1]
         self._check(mid, high, images)
         return mid[0] if which == "mid" else high
 
@@ -100,7 +101,7 @@ class FrozenWholeBackbone(FrozenBackbone):
 
     @override
     def joined(self, maps: Sequence[Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        *mid, high = maps
+        mid, high = maps[:-1], maps[-1]
         self._check(mid, high, images)
         return _concatenated(mid), high
 

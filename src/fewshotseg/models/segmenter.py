@@ -215,9 +215,11 @@ class PrototypeSegmenter(FrozenBackboneModel):
             if self.config.score == "cosine":
                 made = [weights[:, None] @ points for weights in sides]  # B 1 C
             else:
+                foreground, background = (_for_the_most_part(weights) for weights in sides)
+                members = foreground, background & ~foreground  # what is both is the smaller thing, the object
                 made = [
-                    _clusters(points, weights, count, self.config.kmeans_iters)
-                    for weights, count in zip(sides, self._counts, strict=True)
+                    _clusters(points, valid, count, self.config.kmeans_iters)
+                    for valid, count in zip(members, self._counts, strict=True)
                 ]
         return support._replace(prototypes=torch.cat(made, dim=1).to(support.points.dtype))
 
@@ -242,10 +244,13 @@ def _shares(masks: Tensor, features: Tensor, shots: int) -> Tensor:
     return rearrange(shares, "(b s) 1 h w -> b (s h w)", s=shots).to(features.dtype)
 
 
-def _clusters(points: Tensor, weights: Tensor, count: int, num_iters: int) -> Tensor:
-    """Several prototypes, ``(B, count, C)``, of the points that are one side for the most part, or as far as any is."""
-    highest = weights.amax(dim=1, keepdim=True)
-    valid = (weights >= torch.clamp(highest, max=0.5)) & (weights > 0)
+def _for_the_most_part(weights: Tensor) -> Tensor:
+    """Which points are one side by one half or more, or as far as any is: ``(B, M)`` bool."""
+    return (weights >= weights.amax(dim=1, keepdim=True).clamp(max=0.5)) & (weights > 0)
+
+
+def _clusters(points: Tensor, valid: Tensor, count: int, num_iters: int) -> Tensor:
+    """Prototypes of the valid points: ``(B, M, C)``, ``(B, M)`` -> ``(B, count, C)``; zeros where none is valid."""
     found = cosine_kmeans(points, _far_apart(points, valid, count), valid=valid, num_iters=num_iters)
     return torch.where(valid.any(dim=1)[:, None, None], found.centroids, 0)
 

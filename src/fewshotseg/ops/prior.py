@@ -86,7 +86,9 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     if not is_eager_cpu(query):
         # Not a product with the foreground: 0 * NaN is NaN.
         directions, scales = _directions(torch.where(foreground[..., None], support, 0))
-        chunk = max(1, MAX_PRODUCTS // max(query.shape[0] * query.shape[2], 1))
+        batch, rows = query.shape[0], support.shape[1]
+        # Of a program for any batch the number of parts would depend on the batch: it takes all at once.
+        chunk = max(1, MAX_PRODUCTS // max(batch * query.shape[2], 1)) if isinstance(batch, int) else rows
         parts = zip(torch.split(directions, chunk, dim=1), torch.split(scales, chunk, dim=1), strict=True)
         return reduce(torch.maximum, [_largest(rows, scale, query) for rows, scale in parts])
     best = query.new_empty(query.shape[0], 1, query.shape[2])

@@ -64,15 +64,15 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda *maps: correlation(maps[:2], maps[2:], masks), leaves)
 
 
-def test_zero_vectors_have_a_finite_gradient():
+def test_zero_vectors_have_a_small_gradient():
     query, support = torch.zeros(1, 3, 2, 2, requires_grad=True), torch.ones(1, 3, 2, 2, requires_grad=True)
     (volume,) = correlation([query], [support])
     assert (volume == 0).all()
     volume.sum().backward()
     assert query.grad is not None
     assert support.grad is not None
-    assert query.grad.isfinite().all()
-    assert support.grad.isfinite().all()
+    assert query.grad.abs().max() < 100
+    assert support.grad.abs().max() < 100
 
 
 def test_what_lies_outside_the_mask_does_not_matter():

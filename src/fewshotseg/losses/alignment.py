@@ -66,7 +66,7 @@ def alignment_loss(
     targets = check_label_masks("support_masks", support_masks.flatten(0, 1), void=ignore_index)  # BS H W
 
     shots, size = support_features.shape[1], (query_features.shape[2], query_features.shape[3])
-    is_foreground = resize_bilinear(query_logits.detach(), size).argmax(dim=1) == 1  # B h w
+    is_foreground = resize_bilinear(query_logits, size).argmax(dim=1) == 1  # B h w
     prototypes = masked_average_pool(query_features, torch.stack([~is_foreground, is_foreground], dim=1))  # B 2 C
     logits = cosine_logits(support_features.flatten(0, 1), prototypes.repeat_interleave(shots, dim=0), scale=scale)
     found = is_foreground.flatten(1).any(dim=1).repeat_interleave(shots)[:, None, None]

@@ -103,6 +103,7 @@ def local_prototypes(features: Tensor, masks: Tensor, *, scale: float = 2.0) -> 
         filled = inside.any(dim=2, keepdim=True)  # B 1 1
         directions = unit(values)
         kept = torch.where(inside.mT, values, 0)  # 0 * NaN is NaN
+        # Not every kernel has an answer where no location counts: then all do, and the answer is left out.
         means = F.scaled_dot_product_attention(directions, directions, kept, attn_mask=inside | ~filled, scale=scale)
     maps = torch.where(filled, means, 0).to(features.dtype)
     return rearrange(maps, "b (h w) c -> b c h w", h=features.shape[2])

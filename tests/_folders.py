@@ -74,3 +74,14 @@ def make_coco(
 def box(left, top, right, bottom, *, category_id, image_id=9, **extra):
     polygon = [left, top, right, top, right, bottom, left, bottom]
     return {"image_id": image_id, "category_id": category_id, "segmentation": [polygon], "iscrowd": 0, **extra}
+
+
+def make_classwise(root, classes, *, images=3, size=(48, 40)):
+    """``class/test/origin`` and ``class/test/groundtruth`` with squares of growing size."""
+    for name in classes:
+        for number in range(images):
+            save_image(root / name / "test/origin" / f"{number}.jpg", size)
+            mask = np.zeros((size[1], size[0]), dtype=np.uint8)
+            mask[5 : 20 + 5 * number, 5 : 20 + 5 * number] = 255
+            save_mask(root / name / "test/groundtruth" / f"{number}.png", mask, palette=False)
+    return root

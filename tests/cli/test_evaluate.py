@@ -7,11 +7,20 @@ import pytest
 import torch
 
 import fewshotseg as fs
-from _folders import make_folder
+from _folders import make_classwise, make_folder
 from _processes import run_together
 from _training import MODEL, TINY, run_share, trained
 from fewshotseg.cli import evaluate, main
-from fewshotseg.data import PROTOCOLS, EpisodeDataset, SyntheticSource, episodes_hash, pascal5i, pfenet_eval
+from fewshotseg.data import (
+    PROTOCOLS,
+    ClasswiseSource,
+    EpisodeDataset,
+    SyntheticSource,
+    episodes_hash,
+    hsnet_eval,
+    pascal5i,
+    pfenet_eval,
+)
 from fewshotseg.models import load_model, read_model, save_model
 from fewshotseg.results import EvaluationResult
 from fewshotseg.training.benchmark import BENCHMARKS
@@ -51,6 +60,23 @@ def test_numbers_are_those_of_the_library(checkpoint, results):
         assert report == fs.evaluate(model, episodes, metric, scoring="original").to_dict()
         assert 0 < report["miou"] < 1
         assert digest == episodes_hash(episodes.specs)
+
+
+def test_data_of_another_domain(checkpoint, tmp_path):
+    root = make_classwise(tmp_path / "deepglobe", "123456")
+    where = ["--benchmark", "deepglobe", "--data", root, "--size", "49", "--episodes", "20", "--seeds", "3"]
+    result = results_of(tmp_path / "out", checkpoint, "--device", "cpu", *where)[1]
+    episodes = EpisodeDataset(ClasswiseSource(root), range(1, 7), length=20, seed=3, transform=hsnet_eval(49))
+    report = fs.evaluate(load_model(checkpoint), episodes, fs.FewShotIoU(range(1, 7)))
+    assert result.protocol == "patnet-deepglobe with train_size 49, test_size 49, episodes 20, seeds (3,)"
+    assert result.reports[0]["miou"] == report.miou
+    assert result.reports[0]["by_size"][">10%"]["episodes"] == report.by_size[">10%"].episodes > 0
+
+
+def test_what_can_only_be_tested_on_cannot_be_trained_on(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "deepglobe", "--data", "somewhere"])
+    assert "invalid choice: 'deepglobe'" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -19,6 +19,11 @@ HASHES = {
     "scnet-coco": "ae1e5ea55b5c",
     "hsnet-pascal": "3e26ce3b8b86",
     "hsnet-coco": "c7d7a8fe19bf",
+    "patnet-deepglobe": "4d9c7ed52869",
+    "patnet-isic": "2ac4604f067d",
+    "patnet-chestx": "b4094a45910c",
+    "patnet-fss1000": "ed491deadecb",
+    "abcdfss-suim": "a228bada4e0e",
 }
 
 
@@ -82,7 +87,7 @@ def test_protocols_cannot_be_changed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"benchmark": "VOC"}, "benchmark must be one of 'PASCAL-5i', 'COCO-20i', got 'VOC'"),
+        ({"benchmark": "VOC"}, "benchmark must be one of 'PASCAL-5i', 'COCO-20i', 'DeepGlobe', .*, got 'VOC'"),
         ({"split": "random"}, "split must be one of"),
         ({"novel_in_training": "keep"}, "novel_in_training must be one of 'background', 'ignore', 'drop'"),
         ({"draw": "numpy"}, "draw must be one of"),
@@ -130,3 +135,14 @@ def test_the_numbers_are_those_of_the_papers():
     assert (PFENET_COCO.episodes, PFENET_COCO.test_size, PFENET_COCO.workers) == (20001, 641, 16)
     assert (SCNET_COCO.episodes, SCNET_COCO.train_size, SCNET_COCO.split) == (20001, 473, "interleaved")
     assert (HSNET_PASCAL.episodes, HSNET_PASCAL.test_size, HSNET_PASCAL.min_area) == (1000, 400, 2048)
+
+
+def test_cross_domain_sets_are_tested_as_patnet_tests_them():
+    names = ["patnet-deepglobe", "patnet-isic", "patnet-chestx", "patnet-fss1000", "abcdfss-suim"]
+    protocols = [PROTOCOLS[name] for name in names]
+    assert {(each.test_size, each.test_resize, each.scoring, each.min_area) for each in protocols} == {
+        (400, "hsnet_eval", "resized", 1)
+    }
+    assert [each.episodes for each in protocols] == [600, 600, 600, 2400, 1650]
+    assert {each.split for each in protocols} == {"all novel"}
+    assert len({each.hash() for each in protocols}) == 5

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from _folders import make_folder, make_voc
+from _folders import make_classwise, make_folder, make_voc, save_image, save_mask
 from _tiny_source import TinySource
 from fewshotseg import SCNetConfig
 from fewshotseg.cli.settings import add_data_arguments, data_settings
 from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
 from fewshotseg.training.benchmark import (
-    BENCHMARKS,
+    TESTED,
     Benchmark,
     DataSettings,
     draw_test,
@@ -27,7 +27,7 @@ def settings(benchmark, *options):
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
     add_data_arguments(parser)
     given = vars(parser.parse_args([str(option) for option in options]))
-    return data_settings(given, {"benchmark": benchmark, "protocol": BENCHMARKS[benchmark]})
+    return data_settings(given, {"benchmark": benchmark, "protocol": TESTED[benchmark]})
 
 
 def test_folders_share_neither_images_nor_classes(tmp_path):
@@ -151,3 +151,50 @@ def test_a_fold_without_a_novel_class_says_which_have_one(tmp_path):
     none = make_folder(tmp_path / "none", {"a": [], "b": []})
     with pytest.raises(ValueError, match="data must have masks that show a class"):
         open_benchmark(settings("folders", "--data", none, "--fold", "all"))
+
+
+# Data of other domains
+
+COUNTS = {"deepglobe": 6, "isic": 3, "chestx": 1, "suim": 7}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_all_classes_of_another_domain_are_novel(name, tmp_path):
+    classes = [f"class {number}" for number in range(COUNTS[name])]
+    given = settings(name, "--data", make_classwise(tmp_path / "all", classes), "--episodes", 12, "--size", 33)
+    train, test, split = open_benchmark(given)
+    assert split == ((), tuple(range(1, COUNTS[name] + 1)))
+    assert (len(train.ids), len(test.ids)) == (0, 3 * COUNTS[name])
+    episodes = draw_test(
+        open_benchmark(given),
+        given.protocol,
+        SimpleNamespace(config=SCNetConfig(mean=(0, 0, 0), std=(1, 1, 1))),
+        shots=2,
+        seed=0,
+    )
+    assert len(episodes) == 12
+    assert episodes[0].query_image.shape == (3, 33, 33)  # stretched, not padded
+    assert not (episodes[0].query_mask == 255).any()
+
+
+def test_the_test_classes_of_fss_1000(tmp_path):
+    for number in range(240):
+        save_image(tmp_path / f"class {number:03}" / "1.jpg")
+        save_mask(tmp_path / f"class {number:03}" / "1.png", [[255] * 6] * 4, palette=False)
+    benchmark = open_benchmark(settings("fss1000", "--data", tmp_path))
+    assert len(benchmark.split.novel) == len(benchmark.test.ids) == 240
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+    root = make_classwise(tmp_path, ["a", "b"])
+    with pytest.raises(ValueError, match=r"data must be a folder with the 6 class\(es\) .* with 2: a, b$"):
+        open_benchmark(settings("deepglobe", "--data", root))
+
+
+def test_other_domains_have_neither_folds_nor_other_protocols(tmp_path):
+    with pytest.raises(ValueError, match="fold must be 0 for isic, which has no others, got 2"):
+        settings("isic", "--data", tmp_path, "--fold", 2)
+    with pytest.raises(ValueError, match="protocol must be one of isic's, got patnet-deepglobe"):
+        settings("isic", "--data", tmp_path, "--protocol", "patnet-deepglobe")
+    with pytest.raises(ValueError, match="data must be one folder for suim, got 0"):
+        settings("suim")

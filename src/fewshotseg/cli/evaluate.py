@@ -5,6 +5,7 @@
     fewshotseg evaluate scnet-lite0 --benchmark folders --data photographs/ --fold 3
     fewshotseg evaluate prototypes --benchmark pascal --data VOC2012/ --backbone timm/vit_small_patch14_dinov2
     fewshotseg evaluate train_epoch_183.pth --benchmark pascal --data VOC2012/ --fold 0 --backbone resnet50s
+    fewshotseg evaluate outputs/pascal-fold0/last.pth --benchmark deepglobe --data Deepglobe/
     torchrun --standalone --nproc-per-node 4 -m fewshotseg evaluate outputs/pascal-fold0/last.pth
     fewshotseg evaluate --table outputs/*/last-*.json
 
@@ -36,7 +37,7 @@ from fewshotseg.data import episodes_hash
 from fewshotseg.models import PrototypeSegmenter, SCNet, build_scnet, load_model, read_model
 from fewshotseg.models.hub import find_model
 from fewshotseg.results import EvaluationResult, results_table
-from fewshotseg.training.benchmark import BENCHMARKS, Benchmark, DataSettings, draw_test, open_benchmark
+from fewshotseg.training.benchmark import TESTED, Benchmark, DataSettings, draw_test, open_benchmark
 from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import RECIPES
 from fewshotseg.training.score import AMP, score
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", nargs="?", default=None, help="A checkpoint of a training run, a file or folder of save_model, a "
         "name such as scnet-lite0, any other file that load_weights reads, or prototypes.")  # fmt: skip
-    add("--benchmark", choices=BENCHMARKS, help="What to measure on (default: what the model was trained on).")
+    add("--benchmark", choices=TESTED, help="What to measure on (default: what the model was trained on).")
     add_data_arguments(parser)
     add("--backbone", metavar="NAME", help="For prototypes, and for files that are not of this package: resnet50s for "
         "PFENet's, or another name that build_scnet knows.")  # fmt: skip
@@ -195,7 +196,7 @@ def without_training(options: dict[str, Any]) -> Subject:
     if "benchmark" not in options:
         raise ValueError(f"benchmark must be given for {TRAINING_FREE}, which is trained on nothing")
     model = training_free(options)
-    data = data_settings(options, {"protocol": BENCHMARKS[options["benchmark"]]})
+    data = data_settings(options, {"protocol": TESTED[options["benchmark"]]})
     return Subject(model, data, {"model": model.config.to_dict()})
 
 
@@ -211,7 +212,7 @@ def from_this_package(path: str, options: dict[str, Any]) -> Subject:
     if "data" in saved.origin and "recipe" in saved.origin:
         default, origin = _as_trained(saved.origin, options)
     elif "benchmark" in options:
-        default, origin = {"protocol": BENCHMARKS[options["benchmark"]]}, saved.origin
+        default, origin = {"protocol": TESTED[options["benchmark"]]}, saved.origin
     else:
         raise ValueError(f"benchmark must be given for {path}, which does not say what it was trained on")
     return Subject(load_model(source), data_settings(options, default), origin)
@@ -222,7 +223,7 @@ def _as_trained(saved: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[d
     trained = DataSettings.from_dict(saved["data"])
     default = {**vars(trained)}
     if options.get("benchmark", trained.benchmark) != trained.benchmark:
-        default = {"protocol": BENCHMARKS[options["benchmark"]]}
+        default = {"protocol": TESTED[options["benchmark"]]}
     elif options.get("fold", trained.fold) != trained.fold and not _is_other_data(trained, options):
         raise ValueError(
             f"fold must be {trained.fold}, as the model was trained on classes of other folds, got {options['fold']}"
@@ -243,8 +244,8 @@ def from_elsewhere(path: str, options: dict[str, Any]) -> Subject:
     benchmark, backbone = options.get("benchmark"), options.pop("backbone")
     if benchmark is None:
         raise ValueError("benchmark must be given for a file of others, which does not say what it was trained on")
-    data = data_settings(options, {"protocol": BENCHMARKS[benchmark]})
-    config = replace(RECIPES[benchmark].model, backbone=backbone, num_prototypes=0)
+    data = data_settings(options, {"protocol": TESTED[benchmark]})
+    config = replace(RECIPES.get(benchmark, RECIPES["pascal"]).model, backbone=backbone, num_prototypes=0)
     config = change_model(replace(config, image_size=data.protocol.test_size), options.pop("model"))
     model = build_scnet(weights=path, **config.to_dict())
     return Subject(model, data, {"backbone": backbone, "model": config.to_dict(), "weights": Path(path).name})

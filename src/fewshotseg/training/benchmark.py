@@ -10,13 +10,16 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from fewshotseg._checks import name_some
 from fewshotseg.data import (
     ClassSplit,
+    ClasswiseSource,
     COCOSource,
     ConcatSource,
     EpisodeDataset,
     EvaluationProtocol,
     FolderSource,
+    FSS1000Source,
     Sample,
     SegmentationSource,
     SubsetSource,
@@ -29,10 +32,19 @@ from fewshotseg.data import (
     pfenet_eval,
     without_classes,
 )
-from fewshotseg.training.data_settings import BENCHMARKS, TRAIN_LISTS, DataSettings, Fold
+from fewshotseg.training.data_settings import (
+    BENCHMARKS,
+    CLASSES,
+    CROSS_DOMAIN,
+    TESTED,
+    TRAIN_LISTS,
+    DataSettings,
+    Fold,
+)
 
 __all__ = [
     "BENCHMARKS",
+    "TESTED",
     "Benchmark",
     "DataSettings",
     "KeptSource",
@@ -84,6 +96,9 @@ def open_benchmark(
         check_fold(split, fold)
         train = ConcatSource(without_classes(folders[0], split.novel), *folders[1:])
         test = with_classes(folders[0], split.novel)
+    elif settings.benchmark in CROSS_DOMAIN:
+        test = open_cross_domain(settings.benchmark, roots[0], progress=progress)
+        train, split = SubsetSource(test, []), ClassSplit((), tuple(test.class_names))
     elif fold == "all":
         raise ValueError(f"fold must be 0 to 3 for {settings.benchmark}, got 'all'")
     elif settings.benchmark == "pascal":
@@ -133,6 +148,19 @@ def open_folder(path: Path, *, progress: bool = False) -> SegmentationSource:
     if (path / "images").is_dir():
         return FolderSource.from_root(path, progress=progress)
     return VOCSource(path, split="val", progress=progress)
+
+
+def open_cross_domain(benchmark: str, root: Path, *, progress: bool = False) -> SegmentationSource:
+    """Open a data set of `CROSS_DOMAIN`; raise `ValueError` unless it has as many classes as the benchmark."""
+    reader = FSS1000Source if benchmark == "fss1000" else ClasswiseSource
+    source = reader(root, progress=progress)
+    if len(source.class_names) != CLASSES[benchmark]:
+        names = name_some([*source.class_names.values()])
+        raise ValueError(
+            f"data must be a folder with the {CLASSES[benchmark]} class(es) that {benchmark} is tested on, "
+            f"got {root} with {len(source.class_names)}: {names}"
+        )
+    return source
 
 
 def quarter(class_ids: Collection[int], fold: Fold) -> ClassSplit:

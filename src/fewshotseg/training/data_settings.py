@@ -45,6 +45,21 @@ BENCHMARKS = {
 }
 """What can be trained and tested on, each with the protocol that counts unless another is named."""
 
+CROSS_DOMAIN = {
+    "deepglobe": PROTOCOLS["patnet-deepglobe"],
+    "isic": PROTOCOLS["patnet-isic"],
+    "chestx": PROTOCOLS["patnet-chestx"],
+    "fss1000": PROTOCOLS["patnet-fss1000"],
+    "suim": PROTOCOLS["abcdfss-suim"],
+}
+"""What can be tested on only: all classes are novel to a model that was trained on other data."""
+
+CLASSES = {"deepglobe": 6, "isic": 3, "chestx": 1, "fss1000": 240, "suim": 7}
+"""How many classes these have."""
+
+TESTED = BENCHMARKS | CROSS_DOMAIN
+"""All that can be tested on."""
+
 TRAIN_LISTS = {
     PROTOCOLS["scnet-pascal"].train_images: "pfenet",
     PROTOCOLS["hsnet-pascal"].train_images: "trainaug",
@@ -56,6 +71,7 @@ NUMBERS_OF_FOLDERS = {
     "coco": (1, 1, "one folder"),
     "folders": (1, 99, "at least one folder"),
     "synthetic": (0, 0, "none"),
+    **dict.fromkeys(CROSS_DOMAIN, (1, 1, "one folder")),
 }
 """How many folders of data each benchmark takes: from, to, in words."""
 
@@ -65,9 +81,10 @@ class DataSettings:
     """Images, classes and the way they are measured.
 
     Attributes:
-        benchmark: One of `BENCHMARKS`.
+        benchmark: One of `BENCHMARKS` or `CROSS_DOMAIN`.
         data: Folders. ``pascal``: the root of VOC 2012. ``coco``: the folder of train2014, val2014 and annotations.
-            ``folders``: one or more with images/ and masks/, or VOC 2012 roots. ``synthetic``: none.
+            ``folders``: one or more with images/ and masks/, or VOC 2012 roots. ``synthetic``: none. ``fss1000``: the
+            folder of the test classes. Others: what `ClasswiseSource` reads.
         fold: 0 to 3. In folders novel is this quarter of the first folder's classes, by ascending id; ``"all"``: none
             is, which makes a model to use, with nothing left to test it on.
         protocol: Lists, sizes, episodes and seeds.
@@ -89,10 +106,12 @@ class DataSettings:
         few, many, wanted = NUMBERS_OF_FOLDERS[self.benchmark]
         if not few <= len(self.data) <= many:
             raise ValueError(f"data must be {wanted} for {self.benchmark}, got {len(self.data)}")
-        if self.protocol.test_images != BENCHMARKS[self.benchmark].test_images:
+        if self.protocol.test_images != TESTED[self.benchmark].test_images:
             raise ValueError(f"protocol must be one of {self.benchmark}'s, got {self.protocol.name}")
         if self.fold == "all" and self.benchmark != "folders":
             raise ValueError(f"fold must be 0 to 3 for {self.benchmark}, got 'all'")
+        if self.benchmark in CROSS_DOMAIN and self.fold != 0:
+            raise ValueError(f"fold must be 0 for {self.benchmark}, which has no others, got {self.fold}")
         if self.benchmark == "folders" and self.protocol.novel_in_training != "drop" and len(self.data) == 1:
             raise ValueError(
                 "novel must be 'drop' for one folder, whose images with a novel class are for testing, "

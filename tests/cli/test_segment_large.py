@@ -68,14 +68,19 @@ def test_bands_are_bilinear_with_aligned_corners(monkeypatch):
 
 def test_absent_classes_leave_the_mask_empty():
     predictor = Reddest()
-    predictor.set_support({"a": 0, "b": 0}, {})
+    predictor.set_support({"a": 0, "b": 0, "c": 0}, {})
     pixels = red(60, 90, 20, 10, 50, 40, 200)
     pixels[1, 20:30] = 180
-    found = asked(predictor, pixels, (60, 90), min_presence=0.75)
-    assert found.found == [True, False]
-    assert set(found.mask.unique().tolist()) == {0, 1}
-    assert int(found.probability[25, 80]) == 180
-    assert not asked(predictor, pixels, (60, 90), min_presence=0.9).mask.any()
+    pixels[2, :, :30] = 220
+    for least, kept in [(0, [0, 1, 2]), (0.75, [0, 2]), (0.8, [2]), (0.9, [])]:
+        found = asked(predictor, pixels, (60, 90), min_presence=least)
+        assert found.found == [number in kept for number in range(3)]
+        shown = pixels[kept].float() if kept else torch.zeros(1, 60, 90)
+        expected = torch.where(shown.amax(0) > 127, torch.tensor([*kept, 0])[shown.argmax(0)] + 1, 0)
+        assert torch.equal(found.mask, expected.to(torch.uint8))
+        assert torch.equal(found.probability, pixels.amax(0))
+        small = asked(predictor, pixels, (600, 900), min_presence=least)
+        assert (small.mask[5::10, 5::10] != expected).float().mean() < 0.1
 
 
 @pytest.mark.parametrize("turned", [False, True])

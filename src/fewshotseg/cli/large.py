@@ -102,9 +102,9 @@ def answer(
         probability: Whether the probability is wanted, too.
     """
     found = [each >= min_presence for each in scores.presence]
-    mask = torch.empty(size, dtype=torch.uint8)
+    ids = torch.tensor([number for number, each in enumerate(found, start=1) if each], dtype=torch.uint8)
+    mask = torch.zeros(size, dtype=torch.uint8)
     certainty = torch.empty(size, dtype=torch.uint8) if probability else None
-    absent = ~torch.tensor(found)[:, None, None]
     odds = tuple(scores.probability.shape[1:]) != size
     maps = scores.probability.logit(eps=1e-6) if odds else scores.probability
     cut = math.log(threshold / (1 - threshold)) if odds else threshold
@@ -112,8 +112,11 @@ def answer(
         if certainty is not None:
             best = band.amax(dim=0)
             certainty[rows] = (255 * (best.sigmoid() if odds else best)).round().to(torch.uint8)
-        best, label = band.masked_fill(absent, -math.inf).max(dim=0)
-        mask[rows] = (label + 1).to(torch.uint8) * (best > cut)
+        if len(ids) == 1:  # a tenth of the time
+            mask[rows] = (band[ids[0].long() - 1] > cut) * ids[0]
+        elif len(ids):
+            best, label = (band if all(found) else band[ids.long() - 1]).max(dim=0)
+            mask[rows] = (best > cut) * ids[label]
     return Answer(mask, certainty, scores.presence, found)
 
 

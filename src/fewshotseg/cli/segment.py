@@ -7,8 +7,8 @@
 
 Leaves pictures of the photograph's size in --out: NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is
 certain), NAME-overlay.jpg, and NAME-cutout.png with everything transparent but the object. NAME is dog for dog.jpg, and
-dog.jpg where there is a dog.png too. Photographs of several folders keep them there. Of several
-classes masks hold 1, 2, ... in their order, in colours that labelmap.txt names, and the probability is the likeliest's.
+dog.jpg where there is a dog.png too. Photographs of several folders keep them there. Of several classes masks hold
+1, 2, ... in their order, in colours that labelmap.txt names, and the probability is that of the likeliest.
 
 A mask file is a drawing of the object in any one colour on black or on nothing, or holds 1 for the object, 0 for the
 background and 255 for what is neither; one of several classes has CVAT's labelmap.txt beside it. JPEG and other formats
@@ -65,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--format", nargs="+", choices=FORMATS, default=[], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
     add("--overwrite", action="store_true", help="do photographs again that have results")
-    add("--model", default="scnet-lite0", help="a trained model: a name or a file (default: %(default)s)")
+    add(
+        "--model",
+        default="scnet-lite0",
+        help="a trained model: a name, a file, or owner/name on the Hugging Face hub (default: %(default)s)",
+    )
     add("--threshold", type=float, help="probability from which on a pixel is the object (default: the model's)")
     add(
         "--min-presence",

@@ -37,6 +37,6 @@ class MathML(Extension):
         md.postprocessors.register(Equations(md), "mathml", -100)
 
 
-def makeExtension(**settings: Any) -> MathML:  # noqa: N802 (Markdown asks for this name)
-    """What Markdown calls to make the extension."""
+def makeExtension(**settings: Any) -> MathML:
+    """What Markdown calls to make the extension; it asks for this name."""
     return MathML(**settings)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import fewshotseg as fs
 from _segmenting import labels, masks_of, photo, pixels, results, run, run_classes, value
 from fewshotseg import to_coco, to_labelme
 from fewshotseg.annotations import labelmap_text, read_annotations
@@ -130,6 +132,31 @@ def test_a_saved_support_set_is_the_predictors(files, reddest):
     assert len(reddest.asked) == 2
     Path("set.fss").write_bytes(b"other")
     assert run(support=["set.fss"], shown=[]) == 2
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.filterwarnings("ignore:.*expect poor results", "ignore:.*own photograph")
+def test_a_real_support_set(tmp_path, monkeypatch, several, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    fs.save_model(fs.build_scnet("mobilenet_v2", hidden_channels=4, bins=(1.0,)).eval(), "model.pth")
+    predictor = fs.FewShotPredictor.from_pretrained("model.pth", size=65, check_examples=False)
+    if several:
+        predictor.set_support({"mug": pixels(), "cup": pixels(seed=5)}, {"mug": labels() == 1, "cup": labels() == 1})
+    else:
+        predictor.set_support(pixels(), labels() == 1)
+    predictor.save_support("set.fss")
+    query = photo(tmp_path / "query.png", 50, 70, seed=2)
+    options = ["--model", "model.pth", "--size", 65, "--threshold", 0.4]
+    assert run(*options, query=["query.png"], support=["set.fss"], shown=[]) == 0
+    expected = predictor.predict(query, threshold=0.4)
+    assert np.array_equal(value("out/query-mask.png"), expected.mask.numpy() * (1 if several else 255))
+    presence = ", ".join(f"presence {each:.2f}" for each in expected.presence.reshape(-1).tolist())
+    said = capsys.readouterr().out
+    assert all(part in said for part in presence.split(", "))
+    other = [*options[:2], "--size", 97]
+    assert run(*other, query=["query.png"], support=["set.fss"], shown=[], out="other") == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 # Which examples are queries

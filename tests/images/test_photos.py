@@ -6,7 +6,8 @@ import torch
 from PIL import Image, ImageCms
 
 from _folders import save_image, save_mask
-from fewshotseg.images import read_image, to_image
+from fewshotseg.images import photos as photos_module
+from fewshotseg.images import read_image, read_reduced, to_image
 
 ORIENTATION = 0x0112
 
@@ -301,3 +302,47 @@ def test_inverted_cmyk_of_jpeg(tmp_path):
     red, green, blue = read_image(tmp_path / "a.jpg").float().mean(dim=(1, 2))
     assert red > 240
     assert max(green, blue) < 15
+
+
+# Reduced on reading
+
+
+def gradient(height=120, width=160):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x + y / 2, y * 1.5, (x * y) / 80], axis=2).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "grey.jpg", "cmyk.jpg", "turned.jpg", "turned.png"])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 8])
+def test_a_reduced_photograph_is_the_mean_of_squares(tmp_path, name, step):
+    picture, note = Image.fromarray(gradient()), Image.Exif()
+    picture = picture.convert({"grey.jpg": "L", "cmyk.jpg": "CMYK"}.get(name, "RGB"))
+    if name.startswith("turned"):
+        note[0x0112] = 6
+        picture = picture.transpose(Image.Transpose.ROTATE_90)
+    picture.save(tmp_path / name, exif=note, **({"quality": 95} if name.endswith("jpg") else {}))
+    asked = []
+    small, size = read_reduced(tmp_path / name, lambda size: asked.append(size) or step)
+    assert size == (120, 160)
+    step = 2 if step == 3 and name.endswith("jpg") else step  # JPEG is decoded at a half, and no more is left
+    assert small.shape == (3, -(-120 // step), -(-160 // step))
+    expected = np.asarray(Image.fromarray(read_image(tmp_path / name).permute(1, 2, 0).numpy()).reduce(step))
+    difference = np.abs(small.permute(1, 2, 0).numpy().astype(int) - expected)
+    assert difference.max() <= (0 if step == 1 or name.endswith("png") else 6)
+    assert {tuple(sorted(each)) for each in asked} == {(120, 160)}
+
+
+def test_large_jpeg_files_are_not_decoded_whole(tmp_path, monkeypatch):
+    Image.fromarray(gradient(480, 640)).save(tmp_path / "a.jpg")
+    sizes = []
+    monkeypatch.setattr(photos_module, "rgb", lambda image: sizes.append(image.size) or image.convert("RGB"))
+    read_reduced(tmp_path / "a.jpg", lambda _: 5)
+    assert sizes == [(160, 120)]
+
+
+def test_a_reduced_photograph_of_16_bits_is_that_of_8(tmp_path):
+    grey = gradient()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    eight, sixteen = (read_reduced(tmp_path / name, lambda _: 4)[0] for name in ("8.png", "16.png"))
+    assert (eight == sixteen).all()

@@ -139,8 +139,7 @@ def _predict(predictor: Any, pixels: Tensor) -> Scores:
     prediction = predictor.predict(pixels)
     probability: Tensor = prediction.probability
     probability = probability if probability.ndim == 3 else probability[None]
-    presence = getattr(prediction, "presence", probability.flatten(1).amax(dim=1))
-    return Scores(probability, torch.as_tensor(presence).reshape(-1).tolist())
+    return Scores(probability, prediction.presence.reshape(-1).tolist())
 
 
 def _bands(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:

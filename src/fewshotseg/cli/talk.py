@@ -6,14 +6,16 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, TextIO
 
+from fewshotseg._checks import one_line
+
 PROG = "fewshotseg segment"
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Print, whatever characters the names of files have."""
+    """Print one line, whatever characters the names of files have."""
     stream = sys.stdout if to is None else to
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    shown = one_line(text, most=10_000).encode(encoding, "backslashreplace").decode(encoding)
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.write(shown, file=stream)  # above a bar, if there is one
     else:

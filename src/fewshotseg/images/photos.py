@@ -60,7 +60,8 @@ def read_reduced(path: StrPath, factor: Callable[[tuple[int, int]], int]) -> tup
     """Read a photograph for a model that sees it smaller, as `read_image` does.
 
     Every square of pixels becomes its mean. JPEG files are decoded at half, a quarter or an eighth of their size where
-    that is not smaller than asked for, which is several times faster and differs from the mean by some grey levels.
+    that is not smaller than asked for, which is several times faster and differs from the mean by some grey levels;
+    they may stay up to twice as large.
 
     Args:
         path: A file.

@@ -1,7 +1,7 @@
 """What is compared: rows, the settings that they stand for, and the paper's tables that they make up."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 SHOTS = (1, 5)
 
@@ -12,10 +12,12 @@ class Row(NamedTuple):
     Attributes:
         model: Fields of `SCNetConfig`; None: nothing is trained.
         novel: What becomes of novel objects in training images, if not what the protocol says.
+        score: Of the `PrototypeSegmenter` that is tested where nothing is trained; None: `NearestPrototype`.
     """
 
     model: Mapping[str, Any] | None
     novel: str | None = None
+    score: Literal["cosine", "kmeans", "density"] | None = None
 
 
 class Table(NamedTuple):
@@ -51,6 +53,9 @@ def scnet(**changes: Any) -> Row:
 
 ROWS = {
     "prototypes": Row(None),
+    "cosine": Row(None, score="cosine"),
+    "kmeans": Row(None, score="kmeans"),
+    "density": Row(None, score="density"),
     "pfenet": Row(PFENET),
     "scnet": scnet(),
     **{f"lambda{weight:g}": scnet(self_contrast_weight=weight) for weight in (0.1, 0.3, 0.7, 0.9, 1.0)},
@@ -73,6 +78,17 @@ TABLES = {
         "SCNet against PFENet",
         "",
         {"training-free": "prototypes", "PFENet (λ = 0)": "pfenet", "SCNet (n = 3, λ = 0.5)": "scnet"},
+    ),
+    "training-free": Table(
+        "Models that need no training beside those that are trained",
+        "",
+        {
+            "cosine, training-free": "cosine",
+            "k-means, training-free": "kmeans",
+            "density, training-free": "density",
+            "PFENet (λ = 0)": "pfenet",
+            "SCNet (n = 3, λ = 0.5)": "scnet",
+        },
     ),
     "table3": Table(
         "The number of background prototypes (Table 3)",

@@ -34,6 +34,7 @@ from torch import Tensor
 import fewshotseg as fs
 from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
 from fewshotseg.data import EpisodeDataset, SegmentationSource
+from fewshotseg.models import PrototypeConfig, PrototypeSegmenter
 from fewshotseg.results import versions
 from fewshotseg.training import loop
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
@@ -112,7 +113,9 @@ def run(
         curves = read_curves(folder / "log.jsonl", parts=5 * looks)
     else:
         backbone = initial_state(recipe, data, benchmark, None, torch.device("cpu")).model.backbone
-        model = NearestPrototype(backbone, memory).eval()
+        score = ROWS[cell.row].score
+        model = PrototypeSegmenter(backbone, PrototypeConfig(score=score)) if score else NearestPrototype(backbone)
+        model.eval().memory = memory
     model.to(process.device)
     trained_at = time.monotonic()
     results = {}

@@ -1,6 +1,6 @@
 import pytest
 
-from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, coco20i, pascal5i
+from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, PASCAL_TO_COCO, coco20i, pascal5i
 
 NOVEL_PASCAL = [
     ["aeroplane", "bicycle", "bird", "boat", "bottle"],
@@ -65,3 +65,16 @@ def test_unknown_folds_are_refused(fold):
 def test_unknown_layout_is_refused():
     with pytest.raises(ValueError, match="layout must be one of 'interleaved', 'contiguous', got 'fwb'"):
         coco20i(0, layout="fwb")
+
+
+def test_vocs_classes_are_twenty_of_cocos():
+    names = {PASCAL_CLASSES[pascal]: COCO_CLASSES[coco] for pascal, coco in PASCAL_TO_COCO.items()}
+    assert len(set(names.values())) == len(names) == 20
+    assert {pascal: coco for pascal, coco in names.items() if pascal != coco} == {
+        "aeroplane": "airplane",
+        "diningtable": "dining table",
+        "motorbike": "motorcycle",
+        "pottedplant": "potted plant",
+        "sofa": "couch",
+        "tvmonitor": "tv",
+    }

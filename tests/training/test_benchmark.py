@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from _folders import make_classwise, make_folder, make_voc, save_image, save_mask
+from _folders import box, make_classwise, make_coco, make_folder, make_voc, save_image, save_mask
 from _tiny_source import TinySource
 from fewshotseg import SCNetConfig
 from fewshotseg.cli.settings import add_data_arguments, data_settings
-from fewshotseg.data import PROTOCOLS, coco20i, pascal5i
+from fewshotseg.data import COCO_CLASSES, PASCAL_CLASSES, PROTOCOLS, coco20i, pascal5i
 from fewshotseg.training.benchmark import (
     TESTED,
     Benchmark,
@@ -42,6 +42,47 @@ def test_folders_share_neither_images_nor_classes(tmp_path):
 def test_a_quarter_of_twenty_classes_is_a_fold_of_pascal():
     assert [quarter(range(1, 21), fold) for fold in range(4)] == [pascal5i(fold) for fold in range(4)]
     assert sorted(c for fold in range(4) for c in quarter([1, 2, 3, 5, 8, 9], fold).novel) == [1, 2, 3, 5, 8, 9]
+
+
+def make_part_of_coco(root, shown):
+    """A folder with images/ and instances.json of COCO's 80 classes; shown: the classes of each image."""
+    images = [{"id": n, "file_name": f"{n:03}.jpg", "height": 4, "width": 6} for n, _ in enumerate(shown)]
+    boxes = [
+        box(column, 0, column + 1, 4, category_id=class_id, image_id=number)
+        for number, class_ids in enumerate(shown)
+        for column, class_id in enumerate(class_ids)
+    ]
+    categories = [{"id": class_id, "name": name} for class_id, name in COCO_CLASSES.items()]
+    return make_coco(root, boxes, images=images, categories=categories).parent
+
+
+def test_a_part_of_coco_has_the_folds_of_coco_that_enough_images_show(tmp_path):
+    # Classes 1, 5 and 9 are novel in fold 0, of which too few images show 5 and none shows 9.
+    shown = [*([[1]] * 5), [1, 5], *([[2]] * 2), [5, 2], [3]]
+    part = make_part_of_coco(tmp_path / "part", shown)
+    train, test, split = open_benchmark(settings("folders", "--data", part, "--fold", 0))
+    assert split == ((2,), (1,))  # one image of class 3 has no other to be its support
+    assert list(test.ids) == ["000", "001", "002", "003", "004", "005", "008"]
+    assert list(train.ids) == ["006", "007", "009"]
+    assert train.class_names == COCO_CLASSES
+    assert open_benchmark(settings("folders", "--data", part, "--fold", "all")).split == ((1, 2, 5), ())
+    with pytest.raises(ValueError, match=r"fold must be one of COCO-20i with a class that 6 images .*, got 3"):
+        open_benchmark(settings("folders", "--data", part, "--fold", 3))
+
+
+def test_classes_of_voc_are_those_of_coco_beside_a_part_of_it(tmp_path):
+    part = make_part_of_coco(tmp_path / "part", [*([[5]] * 6), [2], [8]])
+    voc = make_folder(tmp_path / "voc", {"plane": [1], "bicycles": [2], "both": [1, 2], "cyclist": [2, 255]})
+    rows = "".join(f"{class_id},{name}\n" for class_id, name in PASCAL_CLASSES.items())
+    (voc / "classes.csv").write_text(f"id,name\n{rows}")
+    train, _, split = open_benchmark(settings("folders", "--data", part, voc))
+    assert split == ((2,), (5,))  # an aeroplane, 1 of VOC, is an airplane, 5 of COCO
+    assert list(train.ids) == ["006", "007", "bicycles", "cyclist"]
+    assert train.load(3).mask.unique().tolist() == [0, 2, 255]
+    kept = open_benchmark(settings("folders", "--data", part, voc, "--novel", "ignore")).train
+    assert list(kept.ids)[2:] == ["bicycles", "both", "cyclist", "plane"]
+    assert kept.class_areas[3] == {5: 4, 2: 4}
+    assert kept.load(3).mask[:, :3].unique(dim=0).tolist() == [[5, 2, 0]]
 
 
 def test_voc_is_read_for_its_protocol(tmp_path):

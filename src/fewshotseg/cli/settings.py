@@ -27,9 +27,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add options for `DataSettings`; those not given are absent from what is parsed."""
     add = parser.add_argument_group("data", argument_default=argparse.SUPPRESS).add_argument
     add("--data", nargs="+", metavar="FOLDER", help="Folders of data: pascal takes the root of VOC 2012; coco that of "
-        "train2014, val2014 and annotations; folders takes one or more with images/ and masks/, or VOC 2012 "
-        "roots; fss1000 that of the test classes; deepglobe, isic, chestx and suim what ClasswiseSource "
-        "reads.")  # fmt: skip
+        "train2014, val2014 and annotations; folders takes one or more with images/ and masks/, with "
+        "images/ and COCO's instances.json, or VOC 2012 roots; fss1000 that of the test classes; "
+        "deepglobe, isic, chestx and suim what ClasswiseSource reads.")  # fmt: skip
     add("--fold", type=_fold, choices=(*range(4), "all"), metavar="{0,1,2,3,all}",
         help="Which quarter of the classes is novel: not trained on, but tested on (default: 0). For folders also all: "
         "train on every class, for a model to use.")  # fmt: skip

@@ -28,6 +28,22 @@ COCO_CLASSES: Mapping[int, str] = _numbered(
 """COCO's names by class id, 1 to 80: the rank of a category among the sorted category ids, which go up to 90."""
 
 
+_COCO_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+
+PASCAL_TO_COCO: Mapping[int, int] = {
+    pascal: next(coco for coco, other in COCO_CLASSES.items() if other == _COCO_NAMES.get(name, name))
+    for pascal, name in PASCAL_CLASSES.items()
+}
+"""COCO's class id of each of PASCAL VOC's: all twenty are among COCO's."""
+
+
 class ClassSplit(NamedTuple):
     """The classes of a fold.
 

@@ -12,6 +12,8 @@ from torchvision.transforms import v2
 
 from fewshotseg._checks import name_some
 from fewshotseg.data import (
+    COCO_CLASSES,
+    PASCAL_CLASSES,
     ClassSplit,
     ClasswiseSource,
     COCOSource,
@@ -32,6 +34,8 @@ from fewshotseg.data import (
     pfenet_eval,
     without_classes,
 )
+from fewshotseg.data.sources.combine import RenumberedSource
+from fewshotseg.data.splits import PASCAL_TO_COCO
 from fewshotseg.training.data_settings import (
     BENCHMARKS,
     CLASSES,
@@ -56,6 +60,13 @@ __all__ = [
     "quarter",
     "with_classes",
 ]
+
+
+MIN_TRAINED, MIN_TESTED = 2, 6
+"""Images that a class of COCO needs to be asked for in training, with one support, and in tests, with five.
+
+A part of COCO holds few images of many classes. A novel class with fewer is not tested, and not trained on either.
+"""
 
 
 class Benchmark(NamedTuple):
@@ -92,10 +103,12 @@ def open_benchmark(
     test: SegmentationSource
     if settings.benchmark == "folders":
         folders = [(opener or open_folder)(root, progress=progress) for root in roots]
-        split = quarter(folders[0].class_names, fold)
+        first, *others = folders
+        is_coco = first.class_names == COCO_CLASSES
+        split = coco_fold(fold) if is_coco else quarter(first.class_names, fold)
         check_fold(split, fold)
-        train = ConcatSource(without_classes(folders[0], split.novel), *folders[1:])
-        test = with_classes(folders[0], split.novel)
+        train = ConcatSource(without_classes(first, split.novel), *(numbered_alike(each, first) for each in others))
+        test = with_classes(first, split.novel)
     elif settings.benchmark in CROSS_DOMAIN:
         test = open_cross_domain(settings.benchmark, roots[0], progress=progress)
         train, split = SubsetSource(test, []), ClassSplit((), tuple(test.class_names))
@@ -119,6 +132,11 @@ def open_benchmark(
         test = SyntheticSource(max(settings.images // 3, 1), num_classes=20, size=size, seed=1)
     if protocol.novel_in_training == "drop":
         train = without_classes(train, split.novel)
+    if settings.benchmark == "folders" and test.class_names == COCO_CLASSES:
+        split = ClassSplit(well_stocked(train, split.base, MIN_TRAINED), well_stocked(test, split.novel, MIN_TESTED))
+        if fold != "all" and not split.novel:
+            wanted = f"a class that {MIN_TESTED} images of the first folder show"
+            raise ValueError(f"fold must be one of COCO-20i with {wanted}, got {fold}")
     return Benchmark(train, test, split)
 
 
@@ -144,7 +162,9 @@ class KeptSource:
 
 
 def open_folder(path: Path, *, progress: bool = False) -> SegmentationSource:
-    """Open a folder with images/ and masks/, or the validation images of a VOC 2012 root."""
+    """Open a folder with images/ and masks/ or instances.json, or the validation images of a VOC 2012 root."""
+    if (path / "instances.json").is_file():
+        return COCOSource(path / "images", path / "instances.json", progress=progress)
     if (path / "images").is_dir():
         return FolderSource.from_root(path, progress=progress)
     return VOCSource(path, split="val", progress=progress)
@@ -173,6 +193,24 @@ def quarter(class_ids: Collection[int], fold: Fold) -> ClassSplit:
     classes = sorted(class_ids)
     novel = [] if fold == "all" else classes[fold * len(classes) // 4 : (fold + 1) * len(classes) // 4]
     return ClassSplit(tuple(c for c in classes if c not in novel), tuple(novel))
+
+
+def coco_fold(fold: Fold) -> ClassSplit:
+    """The interleaved fold of COCO-20i; fold "all" leaves no class novel."""
+    return ClassSplit(tuple(COCO_CLASSES), ()) if fold == "all" else coco20i(fold)
+
+
+def numbered_alike(source: SegmentationSource, first: SegmentationSource) -> SegmentationSource:
+    """Give VOC's classes the ids that COCO has for them, where the first folder has COCO's classes."""
+    if first.class_names == COCO_CLASSES and source.class_names == PASCAL_CLASSES:
+        return RenumberedSource(source, PASCAL_TO_COCO, COCO_CLASSES)
+    return source
+
+
+def well_stocked(source: SegmentationSource, class_ids: Collection[int], images: int) -> tuple[int, ...]:
+    """Keep the classes that so many images hold at least."""
+    held = Counter(class_id for areas in source.class_areas for class_id in areas)
+    return tuple(class_id for class_id in class_ids if held[class_id] >= images)
 
 
 def check_fold(split: ClassSplit, fold: Fold) -> None:

@@ -83,10 +83,12 @@ class DataSettings:
     Attributes:
         benchmark: One of `BENCHMARKS` or `CROSS_DOMAIN`.
         data: Folders. ``pascal``: the root of VOC 2012. ``coco``: the folder of train2014, val2014 and annotations.
-            ``folders``: one or more with images/ and masks/, or VOC 2012 roots. ``synthetic``: none. ``fss1000``: the
-            folder of the test classes. Others: what `ClasswiseSource` reads.
-        fold: 0 to 3. In folders novel is this quarter of the first folder's classes, by ascending id; ``"all"``: none
-            is, which makes a model to use, with nothing left to test it on.
+            ``folders``: one or more with images/ and masks/, with images/ and COCO's instances.json, or VOC 2012 roots;
+            VOC's classes are COCO's where the first folder has COCO's. ``synthetic``: none. ``fss1000``: the folder of
+            the test classes. Others: what `ClasswiseSource` reads.
+        fold: 0 to 3. In folders novel is this quarter of the first folder's classes, by ascending id, or the
+            interleaved fold of COCO-20i where they are COCO's; ``"all"``: none is, which makes a model to use, with
+            nothing left to test it on.
         protocol: Lists, sizes, episodes and seeds.
         train_list: For ``pascal``, the split of `VOCSource` to train on; by default the protocol's.
         images: For ``synthetic``, how many to train on; a third as many are tested on.

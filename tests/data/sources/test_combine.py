@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 from _folders import make_folder
+from _tiny_source import TinySource
 from fewshotseg.data import EpisodeDataset
-from fewshotseg.data.sources.combine import ConcatSource, SubsetSource, without_classes
+from fewshotseg.data.sources.combine import ConcatSource, RenumberedSource, SubsetSource, without_classes
 from fewshotseg.data.sources.folder import FolderSource
 
 
@@ -140,3 +142,28 @@ def test_two_names_of_a_class_are_refused(tmp_path, source):
 def test_nothing_cannot_be_concatenated():
     with pytest.raises(ValueError, match="at least one source"):
         ConcatSource()
+
+
+def test_classes_have_other_ids(source):
+    names = {3: "sky", 1: "cat", 2: "dog", 9: "cow"}
+    renumbered = RenumberedSource(source, {1: 3, 2: 1, 3: 2}, names)
+    assert (renumbered.class_names, renumbered.ids) == (names, source.ids)
+    assert renumbered.class_areas == [{3: 4}, {1: 4, 2: 4}, {2: 4}, {}]
+    assert renumbered.load(1).image.equal(source.load(1).image)
+    new = torch.tensor([0, 3, 1, 2])
+    assert renumbered.load(1).mask.equal(new[source.load(1).mask])
+    assert type(renumbered.load(1).mask) is type(source.load(1).mask)
+
+
+def test_void_and_background_keep_their_ids():
+    void = TinySource([{4: 5}])
+    mask = RenumberedSource(void, {4: 7}, {7: "tie"}).load(0).mask
+    assert mask.unique().tolist() == [0, 7, 255]
+
+
+@pytest.mark.parametrize("new_ids", [{1: 2, 2: 3}, {1: 2, 2: 2, 3: 1}, {1: 2, 2: 3, 3: 5}])
+def test_ids_that_do_not_renumber_are_refused(source, new_ids):
+    with pytest.raises(
+        ValueError, match="new_ids must give each class of the source an id of its own that class_names"
+    ):
+        RenumberedSource(source, new_ids, {1: "a", 2: "b", 3: "c"})

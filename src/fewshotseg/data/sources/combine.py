@@ -7,10 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import torch
+from torchvision import tv_tensors
+
 from fewshotseg._checks import as_list, check_at_least, name_some, shown
 from fewshotseg._io import StrPath
 from fewshotseg.data.sources.faults import faulty_files
-from fewshotseg.data.sources.source import Sample, SegmentationSource, check_members
+from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource, check_members
 from fewshotseg.data.sources.tables import read_text
 
 if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
@@ -176,6 +179,53 @@ class ConcatSource:
         """Decode the image at this position of ``ids`` and its mask."""
         source, position = self._parts[index]
         return source.load(position)
+
+
+class RenumberedSource:
+    """A source whose classes have other ids, such as VOC's under COCO's. A `SegmentationSource` itself.
+
+    Args:
+        source: Any source of class ids below 255.
+        new_ids: The class ids of the source to others below 255; one for each class, no two the same.
+        class_names: Names of the new ids, perhaps of more classes than the source has.
+
+    Raises:
+        ValueError: If a class of the source gets no new id, two get the same, or a new id has no name.
+
+    Example:
+        >>> from fewshotseg.data import SyntheticSource
+        >>> source = SyntheticSource(10, num_classes=2, size=(48, 64))
+        >>> other = RenumberedSource(source, {1: 7, 2: 5}, {5: "cross", 7: "star"})
+        >>> [*source.class_areas[0]], [*other.class_areas[0]], other.load(0).mask.unique().tolist()
+        ([1, 2], [7, 5], [0, 5, 7])
+    """
+
+    def __init__(self, source: SegmentationSource, new_ids: Mapping[int, int], class_names: Mapping[int, str]) -> None:
+        check_members(source)
+        ids = [new_ids.get(class_id) for class_id in source.class_names]
+        if None in ids or len(set(ids)) < len(ids) or not class_names.keys() >= set(ids):
+            raise ValueError(
+                "new_ids must give each class of the source an id of its own that class_names names, "
+                f"got {shown(dict(new_ids))}"
+            )
+        self.class_names = class_names
+        self.ids = source.ids
+        self._source = source
+        self._new_ids = new_ids
+        self._table = torch.arange(VOID + 1)
+        self._table[[*new_ids]] = torch.tensor([*new_ids.values()])
+
+    @cached_property
+    def class_areas(self) -> Sequence[Mapping[int, int]]:
+        """For each image, class id to number of pixels in the stored mask."""
+        return [
+            {self._new_ids[class_id]: area for class_id, area in areas.items()} for areas in self._source.class_areas
+        ]
+
+    def load(self, index: int) -> Sample:
+        """Decode the image at this position of ``ids`` and its mask."""
+        image, mask = self._source.load(index)
+        return Sample(image, tv_tensors.Mask(self._table[mask.as_subclass(torch.Tensor).long()]))
 
 
 def without_classes(source: SegmentationSource, class_ids: Collection[int]) -> SubsetSource:

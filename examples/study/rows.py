@@ -12,10 +12,12 @@ class Row(NamedTuple):
     Attributes:
         model: Fields of `SCNetConfig`; None: nothing is trained.
         novel: What becomes of novel objects in training images, if not what the protocol says.
+        segmenter: Fields of `PrototypeConfig`, where nothing is trained.
     """
 
     model: Mapping[str, Any] | None
     novel: str | None = None
+    segmenter: Mapping[str, Any] | None = None
 
 
 class Table(NamedTuple):
@@ -50,7 +52,8 @@ def scnet(**changes: Any) -> Row:
 
 
 ROWS = {
-    "prototypes": Row(None),
+    "prototypes": Row(None, segmenter={"score": "cosine", "bias": 0.0, "threshold": 0.5}),
+    **{score: Row(None, segmenter={"score": score}) for score in ("density", "cosine", "kmeans")},
     "pfenet": Row(PFENET),
     "scnet": scnet(),
     **{f"lambda{weight:g}": scnet(self_contrast_weight=weight) for weight in (0.1, 0.3, 0.7, 0.9, 1.0)},
@@ -73,6 +76,16 @@ TABLES = {
         "SCNet against PFENet",
         "",
         {"training-free": "prototypes", "PFENet (λ = 0)": "pfenet", "SCNet (n = 3, λ = 0.5)": "scnet"},
+    ),
+    "training-free": Table(
+        "What needs no training",
+        "score",
+        {
+            "one prototype a side, cut where both are as near": "prototypes",
+            "one prototype a side": "cosine",
+            "k-means, 5 and 10 prototypes": "kmeans",
+            "densities": "density",
+        },
     ),
     "table3": Table(
         "The number of background prototypes (Table 3)",
@@ -123,6 +136,7 @@ TABLES = {
 
 ORDER = (
     (("prototypes", "pfenet", "scnet"), (0, 1, 2, 3)),
+    (("density", "cosine", "kmeans"), (0, 1, 2, 3)),
     (("pfenet-hidden", "scnet-hidden"), (2,)),
     (("pfenet-void", "scnet-void"), (2,)),
     (("lambda0.1", "lambda0.3", "lambda0.7", "n1", "n2", "n5"), (2, 0)),

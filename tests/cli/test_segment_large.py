@@ -93,7 +93,7 @@ def test_where_pieces_disagree_the_nearer_counts_more():
             found = super().predict(photo, threshold=threshold)
             return found._replace(probability=torch.full(photo.shape[1:], 0.2 if len(self.asked) == 1 else 0.8))
 
-    probability, presence = large._in_pieces(shown(ByPiece()), torch.zeros(3, 10, 33, dtype=torch.uint8), None)
+    probability, presence = large.in_pieces(shown(ByPiece()), torch.zeros(3, 10, 33, dtype=torch.uint8), None)
     line = probability[0, 0]
     assert line[0] == pytest.approx(0.2)
     assert line[-1] == pytest.approx(0.8)

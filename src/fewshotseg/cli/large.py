@@ -67,9 +67,9 @@ def ask(
         threshold: As in `fewshotseg.FewShotPredictor.predict`.
         min_presence: Classes that are less present than that are left out of the mask.
     """
-    probability, presence = _in_pieces(predictor, pixels, threshold)
+    probability, presence = in_pieces(predictor, pixels, threshold)
     found = [each >= min_presence for each in presence]
-    mask, certainty = _at_size(probability, size, threshold_of(predictor.model, threshold), found)
+    mask, certainty = at_size(probability, size, threshold_of(predictor.model, threshold), found)
     return Answer(mask, certainty, presence, found)
 
 
@@ -82,7 +82,7 @@ def _piece(size: tuple[int, int]) -> tuple[int, int]:
     return (short, length) if size[0] == short else (length, short)
 
 
-def _in_pieces(predictor: Any, pixels: Tensor, threshold: float | None) -> tuple[Tensor, list[float]]:
+def in_pieces(predictor: Any, pixels: Tensor, threshold: float | None) -> tuple[Tensor, list[float]]:
     """Probabilities ``(K, h, w)`` and presences; of pieces that overlap the mean, less of it towards their ends."""
     height, width = size = (pixels.shape[1], pixels.shape[2])
     piece = _piece(size)
@@ -118,7 +118,7 @@ def _predict(predictor: Any, pixels: Tensor, threshold: float | None) -> tuple[T
     return probability, torch.as_tensor(presence).reshape(-1).tolist()
 
 
-def _at_size(
+def at_size(
     probability: Tensor, size: tuple[int, int], threshold: float, found: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
     """The mask and the largest probability, both ``(H, W)`` uint8, of probabilities ``(K, h, w)``."""

@@ -17,6 +17,7 @@ from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
 
 COMMANDS = {
     "segment": "segment photographs by one or a few examples",
+    "annotate": "mark objects on a local page, and see what a model finds by them",
     "train": "train a model, on your own photographs or a benchmark",
     "evaluate": "measure a model on classes that it was not trained on",
     "export": "write a trained model to share, as ONNX, or as programs of torch.export",

@@ -3,6 +3,7 @@
 MAX_LENGTH = 600
 
 EXTRAS = {
+    "gradio": "app",
     "huggingface_hub": "hub",
     "matplotlib": "train",
     "onnx": "onnx",

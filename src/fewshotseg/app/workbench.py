@@ -1,0 +1,286 @@
+"""Photographs, the marks of classes on them, and what a predictor finds by these marks; knows of no page."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fewshotseg._checks import name_some
+from fewshotseg._examples import POOR
+from fewshotseg._io import write_atomically
+from fewshotseg.annotations import overlay
+from fewshotseg.annotations.polygons import fill_polygon
+from fewshotseg.cli.errors import EXPECTED, sentence
+from fewshotseg.cli.exports import FORMATS, Exports
+from fewshotseg.cli.large import Answer, Scores, answer, ask, factor_for
+from fewshotseg.cli.pictures import KINDS, Pictures
+from fewshotseg.cli.results import Results
+from fewshotseg.images import read_image, reduce_image
+from fewshotseg.models.fast.lru import LeastRecentlyUsed
+
+Picture = NDArray[np.uint8]
+"""``(h, w, 3)``, as a page shows it."""
+
+Point = tuple[float, float]
+"""x and y in pixels of what is shown."""
+
+SHOWN_SIDE = 1200
+"""Pixels of the longer side that a page shows of a larger photograph."""
+
+KEPT_BYTES = 2**29
+
+
+class Shown(NamedTuple):
+    """A photograph as a page shows it.
+
+    Attributes:
+        picture: Its longer side has at most `SHOWN_SIDE` pixels.
+        size: Height and width of the photograph itself.
+    """
+
+    picture: Picture
+    size: tuple[int, int]
+
+
+class Workbench:
+    """What somebody is about to do on a page.
+
+    Args:
+        predictor: Gets the marks as examples.
+        photos: Files, and the path of each in the results; see `fewshotseg.cli.queries.find_photos`.
+        out: Folder of all that is saved.
+    """
+
+    def __init__(self, predictor: Any, photos: Mapping[Path, Path], out: Path) -> None:
+        self.predictor, self.out = predictor, out
+        self.photos: dict[str, Path] = {}
+        self._names: dict[Path, Path] = {}
+        self.marks: dict[str, dict[str, Tensor]] = {}
+        """By class and photograph ``(H, W)`` bool."""
+        self._kept = LeastRecentlyUsed(KEPT_BYTES)
+        self._found = LeastRecentlyUsed(KEPT_BYTES)
+        self._version = self._encoded = 0
+        for photo, name in photos.items():
+            self.add(photo, name)
+
+    def add(self, photo: Path, name: Path | None = None) -> str:
+        """Add a photograph; returns what a page calls it."""
+        name = Path(photo.name) if name is None else name
+        shown = name.with_name(photo.name).as_posix()
+        self.photos[shown] = photo
+        self._names[photo] = name
+        return shown
+
+    def shown(self, photo: str) -> Shown:
+        """A photograph as a page shows it."""
+        picture, size = self._kept.get(("shown", photo), lambda: self._read(photo))
+        height, width = size.tolist()
+        return Shown(picture.numpy(), (height, width))
+
+    # Marks
+
+    def mark(self, photo: str, class_name: str, inside: NDArray[np.bool_]) -> None:
+        """Add pixels of what is shown to the mark of a class.
+
+        Raises:
+            ValueError: If there are none, the class has no name, or nothing of the mark is on the photograph.
+        """
+        shown = self.shown(photo)
+        class_name = class_name.strip()
+        if not class_name:
+            raise ValueError("name the class first")
+        if inside.shape != shown.picture.shape[:2]:
+            raise ValueError(f"the mark must have the size of what is shown, {shown.picture.shape[:2]}")
+        height, width = shown.size
+        full = torch.from_numpy(np.array(Image.fromarray(inside).resize((width, height), Image.Resampling.NEAREST)))
+        if not full.any():
+            raise ValueError("the mark is empty: paint over the object, or click around it")
+        marks = self.marks.setdefault(class_name, {})
+        marks[photo] = full | marks[photo] if photo in marks else full
+        self._version += 1
+
+    def mark_box(self, photo: str, class_name: str, corners: Sequence[Point]) -> None:
+        """Add a box between two opposite corners, their pixels included."""
+        (left, right), (top, bottom) = (sorted(int(corner[axis]) for corner in corners) for axis in (0, 1))
+        inside = np.zeros(self.shown(photo).picture.shape[:2], dtype=bool)
+        inside[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = True
+        self.mark(photo, class_name, inside)
+
+    def mark_outline(self, photo: str, class_name: str, points: Sequence[Point]) -> None:
+        """Add what lies inside of an outline.
+
+        Raises:
+            ValueError: If it has fewer than three points, or as `mark`.
+        """
+        if len(points) < 3:
+            raise ValueError("click at least three points around the object first")
+        size = self.shown(photo).picture.shape[:2]
+        self.mark(photo, class_name, fill_polygon(np.array(points, dtype=np.float64) + 0.5, size))
+
+    def clear(self, photo: str, class_name: str) -> None:
+        """Forget the mark of a class on a photograph."""
+        marks = self.marks.get(class_name.strip(), {})
+        if marks.pop(photo, None) is not None:
+            self._version += 1
+        if not marks:
+            self.marks.pop(class_name.strip(), None)
+
+    def marked(self, photo: str) -> Tensor | None:
+        """``(H, W)`` uint8: 1, 2, ... where the classes are marked, in their order; None where none is."""
+        masks = [(number, marks[photo]) for number, marks in enumerate(self.marks.values(), 1) if photo in marks]
+        if not masks:
+            return None
+        labels = torch.zeros(masks[0][1].shape, dtype=torch.uint8)
+        for number, mask in masks:
+            labels[mask] = number
+        return labels
+
+    # Answers
+
+    def ask(self) -> str:
+        """Show the marks to the predictor, if they are other ones than it knows.
+
+        Returns:
+            What to warn of.
+
+        Raises:
+            ValueError: If there is no mark.
+        """
+        if not self.marks:
+            raise ValueError("mark the object on a photograph first")
+        if self._encoded != self._version:
+            pixels = {photo: read_image(self.photos[photo]) for marks in self.marks.values() for photo in marks}
+            images = {name: [pixels[photo] for photo in marks] for name, marks in self.marks.items()}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # said below, by the names of the photographs
+                self.predictor.set_support(images, {name: [*marks.values()] for name, marks in self.marks.items()})
+            self._encoded = self._version
+            self._found = LeastRecentlyUsed(KEPT_BYTES)
+        poor = [
+            f"{name} in {photo} (IoU {iou:.2f})"
+            for (name, marks), found in zip(self.marks.items(), self.predictor.example_iou, strict=False)
+            for photo, iou in zip(marks, found, strict=True)
+            if iou < POOR
+        ]
+        if not poor:
+            return ""
+        return (
+            f"Not found in its own photograph: {name_some(poor)}. Expect poor results: mark it tighter, "
+            "or on another photograph too."
+        )
+
+    def answer(self, photo: str, threshold: float) -> Answer:
+        """What is found in a photograph, at its own size. On a marked one it is the marks: who made them knows best."""
+        marked = self.marked(photo)
+        if marked is not None:
+            presence = [float(photo in marks) for marks in self.marks.values()]
+            return Answer(marked, 255 * (marked > 0).to(torch.uint8), presence, [True] * len(self.marks))
+        self.ask()
+        probability, presence_of = self._found.get(photo, lambda: self._predict(photo))
+        return answer(Scores(probability, presence_of.tolist()), self.shown(photo).size, threshold)
+
+    def picture(self, photo: str, labels: Tensor | None) -> Picture:
+        """A photograph as a page shows it, with labels of its own size drawn on it."""
+        shown = self.shown(photo).picture
+        if labels is None:
+            return shown
+        height, width = shown.shape[:2]
+        reduced = Image.fromarray(labels.numpy()).resize((width, height), Image.Resampling.NEAREST)
+        drawn = overlay(np.asarray(shown), np.array(reduced))
+        return np.ascontiguousarray(drawn.permute(1, 2, 0).numpy())
+
+    def caption(self, photo: str, answer: Answer) -> str:
+        """What was found, in a line."""
+        if self.marked(photo) is not None:
+            return f"{photo}: your mark"
+        parts = []
+        for number, (name, presence) in enumerate(zip(self.marks, answer.presence, strict=True), start=1):
+            share = 100 * float((answer.mask == number).float().mean())
+            class_name = f"{name} " if len(self.marks) > 1 else ""
+            parts.append(f"{class_name}{share:.1f} %, presence {presence:.2f}")
+        return f"{photo}: {'; '.join(parts)}"
+
+    # Files
+
+    def save(self, threshold: float, kinds: Sequence[str]) -> tuple[list[Path], dict[Path, str]]:
+        """Write the support set, the marks, and results for all photographs.
+
+        Args:
+            threshold: As in `answer`.
+            kinds: Of `KINDS` and `FORMATS`, what to write for each photograph.
+
+        Returns:
+            The files; and the photographs that could not be done, with the reason.
+
+        Raises:
+            ValueError: If there is no mark, or a file of something else is in the way.
+            OSError: If a file cannot be written.
+        """
+        self.ask()
+        names = [*self.marks]
+        results = Results(
+            self.out,
+            Pictures(self.out, [kind for kind in KINDS if kind in kinds], len(names) > 1),
+            Exports(self.out, [each for each in FORMATS if each in kinds], names),
+            hashlib.sha256(f"{threshold} {self._version} {names}".encode()).hexdigest()[:16],
+        )
+        results.prepare(self._names, [], overwrite=True)
+        written = [self.out / "support.fss", *results.exports.shared_paths()]
+        self.predictor.save_support(written[0])
+        for class_name, marks in self.marks.items():
+            for photo, mask in marks.items():
+                path = self.out / "examples" / f"{photo.replace('/', '-')}-{_plain(class_name)}.png"
+                write_atomically(path, _png(255 * mask.to(torch.uint8)))
+                written.append(path)
+        faults: dict[Path, str] = {}
+        for shown, file in self.photos.items():
+            try:
+                pixels = read_image(file) if results.needs_pixels else None
+                results.save(file, self._names[file], pixels, self.answer(shown, threshold), 0.0)
+            except (*EXPECTED, RuntimeError) as error:  # the others may do
+                faults[file] = sentence(error)
+                continue
+            written += results.paths(self._names[file])
+        results.exports.finish(self._names, faults)
+        return written, faults
+
+    def _read(self, photo: str) -> tuple[Tensor, Tensor]:
+        pixels = read_image(self.photos[photo])
+        height, width = size = (pixels.shape[1], pixels.shape[2])
+        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        if max(size) > SHOWN_SIDE:
+            picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(picture)), torch.tensor([height, width])
+
+    def _predict(self, photo: str) -> tuple[Tensor, Tensor]:
+        pixels = read_image(self.photos[photo])
+        factor = factor_for((pixels.shape[1], pixels.shape[2]), int(self.predictor.size))
+        probability, presence = ask(self.predictor, reduce_image(pixels, factor))
+        return probability, torch.tensor(presence)
+
+
+def painted(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where anything is painted on layers of RGB and opacity."""
+    inside = np.zeros(size, dtype=bool)
+    for layer in layers:
+        inside |= layer[..., 3] > 127
+    return inside
+
+
+def _plain(name: str) -> str:
+    """The name of a class in that of a file."""
+    return "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in name)[:60]
+
+
+def _png(labels: Tensor) -> bytes:
+    content = BytesIO()
+    Image.fromarray(labels.numpy()).save(content, "png")
+    return content.getvalue()

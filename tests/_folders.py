@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fewshotseg.data import COCO_CLASSES
+
 
 def save_image(path, size=(6, 4), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,3 +76,17 @@ def make_coco(
 def box(left, top, right, bottom, *, category_id, image_id=9, **extra):
     polygon = [left, top, right, top, right, bottom, left, bottom]
     return {"image_id": image_id, "category_id": category_id, "segmentation": [polygon], "iscrowd": 0, **extra}
+
+
+def make_part_of_coco(root, shown, size=(6, 4)):
+    """A folder with images/ and instances.json of COCO's 80 classes; shown: the classes of each image, in columns."""
+    width, height = size
+    step = width // 6
+    images = [{"id": n, "file_name": f"{n:03}.jpg", "height": height, "width": width} for n, _ in enumerate(shown)]
+    boxes = [
+        box(step * column, 0, step * (column + 1), height, category_id=class_id, image_id=number)
+        for number, class_ids in enumerate(shown)
+        for column, class_id in enumerate(class_ids)
+    ]
+    categories = [{"id": class_id, "name": name} for class_id, name in COCO_CLASSES.items()]
+    return make_coco(root, boxes, images=images, categories=categories).parent

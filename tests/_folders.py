@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fewshotseg.data import COCO_CLASSES
+
 
 def save_image(path, size=(6, 4), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,3 +87,17 @@ def make_classwise(root, classes, *, images=3, size=(48, 40)):
             mask[5 : 20 + 5 * number, 5 : 20 + 5 * number] = 255
             save_mask(root / name / "test/groundtruth" / f"{number}.png", mask, palette=False)
     return root
+
+
+def make_part_of_coco(root, shown, size=(6, 4)):
+    """A folder with images/ and instances.json of COCO's 80 classes; shown: the classes of each image, in columns."""
+    width, height = size
+    step = width // 6
+    images = [{"id": n, "file_name": f"{n:03}.jpg", "height": height, "width": width} for n, _ in enumerate(shown)]
+    boxes = [
+        box(step * column, 0, step * (column + 1), height, category_id=class_id, image_id=number)
+        for number, class_ids in enumerate(shown)
+        for column, class_id in enumerate(class_ids)
+    ]
+    categories = [{"id": class_id, "name": name} for class_id, name in COCO_CLASSES.items()]
+    return make_coco(root, boxes, images=images, categories=categories).parent

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from _folders import box, make_classwise, make_coco, make_folder, make_voc, save_image, save_mask
+from _folders import make_classwise, make_folder, make_part_of_coco, make_voc, save_image, save_mask
 from _tiny_source import TinySource
 from fewshotseg import SCNetConfig
 from fewshotseg.cli.settings import add_data_arguments, data_settings
@@ -42,18 +42,6 @@ def test_folders_share_neither_images_nor_classes(tmp_path):
 def test_a_quarter_of_twenty_classes_is_a_fold_of_pascal():
     assert [quarter(range(1, 21), fold) for fold in range(4)] == [pascal5i(fold) for fold in range(4)]
     assert sorted(c for fold in range(4) for c in quarter([1, 2, 3, 5, 8, 9], fold).novel) == [1, 2, 3, 5, 8, 9]
-
-
-def make_part_of_coco(root, shown):
-    """A folder with images/ and instances.json of COCO's 80 classes; shown: the classes of each image."""
-    images = [{"id": n, "file_name": f"{n:03}.jpg", "height": 4, "width": 6} for n, _ in enumerate(shown)]
-    boxes = [
-        box(column, 0, column + 1, 4, category_id=class_id, image_id=number)
-        for number, class_ids in enumerate(shown)
-        for column, class_id in enumerate(class_ids)
-    ]
-    categories = [{"id": class_id, "name": name} for class_id, name in COCO_CLASSES.items()]
-    return make_coco(root, boxes, images=images, categories=categories).parent
 
 
 def test_a_part_of_coco_has_the_folds_of_coco_that_enough_images_show(tmp_path):

@@ -2,7 +2,7 @@
 
     python examples/study/follow_support.py voc12_val --model run/last.pth       # of `fewshotseg train`
     python examples/study/follow_support.py voc12_val --model scnet-lite0        # of the package
-    python examples/study/follow_support.py voc12_val --model prototypes         # nothing trained, for comparison
+    python examples/study/follow_support.py voc12_val --model prototypes-lite0   # nothing trained, for comparison
 
 mIoU on images of a class cannot tell: who finds the main object without a look at the example scores well there. Here
 each of two classes in an image is asked for by an example of it, then a class that the image does not show.
@@ -21,7 +21,6 @@ from torch import Tensor
 import fewshotseg as fs
 from fewshotseg.data import SegmentationSource
 from fewshotseg.training.benchmark import open_folder
-from prototypes import NearestPrototype
 
 
 class Followed(NamedTuple):
@@ -108,27 +107,19 @@ def iou(answer: Tensor, target: Tensor) -> float:
     return float((answer & target).sum() / (answer | target).sum())
 
 
-def open_predictor(name: str, size: int | None) -> fs.FewShotPredictor:
-    """With a trained model, see `FewShotPredictor.from_pretrained`, or ``"prototypes"`` on EfficientNet-Lite0."""
-    if name == "prototypes":
-        backbone = fs.build_scnet("efficientnet_lite0", backbone_weights="package").backbone
-        return fs.FewShotPredictor(NearestPrototype(backbone).eval(), size=size or 241)
-    return fs.FewShotPredictor.from_pretrained(name, size=size or "model")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure as the command line says; what cannot be done ends the program with one sentence."""
     parser = argparse.ArgumentParser(
         prog="follow_support.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="a folder with images/ and masks/, or VOC 2012")
-    parser.add_argument("--model", required=True, help="a name, a file, or prototypes")
+    parser.add_argument("--model", required=True, help="a name or a file")
     parser.add_argument("--images", type=int, default=100, help="with two classes (default: 100)")
     parser.add_argument("--classes", type=int, nargs="+", help="ids of those to ask for (default: all)")
     parser.add_argument("--size", type=int, help="side in pixels (default: what the model was trained with)")
     options = parser.parse_args(arguments)
     try:
-        predictor = open_predictor(options.model, options.size)
+        predictor = fs.FewShotPredictor.from_pretrained(options.model, size=options.size or "model")
         found = measure(predictor, open_folder(options.data), images=options.images, classes=options.classes)
     except (OSError, ValueError, ImportError) as error:
         parser.exit(2, f"{parser.prog}: {str(error).splitlines()[0]}\n")

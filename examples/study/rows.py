@@ -1,7 +1,7 @@
 """What is compared: rows, the settings that they stand for, and the paper's tables that they make up."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 SHOTS = (1, 5)
 
@@ -12,12 +12,12 @@ class Row(NamedTuple):
     Attributes:
         model: Fields of `SCNetConfig`; None: nothing is trained.
         novel: What becomes of novel objects in training images, if not what the protocol says.
-        score: Of the `PrototypeSegmenter` that is tested where nothing is trained; None: `NearestPrototype`.
+        segmenter: Fields of `PrototypeConfig`, where nothing is trained.
     """
 
     model: Mapping[str, Any] | None
     novel: str | None = None
-    score: Literal["cosine", "kmeans", "density"] | None = None
+    segmenter: Mapping[str, Any] | None = None
 
 
 class Table(NamedTuple):
@@ -52,10 +52,8 @@ def scnet(**changes: Any) -> Row:
 
 
 ROWS = {
-    "prototypes": Row(None),
-    "cosine": Row(None, score="cosine"),
-    "kmeans": Row(None, score="kmeans"),
-    "density": Row(None, score="density"),
+    "prototypes": Row(None, segmenter={"score": "cosine", "bias": 0.0, "threshold": 0.5}),
+    **{score: Row(None, segmenter={"score": score}) for score in ("density", "cosine", "kmeans")},
     "pfenet": Row(PFENET),
     "scnet": scnet(),
     **{f"lambda{weight:g}": scnet(self_contrast_weight=weight) for weight in (0.1, 0.3, 0.7, 0.9, 1.0)},
@@ -139,6 +137,7 @@ TABLES = {
 
 ORDER = (
     (("prototypes", "pfenet", "scnet"), (0, 1, 2, 3)),
+    (("density", "cosine", "kmeans"), (0, 1, 2, 3)),
     (("pfenet-hidden", "scnet-hidden"), (2,)),
     (("pfenet-void", "scnet-void"), (2,)),
     (("lambda0.1", "lambda0.3", "lambda0.7", "n1", "n2", "n5"), (2, 0)),

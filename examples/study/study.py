@@ -34,7 +34,6 @@ from torch import Tensor
 import fewshotseg as fs
 from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
 from fewshotseg.data import EpisodeDataset, SegmentationSource
-from fewshotseg.models import PrototypeConfig, PrototypeSegmenter
 from fewshotseg.results import versions
 from fewshotseg.training import loop
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, KeptSource, draw_test, open_benchmark, open_folder
@@ -42,7 +41,6 @@ from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import RECIPES, Recipe
 from fewshotseg.training.state import initial_state
 from measuring import look, measure
-from prototypes import NearestPrototype
 from rows import ROWS, SCNET, SHOTS, TABLES, Cell, cells
 
 FORMAT = "fewshotseg study 1"
@@ -113,9 +111,8 @@ def run(
         curves = read_curves(folder / "log.jsonl", parts=5 * looks)
     else:
         backbone = initial_state(recipe, data, benchmark, None, torch.device("cpu")).model.backbone
-        score = ROWS[cell.row].score
-        model = PrototypeSegmenter(backbone, PrototypeConfig(score=score)) if score else NearestPrototype(backbone)
-        model.eval().memory = memory
+        model = fs.build_prototype_segmenter(backbone, **(ROWS[cell.row].segmenter or {})).eval()
+        model.memory = memory
     model.to(process.device)
     trained_at = time.monotonic()
     results = {}
@@ -155,10 +152,15 @@ def settings_for_file(cell: Cell, recipe: Recipe, data: DataSettings) -> dict[st
     """What a file says about how its numbers came about, as JSON gives it back."""
     trains = ROWS[cell.row].model is not None
     settings = {
-        "recipe": asdict(recipe) if trains else {"backbone": recipe.model.backbone},
+        "recipe": asdict(recipe) if trains else {"backbone": recipe.model.backbone, **segmenter_of(cell)},
         "data": {**asdict(data), "data": [Path(path).name for path in data.data]},
     }
     return json.loads(json.dumps(settings))
+
+
+def segmenter_of(cell: Cell) -> dict[str, Any]:
+    """What a file says about a model that needs no training."""
+    return {"segmenter": fs.PrototypeConfig(**(ROWS[cell.row].segmenter or {})).to_dict()}
 
 
 def is_done(path: Path, cell: Cell, recipe: Recipe, data: DataSettings) -> bool:

@@ -271,3 +271,32 @@ def test_a_checkpoint_without_its_settings_of_data_is_refused(checkpoint, tmp_pa
     save_model(load_model(checkpoint), tmp_path / "odd.pth", origin=origin)
     assert main(["evaluate", str(tmp_path / "odd.pth")]) == 2
     assert "data must be the settings of a training run" in capsys.readouterr().err
+
+
+def test_the_training_free_model(tmp_path, capsys):
+    how = ["--benchmark", "synthetic", "--fold", "1", "--size", "49", "--images", "90", *SHORT, "--backbone", "tiny"]
+    (result,) = results_of(tmp_path / "a", "prototypes", *how).values()
+    assert result.method == "training-free, density"
+    assert (result.model["model"]["backbone"], result.model["threshold"]) == ("tiny", 0.3)
+    (other,) = results_of(tmp_path / "b", "prototypes", *how, "--model", "score=cosine").values()
+    assert other.method == "training-free, cosine"
+    assert other.episodes_hashes == result.episodes_hashes
+    assert other.reports != result.reports
+    capsys.readouterr()
+    for arguments, message in (
+        (["prototypes"], "benchmark must be given for prototypes"),
+        (["prototypes", *how, "--model", "hidden_channels=8"], "model must name fields of PrototypeConfig"),
+        (["scnet-lite0", "--backbone-weights", "package"], "backbone_weights must go with the model prototypes"),
+    ):
+        assert main(["evaluate", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_the_training_free_model_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    model = fs.build_prototype_segmenter("tiny")
+    save_model(model, tmp_path / "mine.pth")
+    how = ["--benchmark", "synthetic", "--fold", "1", "--size", "49", "--images", "90", *SHORT]
+    (result,) = results_of(tmp_path / "out", tmp_path / "mine.pth", *how).values()
+    assert result.method == "training-free, density"
+    assert result.reports[0]["episodes"] == 25

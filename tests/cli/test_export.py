@@ -139,3 +139,27 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(checkpoint, tmp_path, m
     assert export(tiny, tmp_path / "out") == 2
     assert capsys.readouterr().err == 'fewshotseg export: onnx must be installed: pip install "fewshotseg[onnx]"\n'
     assert not [*tmp_path.glob("out*")]
+
+
+def test_the_training_free_model_on_a_backbone_of_options(tmp_path, monkeypatch, capsys):
+    install(monkeypatch, tmp_path)
+    assert export("prototypes", tmp_path / "lite0.pth", "--format", "model", "--without-backbone") == 0
+    assert (tmp_path / "lite0.pth").stat().st_size < 10_000
+    model = load_model(tmp_path / "lite0.pth")
+    assert isinstance(model, fs.PrototypeSegmenter)
+    assert model.config.backbone == "efficientnet_lite0"
+    changes = ["--backbone", "tiny", "--set", "score=kmeans", "num_prototypes=3", "--threshold", 0.4]
+    assert export("prototypes", tmp_path / "tiny.pth", "--format", "model", *changes) == 0
+    config = load_model(tmp_path / "tiny.pth").config
+    assert (config.backbone, config.score, config.num_prototypes, config.threshold) == ("tiny", "kmeans", 3, 0.4)
+    capsys.readouterr()
+    for arguments, message in (
+        (["prototypes", "--set", "hidden_channels=3"], "model must name fields of PrototypeConfig"),
+        (["prototypes", "--set", "kappa=-1"], "kappa must be"),
+        ([tmp_path / "tiny.pth", "--set", "kappa=3"], "set must go with the model prototypes"),
+        ([tmp_path / "tiny.pth", "--backbone", "resnet50"], "backbone must go with the model prototypes"),
+        (["prototypes", "--backbone-weights", tmp_path / "none.pth"], "backbone_weights must be a file"),
+    ):
+        model, *others = arguments
+        assert export(model, tmp_path / "out.pth", "--format", "model", *others) == 2
+        assert message in capsys.readouterr().err

@@ -80,8 +80,9 @@ def test_as_many_images_as_asked_for_always_the_same():
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(follow_support, "open_predictor", lambda name, size: Predictor(lambda asked, image: image >= 0))
+    predictor = Predictor(lambda asked, image: image >= 0)
+    monkeypatch.setattr(follow_support.fs.FewShotPredictor, "from_pretrained", lambda name, size: predictor)
     make_folder(tmp_path / "one", {"a": [1], "b": [2], "c": [3]})
     with pytest.raises(SystemExit):
-        follow_support.main([str(tmp_path / "one"), "--model", "prototypes"])
+        follow_support.main([str(tmp_path / "one"), "--model", "prototypes-lite0"])
     assert "source must have images of two classes" in capsys.readouterr().err

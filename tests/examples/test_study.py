@@ -15,14 +15,11 @@ import study
 from _folders import make_folder
 from _processes import run_together
 from _study_process import run_share
-from fewshotseg.data import EpisodeDataset, SyntheticSource, hsnet_eval
 from fewshotseg.models.backbones.tiny import tiny
-from fewshotseg.ops import resize_bilinear
 from fewshotseg.training import loop
 from fewshotseg.training.benchmark import BENCHMARKS, DataSettings, draw_test, open_benchmark
 from fewshotseg.training.recipe import RECIPES
 from measuring import Counted
-from prototypes import NearestPrototype
 from rows import ORDER, PAPER, ROWS, SCNET, TABLES, Cell, cells
 
 ROOT = Path(__file__).parents[2]
@@ -258,7 +255,12 @@ def test_rows_are_settings_that_a_model_can_have():
     assert models["prior-shared-reducer-support"][0] == fs.SCNetConfig(**both)
     assert models["scnet-hidden"] == (fs.SCNetConfig(), "background")
     assert models["pfenet-void"] == (models["pfenet"][0], "ignore")
-    assert len({str(model) for model in models.values()}) == len(models)
+    assert {fs.PrototypeConfig(**row.segmenter).score for row in ROWS.values() if row.model is None} == {
+        "density",
+        "cosine",
+        "kmeans",
+    }
+    assert len({str(row) for row in ROWS.values()}) == len(ROWS)
     assert all(row.model is None or row.model.keys() == SCNET.keys() for row in ROWS.values())
 
 
@@ -310,41 +312,17 @@ def test_memory_leaves_masked_supports_out():
     assert calls == [1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("shots", [1, 3])
-def test_training_free_prototypes_against_plain_loops(shots):
-    backbone = tiny().eval()
-    source = SyntheticSource(40, num_classes=6, size=48)
-    episodes = EpisodeDataset(source, [1, 2], shots=shots, length=6, transform=hsnet_eval(49))
-    model, asked = NearestPrototype(backbone).eval(), []
-
-    class Recorder(fs.FewShotIoU):
-        def update(self, prediction, target, class_ids, **how):
-            asked.append(prediction)
-            super().update(prediction, target, class_ids, **how)
-
-    fs.evaluate(model, episodes, Recorder([1, 2]))
-    order = sorted(range(len(episodes)), key=lambda n: (episodes.spec(n).class_id, episodes.spec(n).query))
-    for number, logits in zip(order, asked, strict=True):
-        episode = episodes[number]
-        with torch.no_grad():
-            maps = backbone.mid(episode.support_images)[0]
-            query = backbone.mid(episode.query_image[None])[0][0]
-        expected = torch.zeros(2, *query.shape[1:])
-        for label in (0, 1):
-            prototype = torch.zeros(query.shape[0])
-            for features, mask in zip(maps, episode.support_masks, strict=True):
-                weights = resize_bilinear((mask == label).float()[None, None], features.shape[1:])[0, 0]
-                prototype += (features * weights).sum(dim=(1, 2)) / weights.sum() / shots
-            for i, j in np.ndindex(*query.shape[1:]):
-                cosine = query[:, i, j] @ prototype / (query[:, i, j].norm() * prototype.norm())
-                expected[label, i, j] = cosine
-        torch.testing.assert_close(logits, resize_bilinear(expected[None], (49, 49)), atol=1e-4, rtol=1e-4)
+def test_rows_without_training_say_how_they_score():
+    for name in ("density", "cosine", "kmeans"):
+        found = study.segmenter_of(study.Cell(name, 0, 0))["segmenter"]
+        assert (found["score"], found["threshold"]) == (name, 0.3)
+    assert study.segmenter_of(study.Cell("prototypes", 0, 0))["segmenter"]["score"] == "cosine"
 
 
 def test_watched_models_are_tested_on_the_first_test_episodes():
     protocol = replace(BENCHMARKS["synthetic"], test_size=33)
     data = DataSettings(benchmark="synthetic", fold=1, images=300, protocol=protocol)
     benchmark = open_benchmark(data)
-    model, protocol = NearestPrototype(tiny()), data.protocol
+    model, protocol = fs.build_prototype_segmenter(tiny()), data.protocol
     few, many = (draw_test(benchmark, replace(protocol, episodes=n), model, shots=1, seed=0) for n in (5, 30))
     assert list(few.specs) == list(many.specs)[:5]

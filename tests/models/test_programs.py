@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import fewshotseg as fs
-from _models import tiny
+from _models import TinyBackbone, tiny
 from fewshotseg.models.programs import check_programs, export_programs
 
 onnxruntime = pytest.importorskip("onnxruntime", reason='needs pip install "fewshotseg[onnx]"')
@@ -81,6 +81,23 @@ def test_exported_programs_answer_as_the_model(tmp_path, bins, shots):
         model.head.classifier[-1].bias += expected.abs().max()
     with pytest.raises(ArithmeticError, match="logits of the onnx files must be the model's"):
         check_programs(model, tmp_path, size=SIDE, shots=shots)
+
+
+@pytest.mark.parametrize("score", ["density", "cosine", "kmeans"])
+def test_exported_programs_answer_as_the_training_free_model(tmp_path, score):
+    torch.manual_seed(0)
+    model = fs.build_prototype_segmenter(TinyBackbone(), score=score, num_prototypes=2, num_background_prototypes=2)
+    export_programs(model, tmp_path, size=SIDE, shots=2, kinds=("pt2",) if score == "kmeans" else ("onnx", "pt2"))
+    model.eval()
+    tensors = episode(2)
+    with torch.no_grad():
+        expected = model.segment(model.encode_support(*tensors[:2]), model.encode_query(tensors[2]))
+    assert_close(run_pt2(tmp_path, *tensors), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+    if score == "kmeans":
+        return  # its rounds take the exporter minutes
+    logits, metadata = run_onnx(tmp_path, *tensors)
+    assert_close(logits, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+    assert json.loads(metadata["threshold"]) == 0.3
 
 
 def test_one_kind_alone_needs_no_onnx(tmp_path, monkeypatch):

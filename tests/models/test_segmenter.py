@@ -14,6 +14,7 @@ import fewshotseg as fs
 from _inputs import label_masks, normal
 from _models import TinyBackbone
 from fewshotseg._inference import inference
+from fewshotseg.models.prototype_config import FITTED
 from fewshotseg.models.segmentation_model import in_fast_form
 from fewshotseg.ops import resize_bilinear
 
@@ -24,7 +25,7 @@ EACH_SCORE = pytest.mark.parametrize("score", SCORES)
 def tiny(seed=0, **settings):
     """On the tiny backbone, the same for the same seed."""
     torch.manual_seed(seed)
-    settings = {"num_prototypes": 2, "num_background_prototypes": 3, **settings}
+    settings = {"num_prototypes": 2, "num_background_prototypes": 3, "scale": 10.0, "bias": 0.0, **settings}
     return fs.build_prototype_segmenter(TinyBackbone(), **settings).eval()
 
 
@@ -391,6 +392,15 @@ def test_settings_as_plain_values():
         fs.PrototypeConfig.from_dict(3)
     with pytest.raises(TypeError, match="fields of PrototypeConfig, got 'hidden_channels'"):
         fs.PrototypeConfig.from_dict({"hidden_channels": 3})
+
+
+@EACH_SCORE
+def test_what_a_config_leaves_open_is_filled_in(score):
+    config = fs.build_prototype_segmenter(TinyBackbone(), score=score).config
+    assert (config.scale, config.bias) == FITTED[score]
+    assert None not in (config.features, config.mean, config.std)
+    config = tiny(score=score, bias=0.5, mean=(0.1, 0.2, 0.3)).config
+    assert (config.scale, config.bias, config.mean) == (10.0, 0.5, (0.1, 0.2, 0.3))
 
 
 def test_images_are_checked():

@@ -13,8 +13,8 @@ from fewshotseg.models.hub import FOLDER
 NAMES = list_pretrained()
 
 
-def test_there_is_the_one_that_the_readme_names():
-    assert "scnet-lite0" in NAMES
+def test_there_are_those_that_the_pages_name():
+    assert NAMES == ["prototypes-lite0", "scnet-lite0"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,7 +33,17 @@ def test_they_load_by_their_names(name):
     pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
     model = load_pretrained(name)
     assert model.config == read_model(FOLDER / f"{name}.pth").config
+    assert isinstance(model, fs.PrototypeSegmenter if name == "prototypes-lite0" else fs.SCNet)
     assert not model.training
+
+
+def test_the_one_without_training_has_the_settings_of_the_class():
+    saved = read_model(FOLDER / "prototypes-lite0.pth")
+    assert saved.head == {}
+    assert saved.backbone is None
+    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    expected = fs.build_prototype_segmenter("efficientnet_lite0", backbone_weights="package").config
+    assert load_pretrained("prototypes-lite0").config == expected
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,9 @@ from fewshotseg.ops.scores import MAX_FACTOR, MAX_KAPPA
 KIND = "prototypes"
 """Says in a file that the config is one of these."""
 
+FITTED = {"density": (16.0, -1.1), "cosine": (10.0, -0.9), "kmeans": (12.0, -0.6)}
+"""Scale and bias for each score that make probabilities of scores on EfficientNet-Lite0: see docs/segmenter.md."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeConfig:
@@ -28,8 +31,9 @@ class PrototypeConfig:
         kmeans_iters: Rounds of k-means.
         features: Which map of the backbone is compared: the deepest ``"mid"``-level one or the ``"high"``-level one.
             None takes the first of a backbone that can be cut, the second of one that cannot, see `WholeBackbone`.
-        scale: What a difference of scores of 1 adds to the log odds of the foreground; above 0.
-        bias: The log odds where both scores are equal.
+        scale: What a difference of scores of 1 adds to the log odds of the foreground; above 0. None takes what was
+            fitted for the score, see `FITTED`.
+        bias: The log odds where both scores are equal; likewise.
         image_size: Side in pixels of the square that images are brought to, by `FewShotPredictor` for one.
         mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
         std: Likewise.
@@ -48,17 +52,17 @@ class PrototypeConfig:
 
     backbone: str | None = None
     score: Literal["density", "cosine", "kmeans"] = "density"
-    kappa: float = 40.0
+    kappa: float = 20.0
     num_prototypes: int = 5
     num_background_prototypes: int = 10
     kmeans_iters: int = 10
     features: Literal["mid", "high"] | None = None
-    scale: float = 10.0
-    bias: float = 0.0
+    scale: float | None = None
+    bias: float | None = None
     image_size: int = 321
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    threshold: float = 0.5
+    threshold: float = 0.3
     presence: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -69,9 +73,10 @@ class PrototypeConfig:
             **checked_images(self),
             "kappa": check_number("kappa", self.kappa, 0.01, MAX_KAPPA),
             "kmeans_iters": check_at_least("kmeans_iters", self.kmeans_iters, 0, MAX_ITERS),
-            "scale": check_number("scale", self.scale, 1e-3, MAX_FACTOR),
-            "bias": check_number("bias", self.bias, -MAX_FACTOR, MAX_FACTOR),
         }
+        for name, lowest in (("scale", 1e-3), ("bias", -MAX_FACTOR)):
+            if getattr(self, name) is not None:
+                checked[name] = check_number(name, getattr(self, name), lowest, MAX_FACTOR)
         for name in ("num_prototypes", "num_background_prototypes"):
             checked[name] = check_at_least(name, getattr(self, name), 1, MAX_CLUSTERS)
         for name, value in checked.items():

@@ -15,7 +15,7 @@ from fewshotseg._inference import example_weight
 from fewshotseg.models.backbones import AnyBackbone, can_be_cut, image_statistics
 from fewshotseg.models.encodings import IMAGES_AT_ONCE, check_images
 from fewshotseg.models.frozen_model import FrozenBackboneModel
-from fewshotseg.models.prototype_config import PrototypeConfig
+from fewshotseg.models.prototype_config import FITTED, PrototypeConfig
 from fewshotseg.ops import cosine_kmeans, cosine_logits, density_logits, resize_bilinear
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 
@@ -65,7 +65,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         config: Every number and choice.
 
     Attributes:
-        config: As given, with the backbone's ``mean`` and ``std`` and the name of the map where it left them open.
+        config: As given, with what it left open: the backbone's ``mean`` and ``std``, the map, scale and bias.
         memory: Set it to a `FeatureMemory` to keep the backbone's features for images that come again.
         fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
 
@@ -76,10 +76,12 @@ class PrototypeSegmenter(FrozenBackboneModel):
     def __init__(self, backbone: AnyBackbone, config: PrototypeConfig | None = None) -> None:
         super().__init__(backbone)
         config = config or PrototypeConfig()
-        statistics = image_statistics(backbone)
+        statistics, (scale, bias) = image_statistics(backbone), FITTED[config.score]
         self.config = replace(
             config,
             features=config.features or ("mid" if can_be_cut(backbone) else "high"),
+            scale=scale if config.scale is None else config.scale,
+            bias=bias if config.bias is None else config.bias,
             mean=config.mean or statistics["mean"],
             std=config.std or statistics["std"],
         )
@@ -183,6 +185,8 @@ class PrototypeSegmenter(FrozenBackboneModel):
         parts = (None if part is None else part.expand(batch, *part.shape[1:]) for part in support)
         background, foreground = self._scores(PrototypeSupport._make(parts), query.features).unbind(dim=1)
         scale, bias = self.config.scale, self.config.bias
+        assert scale is not None
+        assert bias is not None
         logits = torch.stack([scale * background, scale * foreground + bias], dim=1)
         return resize_bilinear(logits, query.size)
 

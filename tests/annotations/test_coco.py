@@ -139,7 +139,9 @@ def scenes():
     ring = ids.copy()
     ring[(x - 40) ** 2 + (y - 30) ** 2 < 9**2] = 0
     ring[:, 0] = 255
-    return {"a.jpg": ids, "more/b.jpg": ring, "c.jpg": np.zeros((5, 7), np.uint8)}
+    frame = np.ones((5, 7), bool)
+    frame[2, 3] = False
+    return {"a.jpg": ids, "more/b.jpg": ring, "c.jpg": np.zeros((5, 7), np.uint8), "d.jpg": frame}
 
 
 def test_pycocotools_opens_what_is_written(tmp_path):
@@ -164,7 +166,7 @@ def test_pycocotools_opens_what_is_written(tmp_path):
             assert each["iscrowd"] == 0
             kinds.add(type(each["segmentation"]))
     assert kinds == {list, dict}  # run lengths for what has holes
-    assert len({each["id"] for each in opened.dataset["annotations"]}) == 4
+    assert len({each["id"] for each in opened.dataset["annotations"]}) == 5
 
 
 def test_masks_come_back(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.utils import draw_segmentation_masks
 
 from fewshotseg.annotations import (
     cutout,
@@ -19,7 +20,6 @@ from fewshotseg.annotations import (
     to_yolo,
     yolo_data,
 )
-from fewshotseg.annotations import overlays as overlays_module
 from fewshotseg.annotations.overlays import COLOURS
 from fewshotseg.annotations.polygons import fill_polygon
 from fewshotseg.images import write_mask
@@ -109,7 +109,7 @@ def test_other_json_is_refused(tmp_path, content, message):
         read_annotations(tmp_path / "a.json", "a.jpg")
 
 
-def test_overlays_tint_and_outline_each_class(monkeypatch):
+def test_overlays_tint_and_outline_each_class():
     photo = torch.full((3, 60, 90), 100, dtype=torch.uint8)
     ids = np.zeros((60, 90), np.uint8)
     ids[20:40, 10:40] = 1
@@ -123,9 +123,16 @@ def test_overlays_tint_and_outline_each_class(monkeypatch):
         inner = [int(0.6 * 100 + 0.4 * value) for value in colour]
         assert drawn[:, 22, left + 2].tolist() == pytest.approx(inner, abs=1)
     assert (photo == 100).all()
-    monkeypatch.setattr(overlays_module, "BAND", 7)
-    assert torch.equal(overlay(photo, ids), drawn)
     assert torch.equal(overlay(photo.permute(1, 2, 0).numpy(), torch.from_numpy(ids)), drawn)
+
+
+def test_overlays_are_torchvisions():
+    photo = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 60, 90), np.uint8))
+    mask = np.zeros((60, 90), bool)
+    mask[10:50, 10:80] = True
+    drawn = draw_segmentation_masks(photo, torch.from_numpy(mask), alpha=0.3, colors=(1, 200, 99))
+    inner = overlay(photo, mask, colours=[(1, 200, 99)], alpha=0.3)[:, 12:48, 12:78]
+    assert torch.equal(inner, drawn[:, 12:48, 12:78])
 
 
 def test_outlines_are_as_wide_as_the_photograph_asks_for():

@@ -108,3 +108,13 @@ def test_polygons_reach_out_of_the_picture_and_cross_themselves():
 
 def test_an_empty_mask_has_no_outlines():
     assert regions_of(np.zeros((3, 4), bool)) == []
+
+
+@given(MASKS)
+def test_holes_are_gone_round_the_other_way(mask):
+    """Also those who fill whatever a line winds around leave them empty: what it winds around adds up to the mask."""
+    total = 0.0
+    for region in regions_of(mask):
+        x, y = np.array(polygon_of(region, 0)).T
+        total += (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2
+    assert total == mask.sum()

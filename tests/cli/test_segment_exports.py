@@ -203,3 +203,14 @@ def test_a_killed_run_is_taken_up_again(files, place):
     assert not [name for name in results() if name.endswith(".part")]
     assert np.array_equal(value("out/second-mask.png") > 0, pixels(50, 70, 2)[..., 0] > 127)
     assert labels().any()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "kätzchen 1.png".encode(), b"a\nb.png", b"a,b;c=.png"])
+def test_names_of_any_characters(files, name, capsys):
+    path = "queries/" + os.fsdecode(name)
+    photo(Path(path), seed=7)
+    assert run(*ALL, query=["queries"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1 + 1 + 3 + 1
+    assert len(opened().dataset["images"]) == 3
+    with Path("out/results.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert path in [row["photo"] for row in csv.DictReader(file)]

@@ -6,13 +6,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fewshotseg._io import write_atomically
-from fewshotseg.annotations import cutout, overlay
+from fewshotseg.annotations.overlays import cutout, draw_overlay
 from fewshotseg.cli.large import Answer
 from fewshotseg.images.files import decode, first_line
 from fewshotseg.images.masks import palette
@@ -93,7 +92,7 @@ class Pictures(NamedTuple):
             elif pixels is None:
                 raise ValueError(f"pixels and probability must be there for {kind}")
             elif kind == "overlay":
-                picture = Image.fromarray(np.ascontiguousarray(overlay(pixels, answer.mask).permute(1, 2, 0).numpy()))
+                picture = draw_overlay(pixels, answer.mask)
             else:
                 picture = cutout(pixels, answer.mask)
             _write(self.path(name, kind), picture, f"{MAKER}{mark}")

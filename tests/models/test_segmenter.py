@@ -227,7 +227,7 @@ def test_an_object_of_one_pixel_is_seen(score, row):
     mask[..., 8 + row, 8 + 7 - row] = 1
     model = colours(score=score)
     support = model.encode_support(image[None, None], mask)
-    assert support.foreground.nonzero().tolist() == [[0, 5]]
+    assert support.foreground.nonzero().tolist() == [[0, 0, 5]]
     for colour, expected in ((red, 1), (blue, 0)):
         query = model.encode_query(painted([[colour] * 4] * 4)[None])
         assert (model.segment(support, query).argmax(dim=1) == expected).all()
@@ -250,11 +250,14 @@ def test_no_more_of_the_backbone_runs_than_is_needed(which, expected):
 def test_which_map_is_taken():
     assert tiny().config.features == "mid"
     torch.manual_seed(0)
-    whole = fs.build_prototype_segmenter(Whole()).eval()
+    whole = fs.build_prototype_segmenter(Whole(), scale=10.0, bias=0.0).eval()
     assert whole.config.features == "high"
     assert_close(whole(*episode()), tiny(features="high")(*episode()))
     torch.manual_seed(0)
-    assert_close(fs.build_prototype_segmenter(Whole(), features="mid").eval()(*episode()), tiny()(*episode()))
+    assert_close(
+        fs.build_prototype_segmenter(Whole(), features="mid", scale=10.0, bias=0.0).eval()(*episode()),
+        tiny()(*episode()),
+    )
 
 
 @EACH_SCORE
@@ -474,6 +477,12 @@ def test_photographs(score, tmp_path):
     assert found.probability.shape == (2, 60, 80)
     assert found.probability[0][mask].mean() > found.probability[0][~mask].mean()
     assert found.probability[1][mask].mean() < found.probability[1][~mask].mean()
+    predictor.set_support([photo] * 3, [mask] * 3)
+    expected = predictor.predict(photo).probability
+    predictor.save_support(tmp_path / "red.fss")
+    predictor.set_support(photo, ~mask)
+    predictor.load_support(tmp_path / "red.fss")
+    assert torch.equal(predictor.predict(photo).probability, expected)
     predictor.set_support(photo, mask)
     pytest.importorskip("safetensors", reason='needs pip install "fewshotseg[hub]"')
     predictor.save_pretrained(tmp_path / "shared")

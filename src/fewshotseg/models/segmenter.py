@@ -24,9 +24,9 @@ class PrototypeSupport(NamedTuple):
     """Annotated examples of one class, encoded by a `PrototypeSegmenter`.
 
     Attributes:
-        points: ``(B, M, C)`` of unit length, the features of all shots, M of them together.
-        foreground: ``(B, M)``, the share of each point's pixels that is foreground.
-        background: ``(B, M)``, likewise; what is void is neither.
+        points: ``(B, S, N, C)`` of unit length, the features of all N locations of each shot.
+        foreground: ``(B, S, N)``, the share of each point's pixels that is foreground.
+        background: ``(B, S, N)``, likewise; what is void is neither.
         prototypes: ``(B, P + Q, C)``, those of the foreground first; zero vectors where a side has no point. None for
             the score of densities.
     """
@@ -196,8 +196,9 @@ class PrototypeSegmenter(FrozenBackboneModel):
         Without background its score is -1; without foreground the foreground's is -2, so that nothing is found.
         """
         if support.prototypes is None:
+            points, foreground, background = _of_all_shots(support)
             kappa = self.config.kappa
-            return density_logits(features, support.points, support.foreground, support.background, kappa=kappa) / kappa
+            return density_logits(features, points, foreground, background, kappa=kappa) / kappa
         sides = torch.split(support.prototypes, [*self._counts], dim=1)
         cosines = [cosine_logits(features, side[:, None], scale=1.0) for side in sides]
         foreground, background = (
@@ -214,7 +215,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         """The same with prototypes, if the score takes any."""
         if self.config.score == "density":
             return support
-        points, *sides = (at_least_float32(part) for part in support[:3] if part is not None)
+        points, *sides = map(at_least_float32, _of_all_shots(support))
         with without_autocast(points):
             if self.config.score == "cosine":
                 made = [weights[:, None] @ points for weights in sides]  # B 1 C
@@ -234,9 +235,14 @@ class PrototypeSegmenter(FrozenBackboneModel):
         return (self.config.num_prototypes, self.config.num_background_prototypes) if several else (1, 1)
 
 
+def _of_all_shots(support: PrototypeSupport) -> tuple[Tensor, Tensor, Tensor]:
+    """Points ``(B, M, C)``, and both their weights ``(B, M)``."""
+    return support.points.flatten(1, 2), support.foreground.flatten(1, 2), support.background.flatten(1, 2)
+
+
 def _points(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
-    """``(B S, C, h, w)`` features and ``(B S, H, W)`` label masks to the points of each episode."""
-    vectors = rearrange(features, "(b s) c h w -> b (s h w) c", s=shots)
+    """``(BS, C, h, w)`` features and ``(BS, H, W)`` label masks to the points of each episode."""
+    vectors = rearrange(features, "(b s) c h w -> b s (h w) c", s=shots)
     exact = at_least_float32(vectors)
     points = (exact * inverse_norm(exact)).to(features.dtype)
     return PrototypeSupport(points, *(_shares(masks == label, features, shots) for label in (1, 0)))
@@ -245,7 +251,7 @@ def _points(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
 def _shares(masks: Tensor, features: Tensor, shots: int) -> Tensor:
     """The share of each location's pixels that is true: no object is so small that it falls between two locations."""
     shares = F.interpolate(masks[:, None].float(), size=features.shape[2:], mode="area")
-    return rearrange(shares, "(b s) 1 h w -> b (s h w)", s=shots).to(features.dtype)
+    return rearrange(shares, "(b s) 1 h w -> b s (h w)", s=shots).to(features.dtype)
 
 
 def _for_the_most_part(weights: Tensor) -> Tensor:

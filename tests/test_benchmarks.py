@@ -14,6 +14,7 @@ import forward
 import gpu
 import imports
 import memory
+import segmenter
 import timing
 import train_step
 from cases import difference, ellipse, episode, make_plain, make_scnet
@@ -286,3 +287,24 @@ def test_ratios_are_those_within_a_round():
     assert rows["ours"] == {"seconds": 3.0, "quartiles": [2.0, 6.5], "rounds": 3, "times_as_fast": 3.0}
     assert rows["theirs"]["times_as_fast"] == 1
     assert [line.split()[1] for line in timing.table(rows).splitlines()] == ["|", "------", "ours", "theirs"]
+
+
+def test_segmenter(tmp_path):
+    arguments = [
+        "--quick",
+        "--backbone",
+        "tiny",
+        "--size",
+        "64",
+        "--shots",
+        "1",
+        "4",
+        "--out",
+        str(tmp_path / "a.json"),
+    ]
+    content = segmenter.main(arguments)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == content
+    rows = content["rows"]
+    assert list(rows) == ["backbone", "as far as needed", "1 shot", "4 shots"]
+    assert content["times_the_backbone"].keys() == rows.keys() - {"backbone"}
+    assert rows["4 shots"]["support MiB"] == pytest.approx(4 * rows["1 shot"]["support MiB"])

@@ -83,6 +83,9 @@ def main() -> None:
     report: fs.IoUReport = fs.evaluate(model, episodes, metric, batch_size=2)
     print(f"mIoU {report.miou:.3f} in {report.episodes} episodes", report.per_class)
 
+    segmenter: fs.PrototypeSegmenter = fs.build_prototype_segmenter("mobilenet_v2", score="cosine")
+    print(f"without training {fs.evaluate(segmenter, episodes, metric).miou:.3f}")
+
     predictor = fs.FewShotPredictor(model, size=65)
     image, mask = source.load(0)
     predictor.set_support(image, mask == 1)

@@ -83,12 +83,13 @@ class FewShotPredictor:
         device: torch.device | str | None = None,
         check_examples: bool = True,
     ) -> Self:
-        """A predictor with a trained model.
+        """A predictor with a model that is ready to use.
 
         Args:
-            name: The name of a model in the package, ``"scnet-lite0"`` (it needs the extra ``lite``); a file or folder
-                of `save_model` or `save_pretrained`; or ``"owner/name"`` on the Hugging Face hub (extra ``hub``), which
-                is downloaded once and then used from the cache, also without a network.
+            name: The name of a model in the package, ``"scnet-lite0"`` or ``"prototypes-lite0"``, which was not trained
+                (both need the extra ``lite``); a file or folder of `save_model` or `save_pretrained`; or
+                ``"owner/name"`` on the Hugging Face hub (extra ``hub``), which is downloaded once and then used from
+                the cache, also without a network.
             size: As above.
             device: As above; the CPU by default.
             check_examples: As above.

@@ -68,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--model",
         default="scnet-lite0",
-        help="a trained model: a name, a file, or owner/name on the Hugging Face hub (default: %(default)s)",
+        help="a model: a name such as prototypes-lite0, a file, or owner/name on the Hugging Face hub "
+        "(default: %(default)s)",
     )
     add("--threshold", type=float, help="probability from which on a pixel is the object (default: the model's)")
     add(

@@ -125,7 +125,9 @@ def test_a_run_taken_up_again_ends_with_complete_exports(files, reddest):
 
 def test_another_format_is_added(files, reddest):
     assert run("--save", "mask") == 0
+    assert run("--format", "csv") == 0
     assert run("--format", "coco") == 0
+    assert len(reddest.asked) == 6
     assert run("--format", "coco", "csv") == 0
     assert len(opened().dataset["images"]) == len(rows()) == 2
     reddest.asked.clear()

@@ -123,9 +123,21 @@ def test_a_run_taken_up_again_ends_with_complete_exports(files, reddest):
     assert Path("out/first.json").exists()
 
 
+def test_a_record_older_than_its_photograph_does_not_count(files, reddest):
+    """A run that was killed between the pictures and the record of a photograph that had changed."""
+    assert run(*ALL) == 0
+    now = Path("out/first-mask.png").stat().st_mtime
+    os.utime("queries/first.png", (now + 5, now + 5))
+    os.utime("out/first-mask.png", (now + 9, now + 9))
+    assert run(*ALL) == 0
+    assert len(reddest.asked) == 3
+
+
 def test_another_format_is_added(files, reddest):
     assert run("--save", "mask") == 0
+    assert run("--format", "csv") == 0
     assert run("--format", "coco") == 0
+    assert len(reddest.asked) == 6
     assert run("--format", "coco", "csv") == 0
     assert len(opened().dataset["images"]) == len(rows()) == 2
     reddest.asked.clear()

@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -44,6 +45,8 @@ def make_photographs(folder):
     shown.convert("1").save(folder / "two-tone.png")
     Image.fromarray(pixels()[..., 0].astype(np.uint16) * 257).save(folder / "sixteen.png")
     Image.fromarray(pixels()[..., 0].astype(np.float32) / 255).save(folder / "float.tif")
+    pillow_heif.from_pillow(shown).save(folder / "telephone.HEIC")
+    (folder / "misnamed.png").write_bytes((folder / "jpeg.jpg").read_bytes())
     note = Image.Exif()
     note[0x0112] = 6
     shown.save(folder / "sideways.jpg", exif=note)

@@ -1,14 +1,20 @@
 """The page itself, on gradio: its parts, and which handler each of them calls. Only this machine can open it."""
 
+import hashlib
 import os
 import socket
 import tempfile
 import threading
 from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from fewshotseg._io import write_atomically
 from fewshotseg.app.handlers import ANSWERS, BOX, OUTLINE, Handlers, Place, View, told
-from fewshotseg.app.workbench import Workbench
+from fewshotseg.app.workbench import Picture, Workbench
 from fewshotseg.cli.exports import FORMATS
 from fewshotseg.cli.pictures import KINDS
 from fewshotseg.models.segmentation_model import threshold_of
@@ -43,11 +49,11 @@ def serve(
         OSError: If the port is taken.
     """
     with tempfile.TemporaryDirectory(prefix="fewshotseg-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # of the pictures that gradio shows, and of what is sent to it
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "sent"))  # of what the page is sent, and sends
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         import gradio
 
-        page = build(workbench).queue(default_concurrency_limit=1)
+        page = build(workbench, Path(folder)).queue(default_concurrency_limit=1)
         _, url, _ = page.launch(
             server_name="127.0.0.1",
             server_port=port or _free_port(),
@@ -65,8 +71,8 @@ def serve(
             page.close(verbose=False)
 
 
-def build(workbench: Workbench) -> Any:
-    """The page of a workbench, not yet shown."""
+def build(workbench: Workbench, folder: Path) -> Any:
+    """The page of a workbench, not yet shown; its pictures are written to a folder."""
     import gradio as gr
 
     parts: dict[str, Any] = {}
@@ -78,7 +84,7 @@ def build(workbench: Workbench) -> Any:
             with gr.Column():
                 _put_answers(gr, parts, threshold_of(workbench.predictor.model, None))
         parts["points"] = gr.State([])
-        _connect(gr, page, parts, Handlers(workbench))
+        _connect(gr, page, parts, Handlers(workbench), folder)
     return page
 
 
@@ -121,7 +127,7 @@ def _put_answers(gr: Any, parts: dict[str, Any], threshold: float) -> None:
     parts["save"] = gr.Button("Save", variant="primary", elem_id="save")
 
 
-def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers) -> None:
+def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers, folder: Path) -> None:
     """Say what each part calls, and where the result is shown."""
     place = [parts[name] for name in ("photo", "threshold", "turn")]
     everything = [parts[name] for name in ("editor", "clicks", "answers", "status", "points")]
@@ -142,10 +148,12 @@ def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers) -> N
         on(event, call, [*place, *(parts[name] for name in inputs)], everything)
 
     def show(view: View) -> list[Any]:
-        editor = None
-        if view.picture is not None:
-            editor = {"background": view.picture, "layers": [], "composite": view.picture}
-        return [editor, view.picture, view.answers, view.said, view.points]
+        file = None if view.picture is None else picture_file(view.picture, folder)
+        editor = file and {"background": file, "layers": [], "composite": file}
+        return [editor, file, files(view.answers), view.said, view.points]
+
+    def files(answers: list[tuple[Picture, str]]) -> list[tuple[str, str]]:
+        return [(picture_file(picture, folder), caption) for picture, caption in answers]
 
     def paint(at: Place, name: str, editor: Any) -> View:
         return handlers.paint(at, name, (editor or {}).get("layers") or [])
@@ -157,12 +165,14 @@ def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers) -> N
         if view is not None:
             return show(view)
         points = [*points, point]
-        return [gr.skip(), handlers.with_points(photo, points), gr.skip(), f"{len(points)} clicked.", points]
+        crossed = picture_file(handlers.with_points(photo, points), folder)
+        return [gr.skip(), crossed, gr.skip(), f"{len(points)} clicked.", points]
 
     click.__annotations__["event"] = gr.SelectData
 
     def answer(photo: str, threshold: float, turn: float) -> list[Any]:
-        return [*handlers.answers(Place(photo, threshold, turn))]
+        shown, said = handlers.answers(Place(photo, threshold, turn))
+        return [files(shown), said]
 
     def upload(photo: str | None, threshold: float, turn: float, files: list[str]) -> list[Any]:
         names = handlers.upload(files)
@@ -180,6 +190,16 @@ def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers) -> N
         on(parts[name].change, answer, place, [parts["answers"], parts["status"]], trigger_mode="always_last")
     on(parts["save"].click, handlers.save, [parts["threshold"], parts["kinds"]], [parts["status"]])
     on(parts["upload"].upload, upload, [*place, parts["upload"]], [parts["photo"], *everything])
+
+
+def picture_file(picture: Picture, folder: Path) -> str:
+    """A picture as a file that is named by its content and written once, as a browser may be reading it."""
+    path = folder / f"{hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()}.png"
+    if not path.exists():
+        content = BytesIO()
+        Image.fromarray(picture).save(content, "png", compress_level=1)
+        write_atomically(path, content.getvalue())
+    return str(path)
 
 
 def _free_port() -> int:

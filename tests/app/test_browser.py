@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from io import BytesIO
-from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
@@ -58,11 +57,37 @@ def photos(tmp_path):
     return folder
 
 
+GUARD = """
+import socket
+
+def noted(call):
+    def noting(*arguments, **more):
+        host = next((each for each in arguments if isinstance(each, (tuple, str, bytes))), None)
+        host = host[0] if isinstance(host, tuple) else host
+        if str(host) not in {{"127.0.0.1", "::1", "localhost", "0.0.0.0", "None"}}:
+            with open({log!r}, "a") as file:
+                print(host, file=file)
+        return call(*arguments, **more)
+    return noting
+
+socket.socket.connect = noted(socket.socket.connect)
+socket.socket.connect_ex = noted(socket.socket.connect_ex)
+socket.getaddrinfo = noted(socket.getaddrinfo)
+"""
+"""Notes every host that the process of the page looks up or connects to."""
+
+
 class Page:
     """A process with the page, and a browser that shows it."""
 
     def __init__(self, browser, folder, out):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        base = out.parent
+        (base / "temporary").mkdir()
+        (base / "guard").mkdir()
+        (base / "guard" / "sitecustomize.py").write_text(GUARD.format(log=str(base / "connections")))
+        paths = [str(base / "guard"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
+                       "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(base / "temporary")}  # fmt: skip
         command = [sys.executable, "-m", "fewshotseg", "annotate", folder, "--out", out, "--no-browser"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         self.said = self.process.stdout.readline()
@@ -189,6 +214,7 @@ def test_an_outline_is_found_elsewhere_shown_and_saved(page, photos, tmp_path):
 
     hosts = {urlparse(each).netloc for each in page.asked if not each.startswith(("data:", "blob:"))}
     assert hosts == {urlparse(page.url).netloc}
+    assert not (tmp_path / "connections").exists()
     assert page.errors == []
 
 
@@ -235,13 +261,8 @@ def test_only_this_machine_can_open_the_page_and_ctrl_c_ends_it(browser, photos,
         if not address.startswith("127.") and address != "::1":
             with pytest.raises(OSError, match=r"."), socket.create_connection((address, port), timeout=5):
                 pass
-    (folder,) = [Path(each) for each in re.findall(r"GRADIO_TEMP_DIR=(\S+)", temp_of(opened.process))] or [None]
+    temporary = tmp_path / "temporary"
+    assert [entry.name.startswith("fewshotseg-") for entry in temporary.iterdir() if entry.is_dir()] == [True]
     assert opened.close() == 0
-    assert folder is None or not folder.exists()
-
-
-def temp_of(process):
-    try:
-        return Path(f"/proc/{process.pid}/environ").read_bytes().replace(b"\0", b"\n").decode()
-    except OSError:
-        return ""
+    assert not [entry for entry in temporary.iterdir() if entry.is_dir()]
+    assert not (tmp_path / "connections").exists()

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from fewshotseg._io import write_atomically
+from fewshotseg._io import reason, write_atomically
 from fewshotseg.app.handlers import ANSWERS, BOX, OUTLINE, Handlers, Place, View, told
 from fewshotseg.app.workbench import Picture, Workbench
 from fewshotseg.cli.exports import FORMATS
@@ -51,12 +51,13 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="fewshotseg-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder, "sent"))  # of what the page is sent, and sends
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(["127.0.0.1", *_without_proxy()])
         import gradio
 
         page = build(workbench, Path(folder)).queue(default_concurrency_limit=1)
         _, url, _ = page.launch(
             server_name="127.0.0.1",
-            server_port=port or _free_port(),
+            server_port=_checked_port(port),
             inbrowser=browser,
             prevent_thread_lock=True,
             share=False,
@@ -202,8 +203,19 @@ def picture_file(picture: Picture, folder: Path) -> str:
     return str(path)
 
 
-def _free_port() -> int:
+def _without_proxy() -> list[str]:
+    """The hosts that are asked without a proxy, as this machine is too: gradio looks whether the page is there."""
+    return [os.environ[name] for name in ("no_proxy", "NO_PROXY") if os.environ.get(name)][:1]
+
+
+def _checked_port(port: int | None) -> int:
+    """The port, or a free one; raise `OSError` if it is taken or not allowed."""
     with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+        try:
+            found.bind(("127.0.0.1", port or 0))
+        except OSError as error:
+            raise OSError(
+                f"port must be free, but {port} is not ({reason(error)}); without it a free one is taken"
+            ) from error
+        free: int = found.getsockname()[1]
+        return free

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -55,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
     from fewshotseg.app.page import serve
     from fewshotseg.app.workbench import Workbench
 
+    if find_spec("gradio") is None:  # said before anything else takes its time
+        raise ModuleNotFoundError("gradio must be installed", name="gradio")
     if options.port is not None:
         check_at_least("port", options.port, 1, 65535)
     queries = find_photos(options.photos, recursive=options.recursive, without=options.out)

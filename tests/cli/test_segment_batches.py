@@ -231,6 +231,7 @@ def test_what_is_missing_damaged_or_older_than_its_photograph_is_done_again(file
 
 CHANGES = {
     "threshold": ["--threshold", 0.6],
+    "min-presence": ["--min-presence", 0.6],
     "mask": [],
     "support": [],
     "model": [],

@@ -126,6 +126,29 @@ def test_prototypes_of_kmeans_are_the_clusters():
     assert found.tolist() == [1, 1, 0, 0]
 
 
+def test_kmeans_starts_with_the_most_usual_point_and_those_farthest_from_it():
+    red, green, blue, grey = (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)
+    image = painted([[red, red, red, green], [red, red, blue, red], [grey] * 4, [grey] * 4])
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.long)
+    mask[..., :16, :] = 1
+    model = colours(score="kmeans", num_prototypes=3, num_background_prototypes=1, kmeans_iters=0)
+    prototypes = model.encode_support(image[None, None], mask).prototypes[0]
+    assert prototypes[0].tolist() == [1, 0, 0]
+    assert sorted(prototypes[1:3].tolist()) == [[0, 0, 1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(("rows", "is_foreground"), [(5, True), (3, False)])
+def test_a_cell_is_of_the_side_that_has_more_of_it(rows, is_foreground):
+    red, green, blue = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+    image = painted([[red, red, blue, blue], [green, green, blue, blue], [blue] * 4, [blue] * 4])
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.long)
+    mask[..., : 8 + rows, :16] = 1
+    model = colours(score="kmeans", num_prototypes=2, num_background_prototypes=2)
+    prototypes = model.encode_support(image[None, None], mask).prototypes[0].round()
+    assert ([0, 1, 0] in prototypes[:2].tolist()) == is_foreground
+    assert ([0, 1, 0] in prototypes[2:].tolist()) != is_foreground
+
+
 def test_one_prototype_a_cluster_is_that_of_the_means():
     images, _, queries = episode()
     masks = label_masks(2, 3, 6, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)  # whole cells

@@ -1,0 +1,71 @@
+"""Puts the tables of world.md between its marks, from the result files of examples/study.
+
+python docs/make_world.py                   # docs/results/coco-mini and docs/results/world to docs/world.md
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from fewshotseg.results import markdown_table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
+from make_results import DOCS, with_tables
+from rows import SHOTS, TABLES
+from tables import Study, levels, mean
+from world_table import table
+
+RESULTS = DOCS / "results/coco-mini"
+WORLD = DOCS / "results/world"
+ROWS = TABLES["training-free"].rows
+
+
+def main() -> None:
+    """Write the page anew."""
+    page = DOCS / "world.md"
+    page.write_text(written(page.read_text(encoding="utf-8"), Study(RESULTS.glob("*.json"))), encoding="utf-8")
+
+
+def written(page: str, study: Study) -> str:
+    """The page with all tables between their marks."""
+    return with_tables(page, study, SECTIONS)
+
+
+def benchmark(study: Study) -> str:
+    """Each row by fold, at the threshold of one half."""
+    return levels(study, ROWS, "")
+
+
+def best(study: Study) -> str:
+    """Each row at the threshold that is best for it on average over the folds."""
+    lines = [["at its best threshold", *(f"{shots}-shot" for shots in SHOTS)]]
+    for words, row in ROWS.items():
+        found = [study.best(row, shots, study.folds(ROWS.values())) for shots in SHOTS]
+        lines.append([words, *(f"{mean(values):.1f} at {threshold}" if values else "-" for threshold, values in found)])
+    return markdown_table(lines)
+
+
+def sizes(study: Study) -> str:
+    """The mean IoU of episodes by the object's share of the photograph; all folds together."""
+    parts = [(shots, size) for shots in SHOTS for size in ("<2%", "2-10%", ">10%")]
+    lines = [["IoU of an episode", *(f"{shots}-shot, {size}" for shots, size in parts)]]
+    for words, row in ROWS.items():
+        cells = []
+        for shots, size in parts:
+            every = [result["results"][f"{shots}-shot"]["by_size"][size] for result in study.of(row)]
+            counted = sum(its["episodes"] for its in every)
+            total = sum(its["episode_miou"] * its["episodes"] for its in every if its["episodes"])
+            cells.append(f"{100 * total / counted:.1f}" if counted else "-")
+        lines.append([words, *cells])
+    return markdown_table(lines)
+
+
+def shipped(study: Study) -> str:
+    """What world.py says of the model that comes with the package."""
+    return table(json.loads((WORLD / "scnet-lite0.json").read_text(encoding="utf-8")))
+
+
+SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes, "shipped": shipped}
+
+if __name__ == "__main__":
+    main()

@@ -538,13 +538,13 @@ def test_examples_that_are_not_found_in_their_own_photographs_are_named():
     assert predictor.example_iou == ((iou,), (0.0,))
 
 
-@pytest.mark.parametrize("moved", [0.0, 2.0, 4.0, 6.0, 8.0, 11.0, 13.0])
+@pytest.mark.parametrize("moved", [0.0, 4.0, 8.0, 9.5, 11.0, 13.0])
 def test_the_iou_is_that_of_the_answer_and_the_limit_is_what_is_documented(moved):
     predictor = fs.FewShotPredictor(OwnPhotograph(), size=60, check_examples=True)
     marked = (20.0 + moved, 20.0, 12.0)
     image, inside = disc_example(GOOD, marked)
     expected = iou(scores(60, 60, [GOOD])[0] > 0, inside)
-    assert abs(expected - 0.3) > 0.02
+    assert abs(expected - 0.3) > 0.005
     if expected < 0.3:
         with pytest.warns(UserWarning, match=r"images\[0\] \(IoU"):
             predictor.set_support(image, inside)

@@ -83,15 +83,15 @@ def load_examples(path: StrPath, encoder: Encoder, like: Any) -> Examples:
     digest = content.pop("digest")
     if not _is_whole(content, digest):
         raise ValueError(f"{path} must hold what it was written with, but {DAMAGED}")
+    if content["dtype"] != encoder.dtype:
+        raise ValueError(f"{path} must be of a model of {encoder.dtype}, as this one, got {shown(content['dtype'])}")
+    if content["model"] != encoder.model:
+        raise ValueError(f"{path} must be of this very model, got one of other weights or settings")
     if content["size"] != encoder.size:
         raise ValueError(
             f"{path} must be of images brought to {encoder.size} pixels, as this predictor's are, "
             f"got {shown(content['size'])}; make the predictor with that size"
         )
-    if content["dtype"] != encoder.dtype:
-        raise ValueError(f"{path} must be of a model of {encoder.dtype}, as this one, got {shown(content['dtype'])}")
-    if content["model"] != encoder.model:
-        raise ValueError(f"{path} must be of this very model, got one of other weights or settings")
     names, supports = content["names"], content["supports"]
     fits = isinstance(supports, list) and supports and all(_fits(support, like) for support in supports)
     if names is not None:

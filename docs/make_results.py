@@ -38,9 +38,9 @@ def main() -> None:
     curve_picture(study).savefig(DOCS / "images" / "results-curves.png", dpi=120)
 
 
-def with_tables(page: str, study: Study) -> str:
-    """The page with all tables between their marks."""
-    for name, make in SECTIONS.items():
+def with_tables(page: str, study: Study, sections: Mapping[str, Callable[[Study], str]] | None = None) -> str:
+    """The page with all tables between their marks; those of this page unless others are given."""
+    for name, make in (SECTIONS if sections is None else sections).items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if page.count(start) != 1 or page.count(end) != 1:
             raise ValueError(f"the page must have the marks of {name} once, {start.strip()} and {end}")

@@ -1,9 +1,8 @@
 """Puts the tables of world.md between its marks, from the result files of examples/study.
 
-python docs/make_world.py                   # docs/results/coco-mini and docs/results/world to docs/world.md
+python docs/make_world.py                   # docs/results/coco-mini to docs/world.md
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,10 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
 from make_results import DOCS, with_tables
 from rows import SHOTS, TABLES
 from tables import Study, levels, mean
-from world_table import table
 
 RESULTS = DOCS / "results/coco-mini"
-WORLD = DOCS / "results/world"
 ROWS = TABLES["training-free"].rows
 
 
@@ -39,8 +36,8 @@ def benchmark(study: Study) -> str:
 def best(study: Study) -> str:
     """Each row at the threshold that is best for it on average over the folds."""
     lines = [["at its best threshold", *(f"{shots}-shot" for shots in SHOTS)]]
-    for words, row in ROWS.items():
-        found = [study.best(row, shots, study.folds(ROWS.values())) for shots in SHOTS]
+    for words, row in _rows(study).items():
+        found = [study.best(row, shots, study.folds(_rows(study).values())) for shots in SHOTS]
         lines.append([words, *(f"{mean(values):.1f} at {threshold}" if values else "-" for threshold, values in found)])
     return markdown_table(lines)
 
@@ -49,7 +46,7 @@ def sizes(study: Study) -> str:
     """The mean IoU of episodes by the object's share of the photograph; all folds together."""
     parts = [(shots, size) for shots in SHOTS for size in ("<2%", "2-10%", ">10%")]
     lines = [["IoU of an episode", *(f"{shots}-shot, {size}" for shots, size in parts)]]
-    for words, row in ROWS.items():
+    for words, row in _rows(study).items():
         cells = []
         for shots, size in parts:
             every = [result["results"][f"{shots}-shot"]["by_size"][size] for result in study.of(row)]
@@ -60,12 +57,12 @@ def sizes(study: Study) -> str:
     return markdown_table(lines)
 
 
-def shipped(study: Study) -> str:
-    """What world.py says of the model that comes with the package."""
-    return table(json.loads((WORLD / "scnet-lite0.json").read_text(encoding="utf-8")))
+def _rows(study: Study) -> dict[str, str]:
+    """The rows that have a result."""
+    return {words: row for words, row in ROWS.items() if study.of(row)}
 
 
-SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes, "shipped": shipped}
+SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes}
 
 if __name__ == "__main__":
     main()

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceW
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
          "--disable-component-update", "--disable-quic"]  # fmt: skip
-PATIENCE = 120_000
+PATIENCE = 300_000
 """Milliseconds; machines that run tests may be busy."""
 
 OUTLINE = [(155, 20), (300, 20), (350, 190), (350, 508), (40, 508), (40, 190), (155, 190)]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,6 +99,19 @@ def test_exported_programs_answer_as_the_training_free_model(tmp_path, score):
     logits, metadata = run_onnx(tmp_path, *tensors)
     assert_close(logits, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
     assert json.loads(metadata["threshold"]) == 0.3
+
+
+def test_exported_programs_have_the_points_of_supports(tmp_path):
+    torch.manual_seed(0)
+    model = fs.SCNet(TinyBackbone(), fs.SCNetConfig(hidden_channels=8, bins=(1.0,), density_weight=0.5)).eval()
+    export_programs(model, tmp_path, size=SIDE, shots=2)
+    tensors = episode(2)
+    expected = answers(model, *tensors)
+    logits, _ = run_onnx(tmp_path, *tensors)
+    assert_close(logits, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+    assert_close(run_pt2(tmp_path, *tensors), expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
+    model.config = replace(model.config, density_weight=0.0)
+    assert (answers(model, *tensors) - expected).abs().max() > 1e-2 * expected.abs().max()
 
 
 def test_one_kind_alone_needs_no_onnx(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -414,3 +415,61 @@ def test_an_episode_can_be_learned(amp):
     found = model.eval()(images[:1, None], masks[:1, None], images[1:]).logits.argmax(dim=1)
     overlap = ((found == 1) & (masks[1:] == 1)).sum() / ((found == 1) | (masks[1:] == 1)).sum()
     assert overlap > 0.7
+
+
+# Density of the supports' points
+
+
+def test_the_density_ratio_adds_to_the_logit_of_the_foreground():
+    support, support_masks, query, _ = batch(shots=3, query_size=(33, 64))
+    head = tiny().eval()
+    with torch.no_grad():
+        before = head(support, support_masks, query).logits
+        head.config = replace(head.config, density_weight=0.25)
+        after = head(support, support_masks, query).logits
+        free = fs.PrototypeSegmenter(
+            head.backbone, fs.PrototypeConfig(score="density", kappa=40.0, scale=40.0, bias=0.0)
+        )
+        densities = free.eval()(support, support_masks, query)
+    assert_close(after[:, 0], before[:, 0])
+    assert_close(after[:, 1] - before[:, 1], 0.25 * (densities[:, 1] - densities[:, 0]), atol=1e-4, rtol=1e-4)
+    assert (after[:, 1] - before[:, 1]).abs().max() > 0.01
+
+
+def test_points_of_shots_are_put_together_in_any_order():
+    model = tiny(density_weight=0.5).eval()
+    support, support_masks, query, _ = batch(shots=3)
+    with torch.no_grad():
+        together = model.encode_support(support, support_masks)
+        apart = [model.encode_support(support[:, [k]], support_masks[:, [k]]) for k in (2, 0, 1)]
+        expected = model.segment(together, model.encode_query(query))
+        assert_close(model.segment(model.merge_shots(apart), model.encode_query(query)), expected, atol=1e-4, rtol=1e-4)
+        both, as_query = model.encode_both(support[:, 0], support_masks[:, 0])
+        one = model.encode_support(support[:, :1], support_masks[:, :1])
+        assert_close(both, one)
+        assert_close(as_query, model.encode_query(support[:, 0]))
+
+
+def test_the_background_counts_in_the_faster_form_too():
+    model = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0,), density_weight=0.5).eval()
+    support, support_masks, query, _ = batch(size=(192, 192), episodes=1)
+    support_masks[:] = 0
+    support_masks[..., :20, :20] = 1
+    with torch.no_grad():
+        expected = model(support, support_masks, query).logits
+        assert_close(model.fuse()(support, support_masks, query).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_without_a_density_weight_keeps_no_points():
+    support, support_masks, query, _ = batch()
+    model = tiny().eval()
+    assert model.encode_support(support, support_masks).points is None
+    assert model.encode_query(query).deepest is None
+
+
+def test_the_loss_does_not_know_of_densities():
+    def loss(**settings):
+        model = without_dropout(tiny(**settings))
+        return model(*batch(), generator=torch.Generator().manual_seed(3)).loss
+
+    assert_close(loss(density_weight=0.5), loss())

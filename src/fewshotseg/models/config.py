@@ -41,6 +41,9 @@ class SCNetConfig:
         mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
         std: Likewise.
         threshold: The probability from which on a pixel counts as foreground, between 0 and 1.
+        density_weight: What the ratio of `density_logits`, foreground minus background of all points of all supports,
+            adds to the foreground's logit, at kappa 40; 0 or more. It needs no training, is no part of the loss, and
+            lets a head gain from several supports, which it sees as one mean prototype.
         presence: Scale and bias of the score that says whether an image shows the object at all, see `Prediction`. The
             default is not fitted to anything.
 
@@ -71,6 +74,7 @@ class SCNetConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     threshold: float = 0.5
+    density_weight: float = 0.0
     presence: tuple[float, float] = (1.0, 0.0)
 
     def __post_init__(self) -> None:
@@ -95,6 +99,7 @@ class SCNetConfig:
             "num_prototypes": check_at_least("num_prototypes", self.num_prototypes, 0, MAX_CLUSTERS),
             "kmeans_iters": check_at_least("kmeans_iters", self.kmeans_iters, 0, MAX_ITERS),
             "aux_weight": check_number("aux_weight", self.aux_weight, 0),
+            "density_weight": check_number("density_weight", self.density_weight, 0, 1000),
         }
         for name in ("self_contrast_weight", "reducer_dropout", "classifier_dropout"):
             checked[name] = check_number(name, getattr(self, name), 0, 1)

@@ -26,12 +26,19 @@ class Support(NamedTuple):
         weights: ``(B, S, h, w)``, the masks on that grid.
         background: ``(B, C)``, the mean of the shots' background prototypes; None unless the model's
             ``background_source`` is the support (Table 4).
+        points: ``(B, S, N, C'')`` of unit length, the backbone's features of all N locations of each shot; None, as the
+            next two, unless the model has a ``density_weight``.
+        point_foreground: ``(B, S, N)``, the share of each point's pixels that is foreground.
+        point_background: ``(B, S, N)``, likewise.
     """
 
     prototype: Tensor
     high: Tensor
     weights: Tensor
     background: Tensor | None = None
+    points: Tensor | None = None
+    point_foreground: Tensor | None = None
+    point_background: Tensor | None = None
 
 
 class Query(NamedTuple):
@@ -42,12 +49,14 @@ class Query(NamedTuple):
         high: ``(B, C', h', w')`` high-level features.
         size: Height and width of the images.
         maps: ``(B, C'', h, w)`` mid-level maps of the backbone; None unless asked for.
+        deepest: The deepest of them, which points of supports are compared with; None without a ``density_weight``.
     """
 
     features: Tensor
     high: Tensor
     size: tuple[int, int]
     maps: Tensor | None = None
+    deepest: Tensor | None = None
 
 
 class SCNetOutput(NamedTuple):
@@ -96,7 +105,7 @@ def merged(shots: Iterable[Support], count: int) -> Support:
     """One support of ``count`` supports of one shot each; of shots that come one by one no two are kept whole."""
     if count == 1:
         return next(iter(shots))
-    prototypes, weights, backgrounds, high = [], [], [], None
+    prototypes, weights, backgrounds, points, high = [], [], [], [], None
     for number, shot in enumerate(shots):
         if high is None:
             high = shot.high.new_empty(shot.high.shape[0], count, *shot.high.shape[2:])
@@ -105,9 +114,15 @@ def merged(shots: Iterable[Support], count: int) -> Support:
         weights.append(shot.weights)
         if shot.background is not None:
             backgrounds.append(shot.background)
+        if shot.points is not None:
+            points.append((shot.points, shot.point_foreground, shot.point_background))
     assert high is not None
     background = torch.stack(backgrounds).mean(dim=0) if backgrounds else None
-    return Support(torch.stack(prototypes).mean(dim=0), high, torch.cat(weights, dim=1), background)
+    together = Support(torch.stack(prototypes).mean(dim=0), high, torch.cat(weights, dim=1), background)
+    if not points:
+        return together
+    joined = [torch.cat(parts, dim=1) for parts in zip(*points, strict=True)]
+    return together._replace(points=joined[0], point_foreground=joined[1], point_background=joined[2])
 
 
 def check_images(name: str, images: Tensor, weight: Tensor) -> None:

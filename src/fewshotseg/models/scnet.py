@@ -17,7 +17,15 @@ from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.parts import reducer, self_contrast_of, supervised
-from fewshotseg.ops import expand_prototypes, foreground_weights, masked_average_pool, prior_mask, resize_bilinear
+from fewshotseg.models.segmenter import points_of
+from fewshotseg.ops import (
+    density_logits,
+    expand_prototypes,
+    foreground_weights,
+    masked_average_pool,
+    prior_mask,
+    resize_bilinear,
+)
 
 PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
@@ -126,8 +134,8 @@ class SCNet(FrozenBackboneModel):
 
         # One shot at a time with batch statistics: PFENet's order of norm updates.
         def encode(image: Tensor, mask: Tensor) -> Support:
-            # Around the masks is not enough where the background is pooled as well.
-            around = self.config.background_source == "query"
+            # Around the masks is not enough where the background counts as well.
+            around = self.config.background_source == "query" and not self.config.density_weight
             return self._shot(frozen, *(frozen.mid_around(image, mask) if around else frozen.mid(image)), mask)
 
         return shot_by_shot(encode, images, masks, at_once=not (self.training and self.config.norm_stats == "batch"))
@@ -186,10 +194,12 @@ class SCNet(FrozenBackboneModel):
         batch = query.features.shape[0]
         if support.prototype.shape[0] not in (1, batch):
             raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.prototype.shape[0]}")
-        parts = (support.prototype, support.high, support.weights)
-        support = Support(*(part.expand(batch, *part.shape[1:]) for part in parts))
+        parts = (None if part is None else part.expand(batch, *part.shape[1:]) for part in support)
+        support = Support._make(parts)
         prototypes, prior = self._class_specific(support, query)
-        return resize_bilinear(self.head(query.features, prototypes, prior).logits, query.size)
+        background, foreground = self.head(query.features, prototypes, prior).logits.split(1, dim=1)
+        logits = torch.cat([background, foreground + self._ratio(support, query)], dim=1)
+        return resize_bilinear(logits, query.size)
 
     @property
     def _weight(self) -> Tensor:
@@ -201,7 +211,8 @@ class SCNet(FrozenBackboneModel):
     ) -> Query:
         features = layout_for_training(self.reduce_query(maps))  # B C h w
         size = (images.shape[2], images.shape[3])
-        return Query(features, frozen.high(deepest), size, maps if keep_maps else None)
+        seen = deepest if self.config.density_weight else None
+        return Query(features, frozen.high(deepest), size, maps if keep_maps else None, seen)
 
     def _shot(self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (maps.shape[2], maps.shape[3])
@@ -213,7 +224,18 @@ class SCNet(FrozenBackboneModel):
         background = None
         if self.config.background_source == "support":
             background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
-        return Support(prototype, high[:, None], weights[:, None], background)
+        points = points_of(deepest, masks, 1)[:3] if self.config.density_weight else ()
+        return Support(prototype, high[:, None], weights[:, None], background, *points)
+
+    def _ratio(self, support: Support, query: Query) -> Tensor | float:
+        """What the densities of the supports' points add to the foreground's logit, ``(B, 1, h, w)``."""
+        if support.points is None or query.deepest is None:
+            return 0.0
+        sides = (
+            side.flatten(1, 2) for side in (support.point_foreground, support.point_background) if side is not None
+        )
+        densities = density_logits(query.deepest, support.points.flatten(1, 2), *sides)
+        return (self.config.density_weight * (densities[:, 1:] - densities[:, :1])).to(query.features.dtype)
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
         """What the first branch compares with: one cell of E^s (Eq. 2), which stands for all, and the prior."""

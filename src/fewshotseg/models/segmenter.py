@@ -125,7 +125,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         # On a CPU one image after the other takes as long and less memory.
         count = 1 if is_eager_cpu(images) else IMAGES_AT_ONCE
         features = torch.cat([self._features(some) for some in torch.split(together, count)])
-        return self._with_prototypes(_points(features, masks.flatten(0, 1), shots))
+        return self._with_prototypes(points_of(features, masks.flatten(0, 1), shots))
 
     def merge_shots(self, shots: Sequence[PrototypeSupport]) -> PrototypeSupport:
         """Make one support of several: what `encode_support` gives for all of their shots together.
@@ -164,7 +164,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         check_tensor("masks", masks, "B H W")
         check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
         query = self.encode_query(images)
-        return self._with_prototypes(_points(query.features, masks, 1)), query
+        return self._with_prototypes(points_of(query.features, masks, 1)), query
 
     def segment(self, support: PrototypeSupport, query: PrototypeQuery) -> Tensor:
         """Segment encoded queries by encoded supports.
@@ -240,7 +240,7 @@ def _of_all_shots(support: PrototypeSupport) -> tuple[Tensor, Tensor, Tensor]:
     return support.points.flatten(1, 2), support.foreground.flatten(1, 2), support.background.flatten(1, 2)
 
 
-def _points(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
+def points_of(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
     """``(BS, C, h, w)`` features and ``(BS, H, W)`` label masks to the points of each episode."""
     vectors = rearrange(features, "(b s) c h w -> b s (h w) c", s=shots)
     exact = at_least_float32(vectors)

@@ -436,6 +436,32 @@ def test_the_density_ratio_adds_to_the_logit_of_the_foreground():
     assert (after[:, 1] - before[:, 1]).abs().max() > 0.01
 
 
+def test_densities_tell_the_head_where_to_look():
+    support, support_masks, query, query_masks = batch(shots=2)
+    model = without_dropout(tiny(prior="density"))
+    free = fs.PrototypeSegmenter(model.backbone, fs.PrototypeConfig(score="density", kappa=40.0, scale=20.0, bias=0.0))
+    with torch.no_grad():
+        answer = free.segment(
+            free.encode_support(support, support_masks), free.encode_query(query)._replace(size=(6, 5))
+        )
+        seen = []
+        model.head.register_forward_pre_hook(lambda head, inputs, options: seen.append(inputs[2]), with_kwargs=True)
+        model.eval()(support, support_masks, query)
+    assert_close(seen[0], answer.softmax(dim=1)[:, 1:], atol=1e-4, rtol=1e-4)
+    model.train()(support, support_masks, query, query_masks).loss.backward()
+    assert_close(seen[1][:2], seen[0], atol=1e-4, rtol=1e-4)
+    assert model.head.fuse[0].weight.grad.isfinite().all()
+
+
+def test_points_must_be_there_where_they_are_compared():
+    model = tiny().eval()
+    support, support_masks, query, _ = batch()
+    encoded = model.encode_support(support, support_masks), model.encode_query(query)
+    model.config = replace(model.config, density_weight=0.5)
+    with pytest.raises(ValueError, match="support and query must be encoded by a model of these settings"):
+        model.segment(*encoded)
+
+
 def test_points_of_shots_are_put_together_in_any_order():
     model = tiny(density_weight=0.5).eval()
     support, support_masks, query, _ = batch(shots=3)

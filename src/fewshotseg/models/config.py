@@ -37,6 +37,9 @@ class SCNetConfig:
         background_reducer: Which reducer's features background prototypes are pooled from; the paper is silent.
         background_prior: What the class-agnostic branch gets as prior: zeros, the supports' (``"shared"``), or 1
             minus it (``"complement"``); the paper is silent.
+        prior: Where the head is told to look: ``"similarity"``, PFENet's largest cosine of high-level features with the
+            masked supports, from 0 to 1 in every image; or ``"density"``, the probability that the densities of all
+            points of all supports give (`density_logits` at kappa 40, divided by 2).
         image_size: Side in pixels of the square that images are brought to, by `FewShotPredictor` for one.
         mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
         std: Likewise.
@@ -70,6 +73,7 @@ class SCNetConfig:
     background_source: Literal["query", "support"] = "query"
     background_reducer: Literal["query", "support"] = "query"
     background_prior: Literal["zeros", "shared", "complement"] = "zeros"
+    prior: Literal["similarity", "density"] = "similarity"
     image_size: int = 473
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -84,6 +88,7 @@ class SCNetConfig:
         check_choice("background_source", self.background_source, ("query", "support"))
         check_choice("background_reducer", self.background_reducer, ("query", "support"))
         check_choice("background_prior", self.background_prior, ("zeros", "shared", "complement"))
+        check_choice("prior", self.prior, ("similarity", "density"))
         if self.background_source == "support" and (self.num_prototypes > 1 or self.grid_bins is not None):
             raise ValueError(
                 "background_source='support' must go with num_prototypes=1 and no grid_bins, "

@@ -27,7 +27,7 @@ class Support(NamedTuple):
         background: ``(B, C)``, the mean of the shots' background prototypes; None unless the model's
             ``background_source`` is the support (Table 4).
         points: ``(B, S, N, C'')`` of unit length, the backbone's features of all N locations of each shot; None, as the
-            next two, unless the model has a ``density_weight``.
+            next two, unless the model compares points: with a ``density_weight``, or densities as ``prior``.
         point_foreground: ``(B, S, N)``, the share of each point's pixels that is foreground.
         point_background: ``(B, S, N)``, likewise.
     """
@@ -49,7 +49,7 @@ class Query(NamedTuple):
         high: ``(B, C', h', w')`` high-level features.
         size: Height and width of the images.
         maps: ``(B, C'', h, w)`` mid-level maps of the backbone; None unless asked for.
-        deepest: The deepest of them, which points of supports are compared with; None without a ``density_weight``.
+        deepest: The deepest of them, which points of supports are compared with; None unless they are.
     """
 
     features: Tensor

@@ -33,12 +33,12 @@ Model = SCNet | PrototypeSegmenter
 def parts_of(model: Model) -> tuple[str, ...]:
     """What goes from the support's program to the query's, by the names of the encoding's fields.
 
-    An `SCNet` segments with prototype, high and weights, and with points if it has a density weight; a
+    An `SCNet` segments with prototype, high and weights, and with points if it compares them; a
     `PrototypeSegmenter` with points, foreground and background, or with prototypes alone.
     """
     if isinstance(model, SCNet):
         points = ("points", "point_foreground", "point_background")
-        return ("prototype", "high", "weights", *(points if model.config.density_weight else ()))
+        return ("prototype", "high", "weights", *(points if model.compares_points else ()))
     return ("points", "foreground", "background") if model.config.score == "density" else ("prototypes",)
 
 

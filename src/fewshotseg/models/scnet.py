@@ -135,7 +135,7 @@ class SCNet(FrozenBackboneModel):
         # One shot at a time with batch statistics: PFENet's order of norm updates.
         def encode(image: Tensor, mask: Tensor) -> Support:
             # Around the masks is not enough where the background counts as well.
-            around = self.config.background_source == "query" and not self.config.density_weight
+            around = self.config.background_source == "query" and not self.compares_points
             return self._shot(frozen, *(frozen.mid_around(image, mask) if around else frozen.mid(image)), mask)
 
         return shot_by_shot(encode, images, masks, at_once=not (self.training and self.config.norm_stats == "batch"))
@@ -197,9 +197,16 @@ class SCNet(FrozenBackboneModel):
         parts = (None if part is None else part.expand(batch, *part.shape[1:]) for part in support)
         support = Support._make(parts)
         prototypes, prior = self._class_specific(support, query)
-        background, foreground = self.head(query.features, prototypes, prior).logits.split(1, dim=1)
-        logits = torch.cat([background, foreground + self._ratio(support, query)], dim=1)
+        logits = self.head(query.features, prototypes, prior).logits
+        if self.config.density_weight:
+            ratio = self.config.density_weight * self._ratio(support, query)
+            logits = logits + torch.cat([torch.zeros_like(ratio), ratio], dim=1).to(logits.dtype)
         return resize_bilinear(logits, query.size)
+
+    @property
+    def compares_points(self) -> bool:
+        """Whether locations are compared with all points of the supports too."""
+        return self.config.density_weight > 0 or self.config.prior == "density"
 
     @property
     def _weight(self) -> Tensor:
@@ -211,7 +218,7 @@ class SCNet(FrozenBackboneModel):
     ) -> Query:
         features = layout_for_training(self.reduce_query(maps))  # B C h w
         size = (images.shape[2], images.shape[3])
-        seen = deepest if self.config.density_weight else None
+        seen = deepest if self.compares_points else None
         return Query(features, frozen.high(deepest), size, maps if keep_maps else None, seen)
 
     def _shot(self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
@@ -224,23 +231,25 @@ class SCNet(FrozenBackboneModel):
         background = None
         if self.config.background_source == "support":
             background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
-        points = points_of(deepest, masks, 1)[:3] if self.config.density_weight else ()
+        points = points_of(deepest, masks, 1)[:3] if self.compares_points else ()
         return Support(prototype, high[:, None], weights[:, None], background, *points)
 
-    def _ratio(self, support: Support, query: Query) -> Tensor | float:
-        """What the densities of the supports' points add to the foreground's logit, ``(B, 1, h, w)``."""
-        if support.points is None or query.deepest is None:
-            return 0.0
-        sides = (
-            side.flatten(1, 2) for side in (support.point_foreground, support.point_background) if side is not None
-        )
-        densities = density_logits(query.deepest, support.points.flatten(1, 2), *sides)
-        return (self.config.density_weight * (densities[:, 1:] - densities[:, :1])).to(query.features.dtype)
+    def _ratio(self, support: Support, query: Query) -> Tensor:
+        """Log of the density of the supports' foreground points minus that of the background's: ``(B, 1, h, w)``."""
+        points, *sides = support.points, support.point_foreground, support.point_background
+        if points is None or query.deepest is None:
+            raise ValueError("support and query must be encoded by a model of these settings, got them without points")
+        shares = (side.flatten(1, 2) for side in sides if side is not None)
+        densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
+        return densities[:, 1:] - densities[:, :1]
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
         """What the first branch compares with: one cell of E^s (Eq. 2), which stands for all, and the prior."""
         size = (query.features.shape[2], query.features.shape[3])
-        prior = prior_mask(query.high, support.high, support.weights)
+        if self.config.prior == "density":
+            prior = torch.sigmoid(self._ratio(support, query) / 2)
+        else:
+            prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)
         return expand_prototypes(support.prototype, (1, 1)), prior
 

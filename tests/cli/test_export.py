@@ -85,6 +85,21 @@ def test_threshold_and_size_go_with_it(checkpoint, tmp_path):
     assert before.mask.float().mean() > 0.5
 
 
+def test_densities_beside_a_head_go_with_it(checkpoint, tmp_path, capsys):
+    assert export(checkpoint, tmp_path / "mine.pth", "--format", "model", "--density-weight", 0.25) == 0
+    predictor = fs.FewShotPredictor.from_pretrained(tmp_path / "mine.pth", size=65)
+    assert predictor.model.config.density_weight == 0.25
+    before, after = answer(fs.FewShotPredictor(load_model(checkpoint), size=65)), answer(predictor)
+    assert (after.probability - before.probability).abs().max() > 0.01
+    assert (
+        export(
+            "prototypes", tmp_path / "other.pth", "--format", "model", "--backbone", "tiny", "--density-weight", 0.25
+        )
+        == 2
+    )
+    assert "density_weight must be left out for a model without a trained head" in capsys.readouterr().err
+
+
 def test_programs_and_a_model_side_by_side(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         hub, "FOLDER", trained(tmp_path / "run", "--iterations", 1).parent

@@ -12,11 +12,12 @@ its settings, as in --set score=kmeans.
 model.safetensors, for fewshotseg.load_model, FewShotPredictor.from_pretrained and fewshotseg segment --model.
 
 "onnx" and "pt2" are programs that need neither this package nor its Python code. "support" encodes annotated examples
-once: images (1, S, 3, H, W) and label masks (1, S, H, W) to prototype, high and weights, or of a training-free model to
-points, foreground and background. "query" segments with these: images (B, 3, H, W) to logits (B, 2, H, W), channel 1
-the object, for any B. The number of shots S and the sides H = W are fixed by the export. Images are RGB, normalised;
-the ONNX files' metadata name mean and std. The programs are run on the CPU, on random images, and nothing is left where
-their logits differ from the model's by more than 1e-4 of the largest. ONNX takes pip install "fewshotseg[onnx]".
+once: images (1, S, 3, H, W) and label masks (1, S, H, W) to prototype, high and weights (with a density weight to
+points, too), or of a training-free model to points, foreground and background. "query" segments with these: images
+(B, 3, H, W) to logits (B, 2, H, W), channel 1 the object, for any B. The number of shots S and the sides H = W are
+fixed by the export. Images are RGB, normalised; the ONNX files' metadata name mean and std. The programs are run on the
+CPU, on random images, and nothing is left where their logits differ from the model's by more than 1e-4 of the largest.
+ONNX takes pip install "fewshotseg[onnx]".
 """
 
 import argparse
@@ -51,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shots", type=int, default=1, help="For onnx and pt2, the number of annotated examples (default: 1).")
     add("--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the "
         "model's).")  # fmt: skip
+    add("--density-weight", type=float, help="What the densities of the examples' points count beside a trained head, "
+        "such as 0.25; a head gains more from several examples with it (default: the model's).")  # fmt: skip
     add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="The two numbers of the score that says "
         "whether a photograph shows the object at all (default: the model's).")  # fmt: skip
     add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out, if an installed "
@@ -77,7 +80,10 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"out must be a folder for {' and '.join(kinds)}, got {out}")
     model, origin = open_model(options)
     presence = None if options.presence is None else tuple(options.presence)
+    if options.density_weight is not None and not isinstance(model, SCNet):
+        raise ValueError("density_weight must be left out for a model without a trained head, which has nothing beside")
     changes = {"image_size": options.size, "threshold": options.threshold, "presence": presence}
+    changes["density_weight"] = options.density_weight
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
     if "model" in options.formats:
         if options.without_backbone:

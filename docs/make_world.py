@@ -1,8 +1,9 @@
 """Puts the tables of world.md between its marks, from the result files of examples/study.
 
-python docs/make_world.py                   # docs/results/coco-mini to docs/world.md
+python docs/make_world.py                   # docs/results/coco-mini and docs/results/world to docs/world.md
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
 from make_results import DOCS, with_tables
 from rows import SHOTS, TABLES
 from tables import Study, levels, mean
+from world_table import table
 
 RESULTS = DOCS / "results/coco-mini"
+WORLD = DOCS / "results/world"
 ROWS = TABLES["training-free"].rows
 
 
@@ -57,12 +60,18 @@ def sizes(study: Study) -> str:
     return markdown_table(lines)
 
 
+def shipped(study: Study) -> str:
+    """What world.py says of the model that comes with the package, and what densities beside it change."""
+    files = (WORLD / f"scnet-lite0{ending}.json" for ending in ("-density", ""))
+    return table(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+
+
 def _rows(study: Study) -> dict[str, str]:
     """The rows that have a result."""
     return {words: row for words, row in ROWS.items() if study.of(row)}
 
 
-SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes}
+SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes, "shipped": shipped}
 
 if __name__ == "__main__":
     main()

@@ -40,3 +40,15 @@ def test_sizes_are_means_over_all_episodes(tmp_path):
         (tmp_path / f"{fold}.json").write_text(json.dumps({**content, "results": results}))
     (line,) = [line for line in make_world.sizes(Study(tmp_path.glob("*.json"))).splitlines() if "SCNet" in line]
     assert [cell.strip() for cell in line.split("|")[2:5]] == ["-", "42.5", "70.0"]
+
+
+def test_the_two_files_of_the_shipped_model_are_of_the_same_episodes():
+    alone, denser = (
+        json.loads((make_world.WORLD / f"scnet-lite0{ending}.json").read_text()) for ending in ("", "-density")
+    )
+    assert (alone["names"], alone["size"]) == (denser["names"], denser["size"])
+    for shots in ("1-shot", "5-shot"):
+        assert [(c, truth) for c, _, _, truth in alone[shots]["counts"]] == [
+            (c, truth) for c, _, _, truth in denser[shots]["counts"]
+        ]
+    assert (alone.get("density_weight", 0), denser["density_weight"]) == (0, 0.25)

@@ -56,11 +56,18 @@ class SupportProgram(nn.Module):
 
 
 class QueryProgram(nn.Module):
-    """The half of a model that segments."""
+    """The half of a model that segments.
+
+    Args:
+        model: What it is a half of.
+        support: An encoding; of what does not go from the support's program to this one, only the kind is looked at.
+    """
 
     def __init__(self, model: Model, support: Any) -> None:
         super().__init__()
-        self.model, self.support = model, support
+        rest = {name: part for name, part in support._asdict().items() if name not in parts_of(model)}
+        small = {name: part.new_zeros(part[:, :1, :1].shape) for name, part in rest.items() if isinstance(part, Tensor)}
+        self.model, self.support = model, support._replace(**small)
 
     @override
     def forward(self, images: Tensor, *parts: Tensor) -> tuple[Tensor]:

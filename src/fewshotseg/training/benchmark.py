@@ -13,7 +13,6 @@ from torchvision.transforms import v2
 from fewshotseg._checks import name_some
 from fewshotseg.data import (
     COCO_CLASSES,
-    PASCAL_CLASSES,
     ClassSplit,
     ClasswiseSource,
     COCOSource,
@@ -34,8 +33,6 @@ from fewshotseg.data import (
     pfenet_eval,
     without_classes,
 )
-from fewshotseg.data.sources.combine import RenumberedSource
-from fewshotseg.data.splits import PASCAL_TO_COCO
 from fewshotseg.training.data_settings import (
     BENCHMARKS,
     CLASSES,
@@ -43,7 +40,15 @@ from fewshotseg.training.data_settings import (
     TESTED,
     TRAIN_LISTS,
     DataSettings,
-    Fold,
+)
+from fewshotseg.training.folds import (
+    MIN_TESTED,
+    MIN_TRAINED,
+    check_fold,
+    coco_fold,
+    numbered_alike,
+    quarter,
+    well_stocked,
 )
 
 __all__ = [
@@ -60,13 +65,6 @@ __all__ = [
     "quarter",
     "with_classes",
 ]
-
-
-MIN_TRAINED, MIN_TESTED = 2, 6
-"""Images that a class of COCO needs to be asked for in training, with one support, and in tests, with five.
-
-A part of COCO holds few images of many classes. A novel class with fewer is not tested, and not trained on either.
-"""
 
 
 class Benchmark(NamedTuple):
@@ -181,58 +179,6 @@ def open_cross_domain(benchmark: str, root: Path, *, progress: bool = False) -> 
             f"got {root} with {len(source.class_names)}: {names}"
         )
     return source
-
-
-def quarter(class_ids: Collection[int], fold: Fold) -> ClassSplit:
-    """Deal classes to four folds by ascending id, as PASCAL-5i does; fold "all" leaves none novel.
-
-    Example:
-        >>> quarter([1, 2, 3, 4, 5, 6], 1)
-        ClassSplit(base=(1, 4, 5, 6), novel=(2, 3))
-    """
-    classes = sorted(class_ids)
-    novel = [] if fold == "all" else classes[fold * len(classes) // 4 : (fold + 1) * len(classes) // 4]
-    return ClassSplit(tuple(c for c in classes if c not in novel), tuple(novel))
-
-
-def coco_fold(fold: Fold) -> ClassSplit:
-    """The interleaved fold of COCO-20i; fold "all" leaves no class novel."""
-    return ClassSplit(tuple(COCO_CLASSES), ()) if fold == "all" else coco20i(fold)
-
-
-def numbered_alike(source: SegmentationSource, first: SegmentationSource) -> SegmentationSource:
-    """Give VOC's classes the ids that COCO has for them, where the first folder has COCO's classes."""
-    if first.class_names == COCO_CLASSES and source.class_names == PASCAL_CLASSES:
-        return RenumberedSource(source, PASCAL_TO_COCO, COCO_CLASSES)
-    return source
-
-
-def well_stocked(source: SegmentationSource, class_ids: Collection[int], images: int) -> tuple[int, ...]:
-    """Keep the classes that so many images hold at least."""
-    held = Counter(class_id for areas in source.class_areas for class_id in areas)
-    return tuple(class_id for class_id in class_ids if held[class_id] >= images)
-
-
-def check_fold(split: ClassSplit, fold: Fold) -> None:
-    """Raise `ValueError` if there is no class, or a numbered fold has no novel one; say which folds have."""
-    count = len(split.base) + len(split.novel)
-    if count == 0:
-        raise ValueError("data must have masks that show a class, got none in the first folder")
-    if fold != "all" and not split.novel:
-        others = " or ".join(str(other) for other in range(4) if quarter(split.base, other).novel)
-        raise ValueError(
-            f"fold must be {others} to test on a class that was not trained on, or 'all' to train on every class: "
-            f"{count} class{'es' if count > 1 else ''} dealt to four folds leave this one without, got {fold}"
-        )
-
-
-def check_base(split: ClassSplit, fold: Fold) -> None:
-    """Raise `ValueError` if a fold leaves no class to train on."""
-    if not split.base:
-        raise ValueError(
-            f"fold must be 'all' to train on every class, as {len(split.novel)} class dealt to four folds leaves this "
-            f"one none to train on, got {fold}"
-        )
 
 
 def with_classes(source: SegmentationSource, class_ids: Collection[int]) -> SubsetSource:

@@ -17,8 +17,9 @@ from fewshotseg._io import progress_bar
 from fewshotseg.data import EpisodeDataset
 from fewshotseg.models import FeatureMemory, SCNet
 from fewshotseg.results import versions
-from fewshotseg.training.benchmark import Benchmark, DataSettings, check_base, hold_out, open_benchmark
+from fewshotseg.training.benchmark import Benchmark, DataSettings, hold_out, open_benchmark
 from fewshotseg.training.episodes import training_episodes, validation_episodes
+from fewshotseg.training.folds import check_base
 from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import Recipe
 from fewshotseg.training.run_folder import BEST, LAST, RunFolder, plain

@@ -125,11 +125,3 @@ def own_iou(model: Any, support: Any, images: Tensor, masks: Tensor, threshold: 
         answer = (logits.softmax(dim=0)[1] > threshold) & (mask != 255)
         found.append(((answer & (mask == 1)).sum() / (answer | (mask == 1)).sum()).item())
     return tuple(found)
-
-
-def repeated(encoding: Any, count: int) -> Any:
-    """An encoding of batch 1 for ``count`` queries; nothing is copied."""
-    if count == 1:
-        return encoding
-    parts = [part.expand(count, *part.shape[1:]) if isinstance(part, Tensor) else part for part in encoding]
-    return encoding._make(parts) if hasattr(encoding, "_make") else tuple(parts)

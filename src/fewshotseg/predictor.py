@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_flag, check_path, checked_device
-from fewshotseg._examples import Examples, Shots, encode_seen, fitted_shots, is_several, own_iou, repeated
+from fewshotseg._examples import Examples, Shots, encode_seen, fitted_shots, is_several, own_iou
 from fewshotseg._inference import at_once, example_weight, inference
 from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
@@ -18,6 +18,7 @@ from fewshotseg.images import ImageLike, to_image
 from fewshotseg.models import FrozenBackboneModel, SegmentationModel, hub
 from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.checkpoints import check_savable
+from fewshotseg.models.encodings import repeated
 from fewshotseg.models.fast.backbone import FastBackbone
 from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
 from fewshotseg.prediction import Prediction, prediction_of

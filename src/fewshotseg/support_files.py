@@ -13,6 +13,7 @@ from fewshotseg._checks import shown
 from fewshotseg._examples import Examples
 from fewshotseg._io import StrPath
 from fewshotseg.models.backbones import image_statistics
+from fewshotseg.models.encodings import in_kind
 from fewshotseg.models.saved_model import digest_of
 from fewshotseg.models.weight_files import DAMAGED, read_safely, save_atomically
 
@@ -158,4 +159,4 @@ def _part_fits(part: Any, like: Any) -> bool:
 
 def _like(support: Sequence[Any], like: Any) -> Any:
     parts = [part.to(own.device) if isinstance(own, Tensor) else own for part, own in zip(support, like, strict=True)]
-    return like._make(parts) if hasattr(like, "_make") else tuple(parts)
+    return in_kind(like, parts)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.evaluation.reading import ReadAhead
+from fewshotseg.models.encodings import in_kind
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 Key = tuple[str, int]
@@ -122,7 +123,7 @@ class EncodedImages:
         """The encodings of single images as they are kept, each with memory of its own."""
         for row in range(count):
             parts = [part[row : row + 1].clone() if count > 1 and _is_tensor(part) else part for part in encoding]
-            yield _cast(_like(encoding, parts), self._dtype, self._kept_on)
+            yield _cast(in_kind(encoding, parts), self._dtype, self._kept_on)
 
 
 def _decode(episodes: EpisodeDataset, key: Key) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,12 +137,12 @@ def joined(encodings: Sequence[Any]) -> Any:
     if len(encodings) == 1:
         return encodings[0]
     parts = zip(*encodings, strict=True)
-    return _like(encodings[0], [torch.cat(part) if _is_tensor(part[0]) else part[0] for part in parts])
+    return in_kind(encodings[0], [torch.cat(part) if _is_tensor(part[0]) else part[0] for part in parts])
 
 
 def _cast(encoding: Any, dtype: torch.dtype | None, device: torch.device | None) -> Any:
     """An encoding with its tensors on another device, if one is given, and floating-point ones in another dtype."""
-    return _like(encoding, [_moved(part, dtype, device) if _is_tensor(part) else part for part in encoding])
+    return in_kind(encoding, [_moved(part, dtype, device) if _is_tensor(part) else part for part in encoding])
 
 
 def _moved(part: Tensor, dtype: torch.dtype | None, device: torch.device | None) -> Tensor:
@@ -158,7 +159,3 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 def _is_tensor(part: object) -> bool:
     return isinstance(part, Tensor)
-
-
-def _like(encoding: Any, parts: Sequence[Any]) -> Any:
-    return encoding._make(parts) if hasattr(encoding, "_make") else tuple(parts)

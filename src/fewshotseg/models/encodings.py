@@ -1,7 +1,7 @@
 """What goes between the stages of the model, and out of it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,6 +123,31 @@ def merged(shots: Iterable[Support], count: int) -> Support:
         return together
     joined = [torch.cat(parts, dim=1) for parts in zip(*points, strict=True)]
     return together._replace(points=joined[0], point_foreground=joined[1], point_background=joined[2])
+
+
+def in_kind(encoding: Any, parts: Iterable[Any]) -> Any:
+    """Other parts in the kind of tuple that an encoding is."""
+    return encoding._make(parts) if hasattr(encoding, "_make") else tuple(parts)
+
+
+def repeated(encoding: Any, count: int) -> Any:
+    """An encoding of batch 1 for ``count`` queries, or one of batch ``count`` as it is; nothing is copied."""
+    return in_kind(
+        encoding, [part.expand(count, *part.shape[1:]) if isinstance(part, Tensor) else part for part in encoding]
+    )
+
+
+def check_batch(support: Tensor, batch: int) -> None:
+    """Raise `ValueError` unless a tensor of supports has batch 1 or that of the query."""
+    if support.shape[0] not in (1, batch):
+        raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.shape[0]}")
+
+
+def check_annotated(images: Tensor, masks: Tensor, *, kind: str = "", axes: str = "B") -> None:
+    """Raise unless images ``(*axes, 3, H, W)`` and masks ``(*axes, H, W)`` fit each other; ``kind`` is for messages."""
+    check_tensor(f"{kind}images", images, f"{axes} 3 H W")
+    check_tensor(f"{kind}masks", masks, f"{axes} H W")
+    check_sizes(f"{kind}masks", masks, f"{axes} H W", images, f"{kind}images", f"{axes} 3 H W")
 
 
 def check_images(name: str, images: Tensor, weight: Tensor) -> None:

@@ -7,12 +7,23 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from fewshotseg._checks import check_generator, check_sizes, check_tensor
+from fewshotseg._checks import check_generator, check_tensor
 from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target
 from fewshotseg.models.backbones import AnyBackbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.encodings import Query, SCNetOutput, Support, check_episodes, check_images, merged, shot_by_shot
+from fewshotseg.models.encodings import (
+    Query,
+    SCNetOutput,
+    Support,
+    check_annotated,
+    check_batch,
+    check_episodes,
+    check_images,
+    merged,
+    repeated,
+    shot_by_shot,
+)
 from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.frozen_model import FrozenBackboneModel
@@ -126,9 +137,7 @@ class SCNet(FrozenBackboneModel):
             ValueError: If a shape does not fit, there is no shot, or a side is below 32 pixels.
             TypeError: If images are not floating point.
         """
-        check_tensor("support images", images, "B S 3 H W")
-        check_tensor("support masks", masks, "B S H W")
-        check_sizes("support masks", masks, "B S H W", images, "support images", "B S 3 H W")
+        check_annotated(images, masks, kind="support ", axes="B S")
         check_images("support images", images, self._weight)
         frozen = self._frozen()
 
@@ -173,9 +182,7 @@ class SCNet(FrozenBackboneModel):
         Returns:
             What `encode_support` and `encode_query` give, and they raise the same.
         """
-        check_tensor("images", images, "B 3 H W")
-        check_tensor("masks", masks, "B H W")
-        check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
+        check_annotated(images, masks)
         check_images("images", images, self._weight)
         frozen = self._frozen()
         maps, deepest = frozen.mid(images)
@@ -192,10 +199,8 @@ class SCNet(FrozenBackboneModel):
             ``(B, 2, H, W)`` logits at the queries' size, channel 1 foreground.
         """
         batch = query.features.shape[0]
-        if support.prototype.shape[0] not in (1, batch):
-            raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.prototype.shape[0]}")
-        parts = (None if part is None else part.expand(batch, *part.shape[1:]) for part in support)
-        support = Support._make(parts)
+        check_batch(support.prototype, batch)
+        support = repeated(support, batch)
         prototypes, prior = self._class_specific(support, query)
         logits = self.head(query.features, prototypes, prior).logits
         if self.config.density_weight:

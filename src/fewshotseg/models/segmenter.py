@@ -10,10 +10,10 @@ from einops import rearrange
 from torch import Tensor
 from typing_extensions import override
 
-from fewshotseg._checks import check_sizes, check_tensor
+from fewshotseg._checks import check_tensor
 from fewshotseg._inference import example_weight
 from fewshotseg.models.backbones import AnyBackbone, can_be_cut, image_statistics
-from fewshotseg.models.encodings import IMAGES_AT_ONCE, check_images
+from fewshotseg.models.encodings import IMAGES_AT_ONCE, check_annotated, check_batch, check_images, repeated
 from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.prototype_config import FITTED, PrototypeConfig
 from fewshotseg.ops import cosine_kmeans, cosine_logits, density_logits, resize_bilinear
@@ -116,9 +116,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
             ValueError: If a shape does not fit, there is no shot, or a side is below 32 pixels.
             TypeError: If images are not floating point.
         """
-        check_tensor("support images", images, "B S 3 H W")
-        check_tensor("support masks", masks, "B S H W")
-        check_sizes("support masks", masks, "B S H W", images, "support images", "B S 3 H W")
+        check_annotated(images, masks, kind="support ", axes="B S")
         check_images("support images", images, example_weight(self))
         shots = masks.shape[1]
         together = images.flatten(0, 1)  # BS 3 H W
@@ -160,9 +158,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         Returns:
             What `encode_support` and `encode_query` give, and they raise the same.
         """
-        check_tensor("images", images, "B 3 H W")
-        check_tensor("masks", masks, "B H W")
-        check_sizes("masks", masks, "B H W", images, "images", "B 3 H W")
+        check_annotated(images, masks)
         query = self.encode_query(images)
         return self._with_prototypes(points_of(query.features, masks, 1)), query
 
@@ -180,10 +176,8 @@ class PrototypeSegmenter(FrozenBackboneModel):
             ValueError: If batches or channels do not fit.
         """
         batch = query.features.shape[0]
-        if support.points.shape[0] not in (1, batch):
-            raise ValueError(f"support must have batch 1 or the query's, {batch}, got {support.points.shape[0]}")
-        parts = (None if part is None else part.expand(batch, *part.shape[1:]) for part in support)
-        background, foreground = self._scores(PrototypeSupport._make(parts), query.features).unbind(dim=1)
+        check_batch(support.points, batch)
+        background, foreground = self._scores(repeated(support, batch), query.features).unbind(dim=1)
         scale, bias = self.config.scale, self.config.bias
         assert scale is not None
         assert bias is not None

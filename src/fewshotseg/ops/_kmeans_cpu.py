@@ -63,7 +63,7 @@ def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters:
             rows = points.index_select(0, moved).mul_(weights.index_select(0, moved))  # M C
             sums.index_add_(0, labels.index_select(0, moved), rows)
             sums.index_add_(0, before.index_select(0, moved), rows, alpha=-1)
-            lengths = _lengths(sums)
+            lengths = lengths_of(sums)
             largest = torch.maximum(largest, lengths)
             if float((largest / lengths).max()) > CANCELLED:
                 sums, lengths, some_zero = _sum(points, weights, labels, num_clusters)
@@ -108,12 +108,12 @@ def _sum(points: Tensor, weights: Tensor, labels: Tensor, num_clusters: int) -> 
     starts = sizes.cumsum(0) - sizes
     # A bag of rows is summed where they lie, and a product with the weights would copy them all.
     sums = embedding_bag(order, points, starts, mode="sum", per_sample_weights=weights[order, 0])
-    return sums, _lengths(sums), not sums.any(dim=1).all()
+    return sums, lengths_of(sums), not sums.any(dim=1).all()
 
 
-def _lengths(sums: Tensor) -> Tensor:
-    """Measure rows, ``(K, C)`` to ``(K, 1)``; above zero even for a zero vector, to divide by."""
-    lengths: Tensor = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+def lengths_of(sums: Tensor) -> Tensor:
+    """Measure rows, ``(..., C)`` to ``(..., 1)``; above zero even for a zero vector, to divide by."""
+    lengths: Tensor = torch.linalg.vector_norm(sums, dim=-1, keepdim=True)
     return lengths.clamp_min_(torch.finfo(sums.dtype).tiny)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_floating, check_sizes, check_tensor
-from fewshotseg.ops._kmeans_cpu import rounds_on_cpu
+from fewshotseg.ops._kmeans_cpu import lengths_of, rounds_on_cpu
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
 from fewshotseg.ops._random import uniform
 from fewshotseg.ops._values import all_finite
@@ -128,8 +128,7 @@ def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: 
         members = _nearest(points, centroids) == clusters  # B K N
         sums = (members * weights) @ points  # B K C
         occupied = (members & valid).any(dim=2, keepdim=True)
-        lengths = torch.linalg.vector_norm(sums, dim=2, keepdim=True).clamp_min(torch.finfo(sums.dtype).tiny)
-        centroids = torch.where(occupied, sums / lengths, centroids)
+        centroids = torch.where(occupied, sums / lengths_of(sums), centroids)
     labels = _nearest(points, centroids)
     return centroids, labels[:, 0], ((labels == clusters) & valid).sum(dim=2)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least
+from fewshotseg.models.encodings import in_kind
 
 TRIM_EVERY = 2**24
 """Bytes that are put in between two times that free memory is given back to the system."""
@@ -100,4 +101,4 @@ def _with_memory_of_its_own(parts: Any) -> Any:
         part.clone() if isinstance(part, Tensor) and part.untyped_storage().nbytes() > part.nbytes else part
         for part in parts
     ]
-    return parts._make(copied) if hasattr(parts, "_make") else tuple(copied)
+    return in_kind(parts, copied)

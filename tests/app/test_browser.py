@@ -135,6 +135,11 @@ class Page:
         picture = self.page.locator("#clicks img").first
         picture.wait_for()
         for number, (x, y) in enumerate(points, start=1):
+            # Each click draws its cross on a new picture, and the page takes no click on one that is not there yet.
+            self.page.wait_for_function(
+                "size => (e => e && e.complete && e.naturalWidth === size)(document.querySelector('#clicks img'))",
+                arg=size,
+            )
             box = picture.bounding_box()
             scale = box["width"] / size
             picture.click(position={"x": x * scale, "y": y * scale})

@@ -134,7 +134,8 @@ def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers, fold
     everything = [parts[name] for name in ("editor", "clicks", "answers", "status", "points")]
 
     def on(event: Any, handler: Any, inputs: list[Any], outputs: list[Any], **how: Any) -> None:
-        event(told(handler, refuse), inputs, outputs, api_visibility="private", **how)
+        # One after the other, in their order: an earlier answer that came later would take back what a click has marked.
+        event(told(handler, refuse), inputs, outputs, api_visibility="private", concurrency_id="page", **how)
 
     def refuse(said: str) -> Exception:
         error: Exception = gr.Error(said, print_exception=False)
@@ -186,7 +187,8 @@ def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers, fold
     changes(parts["add"].click, paint, "class", "editor")
     changes(parts["close"].click, handlers.close, "class", "points")
     changes(parts["clear"].click, handlers.clear, "class")
-    on(parts["clicks"].select, click, [*place, parts["class"], parts["way"], parts["points"]], everything)
+    clicked = [*place, parts["class"], parts["way"], parts["points"]]
+    on(parts["clicks"].select, click, clicked, everything, trigger_mode="multiple")  # somebody may click fast
     for name in ("threshold", "turn"):
         on(parts[name].change, answer, place, [parts["answers"], parts["status"]], trigger_mode="always_last")
     on(parts["save"].click, handlers.save, [parts["threshold"], parts["kinds"]], [parts["status"]])

@@ -38,7 +38,7 @@ def browser():
         pytest.skip("needs Chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     pytest.importorskip("gradio", reason="needs the extra app")
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield opened

@@ -136,7 +136,11 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(checkpoint, tmp_path, m
     capsys.readouterr()
     model = ("--format", "model")
     for arguments, message in {
-        (tiny, *model, "--without-backbone"): "backbone must be efficientnet_lite0, whose weights an installed package",
+        (
+            tiny,
+            *model,
+            "--without-backbone",
+        ): "backbone must be efficientnet_lite0 or efficientnet_lite2, whose",
         (tmp_path / "changed.pth", *model): "it is damaged or cut off",
         (tmp_path / "other.pth", *model): "must be a model that save_model wrote",
         (tmp_path / "none.pth", *model): "none.pth",

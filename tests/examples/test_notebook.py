@@ -33,7 +33,7 @@ def test_it_is_kept_without_outputs():
 
 
 def test_every_cell_runs_and_shows_pictures(capsys):
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
     pytest.importorskip("skimage", reason="needs scikit-image")
     names = {}
     shown = [run("".join(cell["source"]), names) for cell in cells("code")]

@@ -8,7 +8,7 @@ import fewshotseg as fs
 from fewshotseg.models.backbones import lite
 
 pytest.importorskip("skimage", reason="needs scikit-image")
-pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
 
 import one_shot
 

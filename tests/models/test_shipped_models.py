@@ -30,7 +30,7 @@ def test_files_are_small_and_say_where_they_come_from(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_load_by_their_names(name):
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
     model = load_pretrained(name)
     assert model.config == read_model(FOLDER / f"{name}.pth").config
     assert isinstance(model, fs.PrototypeSegmenter if name == "prototypes-lite0" else fs.SCNet)
@@ -41,14 +41,14 @@ def test_the_one_without_training_has_the_settings_of_the_class():
     saved = read_model(FOLDER / "prototypes-lite0.pth")
     assert saved.head == {}
     assert saved.backbone is None
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
     expected = fs.build_prototype_segmenter("efficientnet_lite0", backbone_weights="package").config
     assert load_pretrained("prototypes-lite0").config == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_find_an_example_in_itself(name):
-    pytest.importorskip(lite.PACKAGE, reason="needs the extra lite")
+    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
     data = pytest.importorskip("skimage.data", reason="needs scikit-image")
     mask = np.zeros((512, 512), bool)
     mask[20:190, 155:300] = mask[190:, 40:350] = True  # about where the astronaut is: 0.48 of the image

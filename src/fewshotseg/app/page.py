@@ -134,7 +134,7 @@ def _connect(gr: Any, page: Any, parts: dict[str, Any], handlers: Handlers, fold
     everything = [parts[name] for name in ("editor", "clicks", "answers", "status", "points")]
 
     def on(event: Any, handler: Any, inputs: list[Any], outputs: list[Any], **how: Any) -> None:
-        # One after the other, in their order: an earlier answer that came later would take back what a click has marked.
+        # One after the other, in their order: an earlier answer that came later would take back what a click marked.
         event(told(handler, refuse), inputs, outputs, api_visibility="private", concurrency_id="page", **how)
 
     def refuse(said: str) -> Exception:

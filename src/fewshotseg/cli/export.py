@@ -31,6 +31,7 @@ import torch
 from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, training_free
 from fewshotseg.models import PrototypeSegmenter, SCNet, load_model, read_model, save_model
 from fewshotseg.models.backbones import make_backbone
+from fewshotseg.models.backbones.lite import PACKAGES
 from fewshotseg.models.hub import find_model
 from fewshotseg.models.programs import KINDS, export_programs
 from fewshotseg.models.saved_model import digest_of
@@ -137,9 +138,10 @@ def open_model(options: argparse.Namespace) -> tuple[SCNet | PrototypeSegmenter,
 def check_backbone_is_installed(model: SCNet | PrototypeSegmenter) -> None:
     """Raise unless an installed package holds the very weights of the model's backbone."""
     name = model.config.backbone
-    if name != "efficientnet_lite0":
+    if name not in PACKAGES:
         raise ValueError(
-            f"backbone must be efficientnet_lite0, whose weights an installed package holds, to be left out, got {name}"
+            f"backbone must be {' or '.join(PACKAGES)}, whose weights an installed package holds, to be left out, "
+            f"got {name}"
         )
     backbone = make_backbone(name)
     load_backbone_weights(backbone, "package", name=name)

@@ -26,12 +26,12 @@ def build_scnet(
 
     Args:
         backbone: ``"resnet50"``, ``"resnet101"``, ``"vgg16_bn"``, ``"mobilenet_v2"`` (torchvision's networks),
-            ``"efficientnet_lite0"`` (timm's, extra ``lite``), ``"resnet50s"``, ``"resnet101s"`` (PFENet's, with a deep
-            stem), ``"timm/<name>"`` for a model of timm (extra ``timm``; see `list_backbones`), or a module that
-            follows `Backbone` or `WholeBackbone`.
+            ``"efficientnet_lite0"``, ``"efficientnet_lite2"`` (timm's, extra ``lite``), ``"resnet50s"``,
+            ``"resnet101s"`` (PFENet's, with a deep stem), ``"timm/<name>"`` for a model of timm (extra ``timm``; see
+            `list_backbones`), or a module that follows `Backbone` or `WholeBackbone`.
         backbone_weights: For the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
             (downloaded by torchvision), True or ``"timm"`` for a model of timm (downloaded by timm), ``"package"`` for
-            ``"efficientnet_lite0"`` (the file that the extra ``lite`` installed), the path of a file, or a state dict.
+            both EfficientNets (the file that the extra ``lite`` installed), the path of a file, or a state dict.
             Classifier entries are left out.
         weights: The path of a checkpoint of the whole model, ours or PFENet's; see `load_weights`.
         **settings: Fields of `SCNetConfig`.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewshotseg._checks import check_float_dtype
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.backbones import AnyBackbone, StagedBackbone, check_backbone, make_backbone
-from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.backbones.lite import PACKAGES, package_weights, remap_lite_state_dict
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.models.fitting import check_fits
 from fewshotseg.models.prototype_config import PrototypeConfig
@@ -174,10 +174,11 @@ def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[s
         return saved.backbone
     if isinstance(backbone, nn.Module):
         weights = dict(backbone.state_dict())
-    elif saved.config.backbone == "efficientnet_lite0":
-        state = remap_lite_state_dict(state_dict_in(read_safely(package_weights()), package_weights()))
+    elif saved.config.backbone in PACKAGES:
+        file = package_weights(saved.config.backbone)
+        state = remap_lite_state_dict(state_dict_in(read_safely(file), file))
         with torch.device("meta"):
-            names = make_backbone("efficientnet_lite0").state_dict().keys()
+            names = make_backbone(saved.config.backbone).state_dict().keys()
         weights = {key: value for key, value in state.items() if key in names}
     else:
         name = saved.config.backbone

@@ -10,7 +10,7 @@ from torchvision.models import get_model_weights, list_models
 from fewshotseg._checks import shown
 from fewshotseg._io import StrPath
 from fewshotseg.models.backbones import make_backbone, timm_backbone
-from fewshotseg.models.backbones.lite import package_weights, remap_lite_state_dict
+from fewshotseg.models.backbones.lite import PACKAGES, package_weights, remap_lite_state_dict
 from fewshotseg.models.checkpoints import read_model, save_model
 from fewshotseg.models.convert import deep_stem_names, remap_pfenet_state_dict, without_wrappers
 from fewshotseg.models.fitting import load_checked
@@ -108,8 +108,9 @@ def load_backbone_weights(
     Args:
         backbone: One of ours, or any module with the weights' own names.
         weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), ``"package"`` (installed, of
-            ``"efficientnet_lite0"``), a path, or a state dict. Entries of the ImageNet classifier are left out; names
-            of PFENet, of its three-convolution stem and of that package are translated.
+            ``"efficientnet_lite0"`` or ``"efficientnet_lite2"``), a path, or a state dict. Entries of the ImageNet
+            classifier are left out; names of PFENet, of its three-convolution stem and of these packages are
+            translated.
         name: The backbone's name, to look torchvision weights up by.
 
     Raises:
@@ -118,8 +119,8 @@ def load_backbone_weights(
         ImportError: If the package is not installed.
         TypeError: If ``weights`` is none of these.
     """
-    if name == "efficientnet_lite0" and weights == "package":
-        weights = package_weights()
+    if name in PACKAGES and weights == "package":
+        weights = package_weights(name)
     state, source = _state_of(weights, name)
     own = backbone.state_dict().keys()
     if not own <= state.keys():
@@ -187,6 +188,6 @@ def _torchvision_weights(name: str | None, weights: str) -> Any:
 
 def _names(name: str | None) -> list[str]:
     """The names of weights for this backbone."""
-    if name == "efficientnet_lite0":
+    if name in PACKAGES:
         return ["package"]
     return [] if name is None or name not in list_models() else [*get_model_weights(name).__members__]

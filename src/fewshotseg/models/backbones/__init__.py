@@ -8,7 +8,7 @@ from torchvision import models as tv
 from fewshotseg._checks import shown
 from fewshotseg.models.backbones.checks import can_be_cut, check_backbone
 from fewshotseg.models.backbones.feature_maps import feature_maps
-from fewshotseg.models.backbones.lite import efficientnet_lite0
+from fewshotseg.models.backbones.lite import PACKAGES, efficientnet_lite
 from fewshotseg.models.backbones.protocol import AnyBackbone, Backbone, WholeBackbone, image_statistics
 from fewshotseg.models.backbones.staged import StagedBackbone
 from fewshotseg.models.backbones.timm import TimmBackbone
@@ -40,7 +40,7 @@ BACKBONES = (
     "resnet101",
     "vgg16_bn",
     "mobilenet_v2",
-    "efficientnet_lite0",
+    *PACKAGES,
     "resnet50s",
     "resnet101s",
     "tiny",
@@ -81,8 +81,8 @@ def make_backbone(name: str) -> StagedBackbone | WholeTimmBackbone:
         return timm_backbone(name)
     if name not in BACKBONES:
         raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, timm/NAME or a module, got {shown(name)}")
-    if name == "efficientnet_lite0":
-        return efficientnet_lite0()
+    if name in PACKAGES:
+        return efficientnet_lite(name)
     if name == "tiny":
         return tiny()
     net: Any = getattr(tv, name.removesuffix("s"))(weights=None)

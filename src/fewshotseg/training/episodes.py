@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from fewshotseg.data import EpisodeDataset
 from fewshotseg.data.episodes.hard import HardSpecs
+from fewshotseg.data.sources.windows import WindowSource
 from fewshotseg.models import SCNet
 from fewshotseg.training.benchmark import Benchmark, DataSettings, draw_test
 from fewshotseg.training.recipe import Recipe
@@ -18,6 +19,8 @@ def training_episodes(
         ValueError: If a base class has too few images.
     """
     train, (base, novel) = benchmark.train, benchmark.split
+    if recipe.windows:
+        train = WindowSource(train, base, seed=recipe.seed)
     episodes = EpisodeDataset(
         train,
         base,

@@ -30,6 +30,7 @@ class Recipe:
         scale: Smallest and largest random enlargement of PFENet's augmentation.
         shots: Support images in a training episode. The papers train with one and test that model with five, too.
         hard_share: Share of training episodes that cannot be answered without a look at the support; see `HardSpecs`.
+        windows: Whether windows around small objects are trained on besides the images; see `WindowSource`.
         start: What the head begins with: ``random`` weights; or ``comparing``, weights by which it begins with the
             difference between query and prototype, both reduced alike.
         optimizer: The optimizer: ``sgd`` as in the papers, or ``adamw``, which learns more in a thousand iterations.
@@ -70,6 +71,7 @@ class Recipe:
     scale: tuple[float, float] = (0.9, 1.1)
     shots: int = 1
     hard_share: float = 0.0
+    windows: bool = False
     start: Literal["random", "comparing"] = "random"
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.025

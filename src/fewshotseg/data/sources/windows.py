@@ -1,0 +1,134 @@
+"""Windows around small objects, in which a model sees them as large as others."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from fewshotseg._checks import check_at_least
+from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource, check_members
+
+MAX_SHARE = 0.12
+"""Of an image: a class that takes more is seen well without a window."""
+
+MIN_PIXELS = 150
+"""Of the object: a smaller one has no shape that could be enlarged."""
+
+MIN_SIDE = 80
+"""Of a window, in pixels."""
+
+MARGIN = (1.4, 3.0)
+"""Smallest and largest side of a window, in sides of the object."""
+
+
+class Window(NamedTuple):
+    """A square of an image.
+
+    Attributes:
+        image: Position of the image in the source.
+        top: First row.
+        left: First column.
+        side: Rows and columns.
+    """
+
+    image: int
+    top: int
+    left: int
+    side: int
+
+
+class WindowSource:
+    """A source, and after its images one window for each small class of an image, around the largest such object.
+
+    At a training size of a few hundred pixels many objects are a cell or two of the feature map. In a window they are
+    as large as those that fill a photograph. Windows depend on the seed and the image alone.
+
+    Args:
+        source: Any source; its masks are read once.
+        class_ids: The classes to look at closely.
+        seed: Of the windows' sides and places, 0 or more.
+
+    Attributes:
+        windows: Those that were added, in the order of ``ids`` after the source's own.
+
+    Raises:
+        ImportError: If scipy is not installed.
+        ValueError: If the seed is negative.
+
+    Example:
+        >>> from fewshotseg.data import SyntheticSource
+        >>> source = SyntheticSource(20, num_classes=3, size=(200, 300))
+        >>> closer = WindowSource(source, [1, 2, 3], seed=0)
+        >>> len(closer.ids) == 20 + len(closer.windows)
+        True
+    """
+
+    def __init__(self, source: SegmentationSource, class_ids: Collection[int], *, seed: int) -> None:
+        check_members(source)
+        seed = check_at_least("seed", seed, 0)
+        self._source, self.class_names = source, source.class_names
+        self.windows: list[Window] = []
+        self.ids: list[str] = [*source.ids]
+        self.class_areas: list[Mapping[int, int]] = [dict(areas) for areas in source.class_areas]
+        for index, areas in enumerate(source.class_areas):
+            small = sorted(set(areas) & set(class_ids))
+            mask = source.load(index).mask.numpy() if small else np.zeros((0, 0), dtype=int)
+            for class_id in small:
+                if not MIN_PIXELS <= areas[class_id] <= MAX_SHARE * mask.size:
+                    continue
+                found = window_around(mask == class_id, np.random.default_rng((seed, index, class_id)))
+                if found is None:
+                    continue
+                top, left, side = found
+                inside = _areas(mask[top : top + side, left : left + side])
+                if class_id in inside:
+                    self.windows.append(Window(index, top, left, side))
+                    self.ids.append(f"{source.ids[index]}@{class_id}")
+                    self.class_areas.append(inside)
+
+    def load(self, index: int) -> Sample:
+        """The image at this position of ``ids`` and its mask, or the part of them in a window."""
+        if index < len(self.ids) - len(self.windows):
+            return self._source.load(index)
+        number, top, left, side = self.windows[index - len(self.ids)]
+        image, mask = self._source.load(number)
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        return Sample(
+            tv_tensors.Image(image.as_subclass(torch.Tensor)[:, rows, columns].clone()),
+            tv_tensors.Mask(mask.as_subclass(torch.Tensor)[rows, columns].clone()),
+        )
+
+
+def window_around(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, int, int] | None:
+    """Top, left and side of a random window around the largest connected part of a mask.
+
+    Returns:
+        None if the part is too small, or the window would be most of the image.
+    """
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError('windows need scipy: pip install "fewshotseg[train]"') from error
+    parts, _ = ndimage.label(inside)
+    sizes = np.bincount(parts.ravel())[1:]
+    largest = int(sizes.argmax())
+    if sizes[largest] < MIN_PIXELS:
+        return None
+    rows, columns = np.nonzero(parts == largest + 1)
+    longer = max(np.ptp(rows), np.ptp(columns)) + 1
+    side = int(max(longer * draw.uniform(*MARGIN), MIN_SIDE))
+    height, width = inside.shape
+    if side > 0.75 * min(height, width):
+        return None
+    places = []
+    for where, length in ((rows, height), (columns, width)):
+        middle = (where.min() + where.max()) / 2 + draw.uniform(-0.2, 0.2) * side
+        places.append(int(np.clip(middle - side / 2, 0, length - side)))
+    return places[0], places[1], side
+
+
+def _areas(mask: Sequence[int] | np.ndarray) -> dict[int, int]:
+    values, counts = np.unique(mask, return_counts=True)
+    return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, VOID)}

@@ -232,12 +232,12 @@ def test_resizing_compiles_whole(resize):
 
 @pytest.mark.parametrize("value", [2, -1])
 def test_labels_of_several_classes_are_refused(value):
-    with pytest.raises(ValueError, match=f"masks must hold 0 .* got {value}; of several classes pass one at a time"):
+    with pytest.raises(ValueError, match=f"masks must hold 0 .* got {value}; with several classes, pass one at a time"):
         masked_average_pool(FEATURES, torch.full((2, 9, 9), value), resize="masks")
 
 
 def test_another_size_is_refused_with_the_shape_that_was_given_and_what_to_do():
-    with pytest.raises(ValueError, match=r'size of features, 4x5, got shape \(2, 9, 9\); resize="masks" brings'):
+    with pytest.raises(ValueError, match=r'size of features, 4x5, got shape \(2, 9, 9\); resize="masks" resizes'):
         masked_average_pool(FEATURES, torch.ones(2, 9, 9))
 
 

@@ -1,4 +1,4 @@
-"""Losses, for this package's models and for anybody's own."""
+"""Losses for few-shot segmentation, usable with any model."""
 
 from fewshotseg.losses.alignment import alignment_loss
 from fewshotseg.losses.pairs import SelfContrastivePairs, background_target, self_contrastive_pairs

@@ -1,4 +1,4 @@
-"""The alignment loss: the query's answer, taken as a support, has to find the supports' objects (PANet)."""
+"""PANet's alignment loss: the query's prediction, used as a support mask, must segment the supports."""
 
 import torch
 from torch import Tensor
@@ -20,25 +20,25 @@ def alignment_loss(
     scale: float = 20.0,
     ignore_index: int = 255,
 ) -> Tensor:
-    r"""Segment the supports by prototypes of the query, pooled where the model's own answer puts them.
+    r"""Compute the cross entropy of segmenting the supports by prototypes that are pooled from the query's prediction.
 
     $$\mathcal{L} = \operatorname{CE}\big(s\,[\cos(F^s, p_0), \cos(F^s, p_1)],\, M^s\big), \qquad
     p_k = \operatorname{MAP}(F^q, [\hat M^q = k])$$
 
-    PANet's prototype alignment regularisation (Wang et al., ICCV 2019).
+    This is PANet's prototype alignment regularisation (Wang et al., ICCV 2019).
 
     Args:
         query_features: ``(B, C, h, w)``, floating point.
-        query_logits: ``(B, 2, h', w')``, the model's answer, channel 1 foreground; brought to ``h x w``.
+        query_logits: ``(B, 2, h', w')``, the model's prediction, channel 1 foreground; resized to ``h x w``.
         support_features: ``(B, S, C, h'', w'')``.
         support_masks: ``(B, S, H, W)`` label masks: 1 foreground, 0 background, ``ignore_index`` void.
-        scale: $s$; PANet's is 20.
+        scale: $s$, the factor of the cosines; 20 in PANet.
         ignore_index: The label of void, neither 0 nor 1.
 
     Returns:
-        The mean over all pixels of all shots that count, a scalar of at least float32. Supports of a query in which
-        nothing was found do not count, as in PANet; 0 where none does. Differentiable in both features; the answer is
-        taken as it is.
+        The mean over all labelled pixels of all shots, a scalar of at least float32. As in PANet, the supports of a
+        query without predicted foreground are left out; 0 if all are. Differentiable in both features, not in
+        ``query_logits``.
 
     Raises:
         ValueError: If a shape or a device does not fit, a number is out of range, or masks on a CPU hold other labels

@@ -1,4 +1,4 @@
-"""What a query is compared with in the class-agnostic branch: prototypes of its own background (Sec. 3.2.2)."""
+"""Inputs and target of the class-agnostic branch, where a query meets prototypes of its own background (Sec. 3.2.2)."""
 
 from typing import NamedTuple
 
@@ -19,13 +19,13 @@ from fewshotseg.ops.partition import check_partition, cut
 
 
 class SelfContrastivePairs(NamedTuple):
-    """What the class-agnostic branch compares, and what it should answer.
+    """The prototypes that a query is compared with in the class-agnostic branch, and the target of that comparison.
 
     Attributes:
-        prototypes: ``(B, K, C)``, the mean feature of each background region; zero for an empty one (Eq. 6).
+        prototypes: ``(B, K, C)``, the mean feature of each background region, zero for an empty region (Eq. 6).
         valid: ``(B, K)`` bool, which regions are not empty.
         prototype_map: ``(B, C, h, w)``, the prototype that each location is compared with (Eq. 7).
-        target: ``(B, H, W)`` int64, ``1 - M`` at the masks' own resolution, void kept.
+        target: ``(B, H, W)`` int64, ``1 - M`` at the masks' resolution; void stays void.
     """
 
     prototypes: Tensor
@@ -35,7 +35,7 @@ class SelfContrastivePairs(NamedTuple):
 
 
 def background_target(query_masks: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """Turn masks round, ``1 - M``: 1 on the background, 0 on the foreground, void stays void.
+    """Invert label masks, ``1 - M``: 1 on the background, 0 on the foreground; void stays void.
 
     Args:
         query_masks: ``(B, H, W)`` label masks.
@@ -68,28 +68,28 @@ def self_contrastive_pairs(
 ) -> SelfContrastivePairs:
     """Pair every location of a query with a prototype of the query's own background (Eq. 4 to 7).
 
-    The partition cuts the whole query into regions, foreground and void are taken out of each (Eq. 5), and what
-    remains is averaged into a prototype (Eq. 6). A background location is paired with the prototype of its region,
-    so that it should answer 1; all foreground locations of an image are paired with one prototype, drawn uniformly
-    from the image's valid ones, so that they should answer 0 (Eq. 7). A void location is paired like a background one,
-    or with the drawn prototype where its region is empty.
+    The partition splits the whole query into regions. Foreground and void are removed from each (Eq. 5), and the rest
+    is averaged into a prototype (Eq. 6). A background location is paired with the prototype of its region, target 1.
+    All foreground locations of an image are paired with one prototype, drawn uniformly from the image's valid ones,
+    target 0 (Eq. 7). A void location is paired like a background location, or with the drawn prototype if its region
+    is empty.
 
     Args:
-        features: ``(B, C, h, w)``, what prototypes are pooled from; gradients flow through them.
-        cluster_features: ``(B, C', h', w')``, what the partition looks at, in the paper the high-level map; without
-            gradient. Their labels are brought to ``h x w`` by nearest sampling with aligned corners.
+        features: ``(B, C, h, w)``, floating point; prototypes are pooled from them, and gradients flow through them.
+        cluster_features: ``(B, C', h', w')``, floating point, the input of the partition, in the paper the high-level
+            map; no gradient. The regions are resized to ``h x w`` by nearest sampling with aligned corners.
         query_masks: ``(B, H, W)`` label masks of the query: 1 foreground, 0 background, ``ignore_index`` void. They
-            are sampled at the features' positions, corners aligned. Of several classes, one at a time:
+            are sampled at the features' positions, with aligned corners. With several classes, pass one at a time:
             ``labels == way``.
-        partition: Cuts the cluster features into regions.
-        generator: For the partition's start and the drawn prototype; torch's default generator otherwise, as
-            ``torch.compile`` takes no other.
+        partition: Splits the cluster features into regions.
+        generator: Source of the random numbers for the partition and the drawn prototype; by default torch's, the
+            only one that ``torch.compile`` supports.
         ignore_index: The label of void, neither 0 nor 1.
 
     Returns:
-        Prototypes, their validity, the map of prototypes, and the target at the masks' resolution. The target of
-        an image without background at the features' positions is void throughout, so that it adds nothing to a loss.
-        Features outside a region don't matter to its prototype, NaN and infinity neither.
+        Prototypes, which of them are valid, their map, and the target. If an image has no background at the features'
+        positions, its target is void everywhere, so that it adds nothing to a loss. Features outside a region have no
+        effect on its prototype, even NaN and infinity.
 
     Raises:
         ValueError: If a shape or a device does not fit, or masks on a CPU hold other labels than 0, 1 and void.
@@ -139,6 +139,6 @@ def _complement(masks: Tensor, ignore_index: int) -> Tensor:
 
 
 def _draw(valid: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw one index of a true entry in every row of ``(B, K)``, uniformly; 0 in a row without one."""
+    """Draw the index of one true entry in every row of ``(B, K)``, uniformly; 0 for a row without any."""
     order = uniform((valid.shape[0], valid.shape[1]), valid.device, generator)
     return torch.where(valid, order, -1.0).argmax(dim=1)

@@ -1,4 +1,4 @@
-"""The supervised loss of a segmentation: cross entropy over the pixels that are labelled."""
+"""The supervised segmentation loss: cross entropy over the labelled pixels."""
 
 from torch import Tensor
 
@@ -10,16 +10,16 @@ from fewshotseg.ops._values import check_label_masks
 def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
     """Compute the cross entropy over the labelled pixels of a batch, at the target's resolution.
 
-    Logits are brought to the target's size bilinearly with aligned corners; labels are never resized. Logits of pixels
-    that don't count don't matter, NaN and infinity neither.
+    Logits are resized to the target's size bilinearly with aligned corners; labels are never resized. Logits of void
+    pixels have no effect, even NaN and infinity.
 
     Args:
-        logits: ``(B, 2, h, w)``, floating point.
+        logits: ``(B, 2, h, w)``, floating point, channel 1 foreground.
         target: ``(B, H, W)`` label masks: 0, 1 or ``ignore_index``.
-        ignore_index: The label of pixels that do not count, neither 0 nor 1.
+        ignore_index: The label of void pixels, neither 0 nor 1.
 
     Returns:
-        The mean over all pixels that count, a scalar of at least float32; 0 where none does.
+        The mean over all labelled pixels, a scalar of at least float32; 0 if there are none.
 
     Raises:
         ValueError: If a shape or a device does not fit, or a target on a CPU holds other labels than 0, 1 and void.
@@ -40,7 +40,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
 
 
 def check_logits(name: str, logits: Tensor) -> None:
-    """Raise unless these can be logits of background and foreground."""
+    """Raise unless ``logits`` is ``(B, 2, H, W)`` and floating point."""
     check_tensor(name, logits, "B 2 H W")
     check_floating(name, logits)
     if logits.shape[1] != 2:

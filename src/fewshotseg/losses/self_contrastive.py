@@ -1,4 +1,4 @@
-"""The self-contrastive loss: a query compared with prototypes of its own background (Sec. 3.3)."""
+"""SCNet's self-contrastive loss: compares a query with prototypes of its own background (Sec. 3.3)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,25 +18,25 @@ from fewshotseg.ops.partition import check_partition
 
 
 class SelfContrastiveLoss(nn.Module):
-    """The loss of SCNet's class-agnostic branch, for any model with a comparison head of its own (L2 of Eq. 9).
+    """The loss of SCNet's class-agnostic branch (L2 of Eq. 9), for any model that compares features with a prototype.
 
-    It has no parameters. Add it to the loss of an existing model during training:
+    It has no parameters. Add it to a model's own loss during training:
 
     ```python
     loss = (1 - weight) * loss + weight * self_contrastive(features, high_level_features, query_masks, compare)
     ```
 
     Args:
-        num_prototypes: n, the number of regions that k-means makes of a query.
+        num_prototypes: Number of regions that k-means splits a query into, n in the paper.
         num_iters: Rounds of k-means.
-        partition: Cuts a query into regions in another way; ``num_prototypes`` and ``num_iters`` then do not count.
-        aux_weight: Of the auxiliary logits, where ``compare`` gives several (deep supervision): the loss is that of the
-            first plus this times the mean of the others, as PFENet weighs its scales with 1.
+        partition: Splits a query into regions in another way; ``num_prototypes`` and ``num_iters`` are then ignored.
+        aux_weight: Weight of auxiliary logits (deep supervision), if ``compare`` returns several: the loss is that of
+            the first plus this times the mean of the others. PFENet uses 1.
         ignore_index: The label of void, neither 0 nor 1.
 
     Raises:
         ValueError: If a number is out of range.
-        TypeError: If one is no number or no integer, or ``partition`` is no `Partition`.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -75,7 +75,7 @@ class SelfContrastiveLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> SelfContrastivePairs:
-        """`self_contrastive_pairs` with this loss's partition: what to compare, and what the answer should be."""
+        """Compute `self_contrastive_pairs` with the partition and void label of this loss."""
         return self_contrastive_pairs(
             features,
             cluster_features,
@@ -95,17 +95,17 @@ class SelfContrastiveLoss(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Compare the query with prototypes of its own background, and give the cross entropy of the answer.
+        """Compute the cross entropy of comparing the query with prototypes of its own background.
 
         Args:
-            features: ``(B, C, h, w)`` query features in the space of the model's prototypes; gradients flow through.
-                NaN and infinity under void are taken as 0.
+            features: ``(B, C, h, w)`` query features in the space of the model's prototypes; gradients flow through
+                them. NaN and infinity under void count as 0.
             cluster_features: ``(B, C', h', w')`` features to find regions in, best high-level ones; no gradient.
             query_masks: ``(B, H, W)`` label masks of the query.
-            compare: The model's comparison head: ``compare(features, prototype_map)`` with two ``(B, C, h, w)`` maps
-                gives ``(B, 2, h', w')`` logits of any size, channel 1 for "matches the prototype", or a tuple or list
-                of such, the main ones first and auxiliary ones after them.
-            generator: For the regions' start and the drawn prototype.
+            compare: The model's comparison head. ``compare(features, prototype_map)`` takes two ``(B, C, h, w)`` maps
+                and returns logits ``(B, 2, h', w')`` of any size, channel 1 for "matches the prototype"; or a tuple or
+                list of such logits, first the main ones, then auxiliary ones.
+            generator: Source of the random numbers for the partition and the drawn prototype; by default torch's.
 
         Returns:
             The cross entropy with ``1 - M``, a scalar; 0 if no image has background. See `self_contrastive_pairs`.
@@ -127,7 +127,7 @@ class SelfContrastiveLoss(nn.Module):
 
 
 def _all_logits(answer: Any, *, like: Tensor) -> list[Tensor]:
-    """What a comparison answered, as a list of one or more logits."""
+    """Check what ``compare`` returned, and make it a list of one or more logits."""
     name = "what compare returns"
     if not isinstance(answer, tuple | list):
         named = [(name, answer)]
@@ -142,7 +142,7 @@ def _all_logits(answer: Any, *, like: Tensor) -> list[Tensor]:
 
 
 def _without_void(features: Tensor, query_masks: Tensor, ignore_index: int) -> Tensor:
-    """Put 0 where void features are not finite: through a comparison even their gradient of 0 would become NaN."""
+    """Set features under void to 0 if they are not finite, as they would make gradients NaN despite their weight 0."""
     if all_finite(features):
         return features
     masks = sample_nearest(query_masks.long(), (features.shape[2], features.shape[3]))  # B h w

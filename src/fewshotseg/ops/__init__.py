@@ -1,7 +1,7 @@
-"""Functions on tensors: no parameters, no state, no I/O.
+"""Functions on tensors, and the two partitions as modules; none has parameters.
 
-Shapes, here and everywhere: ``B`` episodes, ``S`` shots, ``K`` regions or prototypes, ``C`` channels, ``H W`` the grid
-at hand, ``N = H * W`` points. Label masks hold 1 foreground, 0 background, 255 void.
+Shapes in all docstrings: ``B`` episodes, ``S`` shots, ``K`` regions or prototypes, ``C`` channels, ``H W`` height and
+width of a map, ``N = H * W`` points. Label masks hold 1 foreground, 0 background, 255 void.
 """
 
 from fewshotseg.ops.correlation import correlation

@@ -1,4 +1,4 @@
-"""Cross entropy over the labelled pixels of a batch, with no trace of the others."""
+"""Cross entropy over the labelled pixels of a batch; void pixels change neither its value nor its gradient."""
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +10,22 @@ from fewshotseg.ops.resizing import resize_bilinear
 
 
 def cross_entropy(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Take the mean over labelled pixels, 0 without any: ``(B, 2, h, w)``, ``(B, H, W)`` int64 to a scalar."""
+    """Compute the mean over labelled pixels, 0 without any: ``(B, 2, h, w)``, ``(B, H, W)`` int64 -> scalar."""
     labelled = target != ignore_index  # B H W
     with without_autocast(logits):
         resized = _resize_logits(at_least_float32(logits), labelled)  # B 2 H W
-        # On an accelerator torch's own sum is not deterministic, and refuses where it has to be.
+        # On an accelerator reduction="sum" is not deterministic, and raises under use_deterministic_algorithms.
         reduction = "sum" if logits.device.type == "cpu" else "none"
         total = F.cross_entropy(resized, target, ignore_index=ignore_index, reduction=reduction).sum()
         return total / labelled.sum().clamp_min(1)
 
 
 def _resize_logits(logits: Tensor, labelled: Tensor) -> Tensor:
-    """Resize to the size of ``labelled``, with 0 where pixels are not and logits are not finite."""
+    """Resize logits to the size of ``labelled``; if some are not finite, unlabelled pixels get 0."""
     size = (labelled.shape[1], labelled.shape[2])
     if all_finite(logits):
         return resize_bilinear(logits, size)
-    # 0 * NaN is NaN, with a weight of 0 in resizing as with a gradient of 0. So NaN is put by hand where it belongs.
+    # 0 * NaN is NaN, so interpolation spreads NaN even with a weight of 0. Resize without NaN, then put it back.
     if size != (logits.shape[2], logits.shape[3]):
         finite = logits.isfinite()
         reached = resize_bilinear((~finite).to(logits.dtype), size) > 0

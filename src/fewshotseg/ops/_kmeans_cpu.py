@@ -1,4 +1,7 @@
-"""Rounds of k-means on a CPU: what `kmeans._rounds` gives, in less than half the time, as values may be looked at."""
+"""Rounds of k-means on a CPU: the result of `kmeans._rounds` in less than half the time.
+
+On a CPU reading a value needs no host-device synchronisation, so the rounds can stop early and skip points.
+"""
 
 import torch
 from torch import Tensor
@@ -8,21 +11,21 @@ from fewshotseg.ops._precision import inverse_norm
 from fewshotseg.ops._values import all_finite
 
 SMALL_K = (1, 2, 3, 5)
-"""Numbers of clusters for which one matrix product is fastest: it has K - 1 columns, and 1, 2 and 4 are fast."""
+"""Values of K for which one matrix product is fastest: it has K - 1 columns, and 1, 2 and 4 columns are fast."""
 
 NUM_CHUNKS = 4
-"""Products into which the points are cut for any other number of clusters."""
+"""Number of chunks that the points are split into, one matrix product each, for any other K."""
 
 CANCELLED = 8
-"""A sum that has shrunk by this factor has lost too much to rounding, and is taken anew."""
+"""An updated sum that has become this many times shorter has lost too many digits, and is computed anew."""
 
 
 def rounds_on_cpu(
     points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run ``num_iters`` rounds; give centroids ``(B, K, C)``, labels ``(B, N)`` and counts ``(B, K)``.
+    """Run up to ``num_iters`` rounds; return centroids ``(B, K, C)``, labels ``(B, N)`` and counts ``(B, K)``.
 
-    One image after the other: its points stay in the cache for all rounds, which end when no label changes.
+    Images are clustered one by one, so that the points stay in the processor's cache; rounds end when no label changes.
     """
     batch, num_points, _ = points.shape
     centroids = centroids.clone()
@@ -35,8 +38,8 @@ def rounds_on_cpu(
 
 
 def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cluster one image: ``(N, C)``, ``(K, C)``, ``(N,)`` to ``(K, C)``, ``(N,)``, ``(K,)``."""
-    points = points.contiguous()  # N C, every row in one piece, as each is read in every round
+    """Cluster one image: ``(N, C)``, ``(K, C)``, ``(N,)`` -> ``(K, C)``, ``(N,)``, ``(K,)``."""
+    points = points.contiguous()  # N C; every round reads whole rows
     num_clusters = len(centroids)
     weights = inverse_lengths(points)  # N 1
     if not all_finite(weights):  # points with NaN or infinity take no part
@@ -59,7 +62,7 @@ def _cluster(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters:
         if len(moved) == 0:  # all later rounds would give the same
             break
         if number < num_iters:
-            # A few points in a hundred change their cluster: to add and subtract these is less work than to sum all.
+            # A few points in a hundred change their cluster: moving them between sums is faster than summing all anew.
             rows = points.index_select(0, moved).mul_(weights.index_select(0, moved))  # M C
             sums.index_add_(0, labels.index_select(0, moved), rows)
             sums.index_add_(0, before.index_select(0, moved), rows, alpha=-1)
@@ -79,23 +82,23 @@ def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
     """Find each point's nearest centroid, ``(N,)``: that of the largest product, the lowest on a tie."""
     if len(centroids) not in SMALL_K:
         return _nearest_of_many(points, centroids)
-    # Only differences decide. With those from the first centroid, whose own are zero, the product has a column less.
+    # Only differences between scores matter. Relative to the first centroid, whose column is 0, one column is saved.
     scores = points.new_zeros(len(points), len(centroids))  # N K
     torch.mm(points, (centroids[1:] - centroids[0]).T, out=scores[:, 1:])
     return scores.max(dim=1).indices
 
 
 def _nearest_of_many(points: Tensor, centroids: Tensor) -> Tensor:
-    """Find the same by `NUM_CHUNKS` products, each of a chunk of the points, with a row for each centroid.
+    """Find the same as `_nearest` by `NUM_CHUNKS` products of all centroids with a chunk of the points each.
 
-    One large product is slower for so many, and rounds equal centroids differently. Where points don't divide evenly,
-    each chunk but the first begins with the last few points of the one before.
+    One large product is slower for these K, and may round equal centroids differently. If the points do not divide
+    evenly, each chunk but the first begins with the last few points of the previous one.
     """
     (num_points, channels), num_clusters = points.shape, len(centroids)
     step, rest = divmod(num_points, NUM_CHUNKS)
     chunks = points.as_strided((NUM_CHUNKS, step + rest, channels), (step * channels, channels, 1))
     scores = centroids.expand(NUM_CHUNKS, -1, -1) @ chunks.mT  # chunks K points
-    maps = scores[:, :, None].permute(0, 3, 1, 2)  # chunks points K 1, as pooling finds the largest fastest
+    maps = scores[:, :, None].permute(0, 3, 1, 2)  # chunks points K 1: max pooling is the fastest argmax
     nearest = max_pool2d(maps, (num_clusters, 1), return_indices=True)[1].flatten(1)  # chunks points
     labels = nearest[:, :step].flatten()
     return torch.cat([labels, nearest[-1, step:]]) if rest else labels
@@ -106,22 +109,22 @@ def _sum(points: Tensor, weights: Tensor, labels: Tensor, num_clusters: int) -> 
     order = labels.argsort(stable=True)
     sizes = labels.bincount(minlength=num_clusters)
     starts = sizes.cumsum(0) - sizes
-    # A bag of rows is summed where they lie, and a product with the weights would copy them all.
+    # embedding_bag sums weighted rows without a copy of them.
     sums = embedding_bag(order, points, starts, mode="sum", per_sample_weights=weights[order, 0])
     return sums, lengths_of(sums), not sums.any(dim=1).all()
 
 
 def lengths_of(sums: Tensor) -> Tensor:
-    """Measure rows, ``(..., C)`` to ``(..., 1)``; above zero even for a zero vector, to divide by."""
+    """Compute the length of rows, ``(..., C)`` -> ``(..., 1)``, at least the smallest positive number, to divide by."""
     lengths: Tensor = torch.linalg.vector_norm(sums, dim=-1, keepdim=True)
     return lengths.clamp_min_(torch.finfo(sums.dtype).tiny)
 
 
 def inverse_lengths(rows: Tensor) -> Tensor:
-    """Give what `inverse_norm` gives, ``(N, C)`` to ``(N, 1)``, by reading rows of ordinary length only once."""
+    """Compute `inverse_norm`, ``(N, C)`` -> ``(N, 1)``, in one pass if no square overflows or underflows."""
     lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     limits = torch.finfo(rows.dtype)
-    ordinary = (lengths > limits.tiny**0.5 / limits.eps) & (lengths < limits.max)  # no square overflowed or vanished
+    ordinary = (lengths > limits.tiny**0.5 / limits.eps) & (lengths < limits.max)  # no square over- or underflowed
     if ordinary.all():
         return 1 / lengths
     return torch.where(ordinary, 1 / lengths, inverse_norm(rows))

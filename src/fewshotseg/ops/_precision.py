@@ -1,4 +1,4 @@
-"""Sums in at least float32, whatever the model's dtype or autocast, and where values may be looked at."""
+"""Computes in at least float32, whatever the model's dtype or autocast, and tells where reading values is free."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
-    """Give a context in which operations on the device of ``tensor`` keep the dtypes of their inputs."""
+    """Return a context without autocast on the device of ``tensor``."""
     device = tensor.device.type
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device):  # torch 2.6 can't trace the latter
         return torch.autocast(device, enabled=False)
@@ -16,20 +16,20 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Bring a tensor to float32, unless it is in float64 already."""
+    """Convert a tensor to float32, unless it is float64."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
     """Compute 1 / length of vectors along ``dim`` (kept, of size 1); 0 for a zero vector, NaN if not finite.
 
-    Lengths are taken relative to the largest component, so that squares neither overflow nor vanish.
+    Components are divided by the largest one first, so that squares neither overflow nor underflow.
     """
     largest = torch.maximum(vectors.amax(dim, keepdim=True), -vectors.amin(dim, keepdim=True))
     safe = torch.where(largest > 0, largest, 1)
     scaled = vectors / safe
     if is_eager_cpu(vectors):
-        # Several times faster than a norm where vectors do not lie in one piece of memory.
+        # Several times faster than vector_norm for vectors that are not contiguous in memory.
         length = scaled.square_().sum(dim, keepdim=True).sqrt()
     else:
         length = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
@@ -37,18 +37,18 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Scale vectors along ``dim`` to length one, whatever theirs was; zero for a zero vector or one that isn't finite.
+    """Scale vectors along ``dim`` to length one; a zero vector, or one with NaN or infinity, becomes zero.
 
     Differentiable; the gradient of a zero vector is finite.
     """
     inverse = inverse_norm(vectors.detach(), dim)
     finite = inverse.isfinite()
     scaled = torch.where(finite, vectors, 0) * torch.where(finite, inverse, 0)
-    return F.normalize(scaled, dim=dim, eps=0.5)  # its gradient is that of a direction; 0 / 0.5 for a zero vector
+    return F.normalize(scaled, dim=dim, eps=0.5)  # gives the gradient of a direction; 0 / 0.5 for a zero vector
 
 
 def is_eager_cpu(tensor: Tensor) -> bool:
-    """Tell whether values may be looked at for free: a real tensor on a CPU, neither fake, traced nor transformed."""
+    """Whether reading values is free: a real tensor on a CPU, neither fake, traced, compiled nor under vmap."""
     return (
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]

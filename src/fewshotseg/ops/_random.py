@@ -7,9 +7,9 @@ from fewshotseg._checks import check_generator
 
 
 def uniform(shape: tuple[int, int], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """Uniform float32 numbers in [0, 1), drawn on the generator's own device: one seed gives the same for every device.
+    """Draw uniform float32 numbers in [0, 1) on the generator's own device, so that a seed gives the same on every one.
 
-    The host doesn't wait for the numbers to arrive on another device.
+    They are copied to ``device`` without host-device synchronisation.
     """
     check_generator(generator)
     if generator is None:

@@ -1,4 +1,4 @@
-"""Looks at values where that is free, on a CPU: anywhere else a host would wait for its accelerator."""
+"""Checks values on a CPU only: on an accelerator reading them would force a host-device synchronisation."""
 
 import math
 import warnings
@@ -11,21 +11,21 @@ from fewshotseg._checks import check_labels, check_tensor
 from fewshotseg.ops._precision import is_eager_cpu
 
 ROUNDING = 1e-3
-"""How far resizing may take a weight out of 0..1."""
+"""Tolerance for weights outside 0..1, as resizing rounds."""
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether it is known for free that ``tensor`` holds neither NaN nor infinity."""
+    """Whether ``tensor`` is known to hold neither NaN nor infinity; False where reading values is not free."""
     if not is_eager_cpu(tensor):
         return False
-    # Of all ways to ask, one sum is by far the fastest; should it overflow, it is only not known.
+    # One sum is by far the fastest test. If it overflows, the answer is False, which callers treat as unknown.
     return math.isfinite(tensor.detach().sum(dtype=torch.promote_types(tensor.dtype, torch.float32)))
 
 
 def check_label_masks(name: str, masks: Tensor, *, void: int, warn: bool = True) -> Tensor:
-    """``masks`` in int64; raise unless they are ``(B, H, W)`` integers or bools, and on a CPU 0, 1 and ``void`` only.
+    """Return masks as int64; raise unless they are ``(B, H, W)`` integers or bools, on a CPU only 0, 1 and ``void``.
 
-    Warns once, if it may, of masks in which 255 seems to mean the object.
+    With ``warn`` it warns, once, if masks hold 255 but no 1: 255 then probably means the object, not void.
     """
     check_tensor(name, masks, "B H W")
     check_labels(name, masks)
@@ -38,7 +38,7 @@ def check_label_masks(name: str, masks: Tensor, *, void: int, warn: bool = True)
 
 
 def look_at_indices(name: str, indices: Tensor, count: int) -> None:
-    """Raise unless all ``indices`` are from 0 to ``count - 1``."""
+    """On a CPU, raise unless all ``indices`` are from 0 to ``count - 1``."""
     if is_eager_cpu(indices) and indices.numel():
         lowest, highest = (int(limit) for limit in indices.aminmax())
         if lowest < 0 or highest >= count:
@@ -46,12 +46,12 @@ def look_at_indices(name: str, indices: Tensor, count: int) -> None:
 
 
 def look_at_weights(name: str, weights: Tensor) -> None:
-    """Raise unless all ``weights`` are from 0 to 1, but for rounding."""
+    """On a CPU, raise unless all ``weights`` are from 0 to 1, up to rounding."""
     if weights.dtype != torch.bool and is_eager_cpu(weights) and weights.numel():
         lowest, highest = (float(limit) for limit in weights.detach().aminmax())
         if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):  # NaN is neither
             raise ValueError(
-                f"{name} must be weights from 0 to 1, got {lowest:g} to {highest:g}; of label masks pass masks == 1"
+                f"{name} must be weights from 0 to 1, got {lowest:g} to {highest:g}; for label masks pass masks == 1"
             )
 
 
@@ -67,7 +67,7 @@ def _look_at_labels(name: str, masks: Tensor, void: int, *, warn: bool) -> None:
     if others.any():
         raise ValueError(
             f"{name} must hold 0 (background), 1 (foreground) and {void} (void) only, got {masks[others][0]}; "
-            f"of several classes pass one at a time, as masks == class_id"
+            f"with several classes, pass one at a time as masks == class_id"
         )
     if warn and void == 255 and lowest == 0 and not (masks == 1).any():
         _warn_of_white_masks(name)
@@ -76,7 +76,7 @@ def _look_at_labels(name: str, masks: Tensor, void: int, *, warn: bool) -> None:
 @cache  # said once
 def _warn_of_white_masks(name: str) -> None:
     warnings.warn(
-        f"{name} hold 255 but no 1 in a whole batch: 255 is void and counts for nothing; where white (255) means the "
-        f"object, pass masks > 127",
+        f"{name} hold 255 but no 1 in a whole batch: 255 is void, which is ignored; if white (255) means the object, "
+        f"pass masks > 127",
         stacklevel=5,
     )

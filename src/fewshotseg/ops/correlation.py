@@ -1,4 +1,4 @@
-"""Correlation of every query location with every support location, in several layers (HSNet, VAT)."""
+"""Correlation of every query location with every support location, for several layers (HSNet, VAT)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,23 +16,24 @@ from fewshotseg.ops.resizing import foreground_weights
 def correlation(
     query_maps: Sequence[Tensor], support_maps: Sequence[Tensor], support_masks: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    r"""Correlate two images layer by layer: the cosine of each query location with each support location, if positive.
+    r"""Compute the positive part of the cosine of each query location with each support location, layer by layer.
 
     $$c_l(x, y) = \max(0, \cos(F^q_l(x), M(y) F^s_l(y)))$$
 
-    The input of HSNet (Min et al., ICCV 2021) and VAT (Hong et al., ECCV 2022). Layers of one size are stacked.
+    The input of HSNet (Min et al., ICCV 2021) and VAT (Hong et al., ECCV 2022). Layers of equal size are stacked.
 
     Args:
-        query_maps: One ``(B, C, h, w)`` a layer, floating point; channels may differ from layer to layer.
-        support_maps: As many ``(B, C, h', w')``, each with the channels of the query's.
-        support_masks: ``(B, H, W)`` label masks (1 foreground), bool masks or weights from 0 to 1, of any size; brought
-            to each layer bilinearly with aligned corners. Locations outside the foreground correlate with nothing. By
-            default all count.
+        query_maps: A list of maps ``(B, C, h, w)``, one for each layer, floating point; C, h and w may differ between
+            layers.
+        support_maps: As many maps ``(B, C, h', w')``, each with as many channels as the query's.
+        support_masks: ``(B, H, W)`` label masks (1 foreground), bool masks or weights from 0 to 1, of any size. They
+            are resized to each layer bilinearly with aligned corners; locations outside the foreground get correlation
+            0. None uses all locations.
 
     Returns:
-        One ``(B, L, h, w, h', w')`` for each pair of sizes, in the order in which sizes first come; L layers of that
-        size, in order. In 0..1, float32 (float64 for float64 maps). Zero vectors and those that aren't finite have the
-        cosine 0. Differentiable in the maps.
+        One tensor ``(B, L, h, w, h', w')`` for each pair of sizes, in order of first appearance, where L is the number
+        of layers of these sizes. Values are in 0..1, float32 (float64 for float64 maps). Vectors that are zero or hold
+        NaN or infinity have cosine 0. Differentiable in the maps.
 
     Raises:
         ValueError: If there is no layer, numbers of layers differ, a shape or a device does not fit, or weights on a
@@ -64,7 +65,7 @@ def correlation(
 
 
 def _correlate(query: Tensor, support: Tensor, masks: Tensor | None) -> Tensor:
-    """``(B, C, h, w)`` and ``(B, C, h', w')`` to ``(B, h, w, h', w')``."""
+    """Correlate one layer: ``(B, C, h, w)``, ``(B, C, h', w')`` -> ``(B, h, w, h', w')``."""
     with without_autocast(query):
         dtype = torch.promote_types(torch.promote_types(query.dtype, support.dtype), torch.float32)
         rows, columns = unit(query.to(dtype), dim=1), unit(support.to(dtype), dim=1)
@@ -78,7 +79,7 @@ def _correlate(query: Tensor, support: Tensor, masks: Tensor | None) -> Tensor:
 
 def _check_layers(name: str, maps: Any) -> None:
     if not isinstance(maps, tuple | list):
-        raise TypeError(f"{name} must be a list of maps (B, C, h, w), one a layer, got {type(maps).__name__}")
+        raise TypeError(f"{name} must be a list of maps (B, C, h, w), one per layer, got {type(maps).__name__}")
     if not maps:
         raise ValueError(f"{name} must hold at least one layer, got none")
     for number, features in enumerate(maps):

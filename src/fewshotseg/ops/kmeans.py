@@ -1,4 +1,4 @@
-"""Spherical k-means: feature maps grouped by the cosine between their vectors (Eq. 4)."""
+"""Spherical k-means: groups the vectors of a feature map by their cosine (Eq. 4)."""
 
 from typing import NamedTuple
 
@@ -12,15 +12,15 @@ from fewshotseg.ops._random import uniform
 from fewshotseg.ops._values import all_finite
 
 MAX_CLUSTERS, MAX_ITERS = 2**16, 10_000
-"""More is a mistake, and would end in a lack of memory or a wait for ever."""
+"""Limits that catch mistakes, before memory runs out or the call takes for ever."""
 
 
 class KMeansResult(NamedTuple):
-    """What `cosine_kmeans` found.
+    """The clusters that `cosine_kmeans` found.
 
     Attributes:
         centroids: ``(B, K, C)`` of unit length, float32 (float64 for float64 points).
-        labels: ``(B, N)`` int64, the cluster of every point, valid or not; 0 for a point that isn't finite.
+        labels: ``(B, N)`` int64, the cluster of every point, valid or not; 0 for a point with NaN or infinity.
         counts: ``(B, K)`` int64, how many valid points each cluster holds.
     """
 
@@ -37,18 +37,18 @@ def sample_centroids(
     valid: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw different valid points to start k-means from, uniformly and for each image on its own.
+    """Draw distinct valid points uniformly, for each image separately, to start k-means from.
 
     Args:
         points: ``(B, N, C)``.
         num_clusters: K, how many points to draw from each image, from 1 to 65536.
         valid: ``(B, N)`` bool, which points may be drawn; all by default. Points with NaN or infinity never are.
-        generator: Where the random numbers come from, on any device; torch's default generator otherwise, as
-            ``torch.compile`` takes no other.
+        generator: Source of the random numbers, on any device; by default torch's, the only one that ``torch.compile``
+            supports.
 
     Returns:
-        ``(B, K, C)`` in the dtype of ``points``. With fewer than K valid points they repeat in turn; without any,
-        all points count as valid, and numbers that aren't finite as zeros. No gradient.
+        ``(B, K, C)`` in the dtype of ``points``. If fewer than K points are valid, they repeat in turn. If none is, all
+        points count as valid, and NaN and infinity as 0. No gradient.
 
     Raises:
         ValueError: If a shape or a device does not fit, ``num_clusters`` is out of range or there is no point at all.
@@ -65,7 +65,7 @@ def sample_centroids(
     num_clusters = check_at_least("num_clusters", num_clusters, 1, MAX_CLUSTERS)
     order = uniform((points.shape[0], points.shape[1]), points.device, generator)
     drawn = _first_in_order(points, order, num_clusters, valid)
-    if all_finite(drawn):  # then points that aren't finite would not have been drawn either
+    if all_finite(drawn):  # so leaving out points that are not finite would change nothing
         return drawn
     finite = points.isfinite().all(dim=2)
     drawn = _first_in_order(points, order, num_clusters, finite if valid is None else finite & valid)
@@ -74,23 +74,23 @@ def sample_centroids(
 
 @torch.no_grad()
 def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, num_iters: int = 10) -> KMeansResult:
-    r"""Group points by the direction they point in: k-means under cosine distance, for a batch of images.
+    r"""Cluster points by direction: k-means with cosine distance, for a batch of images.
 
-    Points count as unit vectors $x_i$ (a zero vector stays zero). Each round gives every point the label of the
-    centroid with the largest $\langle x_i, u_k \rangle$, the lowest such k, and moves every centroid to
-    $u_k = \mathrm{unit}(\sum_{i \in k} x_i)$ over its valid points. A cluster without any keeps its centroid. After
-    the last round the points are labelled once more. It draws nothing: see `sample_centroids` for a start.
+    Points are scaled to unit vectors $x_i$ (a zero vector stays zero). Each round labels every point with the centroid
+    of the largest $\langle x_i, u_k \rangle$, on a tie the lowest k, and then moves every centroid to
+    $u_k = \mathrm{unit}(\sum_{i \in k} x_i)$ over its valid points. A cluster without valid points keeps its centroid.
+    After the last round the points are labelled once more. Nothing is random; `sample_centroids` draws an ``init``.
 
     Args:
         points: ``(B, N, C)``, floating point.
         init: ``(B, K, C)``, the first centroids, of any length.
         valid: ``(B, N)`` bool, which points move centroids; all by default. Every point gets a label. Points with NaN
             or infinity are never valid.
-        num_iters: Rounds, 10 in the paper, at most 10000.
+        num_iters: Number of rounds, 10 in the paper, at most 10000.
 
     Returns:
-        Centroids, labels and counts, without gradient. Never NaN for a finite ``init``: more clusters than points,
-        equal points and zero vectors only leave clusters empty.
+        Centroids, labels and counts, without gradient. With a finite ``init`` there is never NaN: more clusters than
+        points, equal points and zero vectors only leave clusters empty.
 
     Raises:
         ValueError: If a shape or a device does not fit, or ``num_iters`` is out of range.
@@ -115,7 +115,7 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
 
 
 def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Run Eq. 4 as it is written, in shapes known beforehand, so that no host waits for its accelerator."""
+    """Run Eq. 4 as written, with shapes that do not depend on values: no host-device synchronisation."""
     # A point's length does not change its nearest centroid, so the points themselves are never normalised.
     weights = inverse_norm(points)  # B N 1
     finite = weights.isfinite()
@@ -123,7 +123,7 @@ def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: 
     valid = finite.mT if valid is None else finite.mT & valid[:, None]  # B 1 N
     weights = weights * valid  # B 1 N
     clusters = torch.arange(centroids.shape[1], device=points.device)[:, None]
-    # Few kernels a round, as an accelerator is done with each before the host has started the next.
+    # Few kernels in each round: launching one takes longer than running it.
     for _ in range(num_iters):
         members = _nearest(points, centroids) == clusters  # B K N
         sums = (members * weights) @ points  # B K C
@@ -134,7 +134,7 @@ def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: 
 
 
 def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | None) -> Tensor:
-    """Take the ``count`` valid points with the largest numbers in ``order (B, N)``, in turn where they are too few."""
+    """Take the ``count`` valid points with the largest numbers in ``order (B, N)``; if too few, repeat them in turn."""
     batch, num_points, channels = points.shape
     available = torch.full((batch,), num_points, device=points.device)
     if valid is not None:
@@ -148,7 +148,7 @@ def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | N
 
 
 def _nearest(points: Tensor, centroids: Tensor) -> Tensor:
-    """The number of the centroid with the largest product, the lowest on a tie: ``(B, 1, N)``."""
+    """Find the index of the centroid with the largest product, the lowest on a tie: ``(B, 1, N)``."""
     return (centroids @ points.mT).argmax(dim=1, keepdim=True)
 
 

@@ -1,4 +1,4 @@
-"""Partitions: modules that cut a feature map into regions, for background prototypes to be pooled from."""
+"""Partitions: modules that split a feature map into regions, each of which gives one background prototype."""
 
 from typing import Protocol
 
@@ -13,9 +13,9 @@ from fewshotseg.ops.kmeans import MAX_CLUSTERS, MAX_ITERS, cosine_kmeans, sample
 
 
 class Partition(Protocol):
-    """Cuts feature maps into ``num_regions`` regions, from 1 to 65536: `CosineKMeans` and `GridPartition` do.
+    """A callable that splits feature maps into ``num_regions`` regions (1 to 65536), such as `CosineKMeans`.
 
-    Anything with this attribute that can be called so will do, such as a module of one's own.
+    Any callable of this signature with this attribute will do, such as your own module.
     """
 
     num_regions: int
@@ -27,22 +27,22 @@ class Partition(Protocol):
         valid: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Turn ``(B, C, H, W)`` features into ``(B, H, W)`` int64 labels from 0 to ``num_regions - 1``."""
+        """Label every location of ``(B, C, H, W)`` features: ``(B, H, W)`` int64 from 0 to ``num_regions - 1``."""
         ...
 
 
 class CosineKMeans(nn.Module):
-    """Regions of similar features, by spherical k-means on every map of its own (Sec. 3.2.2, Eq. 4).
+    """Splits each map into regions of similar features by spherical k-means (Sec. 3.2.2, Eq. 4).
 
-    Starts from ``num_regions`` different locations drawn at random. See `cosine_kmeans`.
+    The first centroids are ``num_regions`` different locations drawn at random. See `cosine_kmeans`.
 
     Args:
-        num_regions: n in the paper, whose best is 3 (Table 3); at most 65536.
+        num_regions: Number of regions, n in the paper, where 3 is best (Table 3); at most 65536.
         num_iters: Rounds of k-means, at most 10000.
 
     Raises:
         ValueError: If a number is out of range.
-        TypeError: If one is no integer.
+        TypeError: If a number is not an integer.
 
     Example:
         >>> import torch
@@ -70,10 +70,10 @@ class CosineKMeans(nn.Module):
             cluster_features: ``(B, C, H, W)``, floating point; no gradient flows back. A location with NaN or infinity
                 moves no centroid and gets label 0.
             valid: ``(B, H, W)`` bool, which locations move centroids; all by default.
-            generator: Draws the first centroids; torch's default generator otherwise.
+            generator: Source of the random numbers for the first centroids; by default torch's.
 
         Returns:
-            ``(B, H, W)`` int64 from 0 to ``num_regions - 1``; some region may hold no location.
+            ``(B, H, W)`` int64 from 0 to ``num_regions - 1``; a region may be empty.
 
         Raises:
             ValueError: If a shape or a device does not fit.
@@ -97,14 +97,14 @@ class CosineKMeans(nn.Module):
 
 
 class GridPartition(nn.Module):
-    """Regions of equal size on a regular grid: the spatial prototypes that the paper compares with (Table 6).
+    """Splits each map into the cells of a regular grid: the spatial prototypes of the paper's Table 6.
 
     Args:
         bins: Rows and columns of the grid, from 1 to 256; there are ``bins ** 2`` regions.
 
     Raises:
         ValueError: If ``bins`` is out of range.
-        TypeError: If it is no integer.
+        TypeError: If it is not an integer.
 
     Example:
         >>> import torch
@@ -128,12 +128,12 @@ class GridPartition(nn.Module):
         valid: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Label every location with its cell, row by row. Only the shape of the features matters.
+        """Label every location with its cell, counted row by row.
 
         Args:
-            cluster_features: ``(B, C, H, W)``.
-            valid: Taken for the sake of the common interface; the grid does not depend on it.
-            generator: Likewise; nothing is drawn.
+            cluster_features: ``(B, C, H, W)``; only the shape matters.
+            valid: Ignored; part of the `Partition` protocol.
+            generator: Ignored; nothing is random.
 
         Returns:
             ``(B, H, W)`` int64 from 0 to ``num_regions - 1``; a map with fewer rows than bins leaves cells empty.
@@ -153,7 +153,7 @@ class GridPartition(nn.Module):
 
 
 def cut(partition: Partition, cluster_features: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Let ``partition`` label ``(B, C, H, W)`` features; raise unless it gives ``(B, H, W)`` labels in its range."""
+    """Label ``(B, C, H, W)`` features by ``partition``; raise unless it returns ``(B, H, W)`` labels in its range."""
     labels = partition(cluster_features, generator=generator)
     check_tensor("what partition returns", labels, "B H W")
     check_labels("what partition returns", labels)
@@ -163,7 +163,7 @@ def cut(partition: Partition, cluster_features: Tensor, generator: torch.Generat
 
 
 def check_partition(partition: Partition) -> None:
-    """Raise unless ``partition`` has what a `Partition` has."""
+    """Raise unless ``partition`` is a `Partition`: callable, with ``num_regions``."""
     if not callable(partition) or not hasattr(partition, "num_regions"):
         raise TypeError(
             f"partition must be a function with num_regions, such as CosineKMeans(3), got {type(partition).__name__}"

@@ -1,4 +1,4 @@
-"""Masked average pooling, MAP: from a feature map and masks to prototypes (Eq. 1 and 6)."""
+"""Masked average pooling (MAP): computes prototypes from a feature map and masks (Eq. 1 and 6)."""
 
 from typing import Literal
 
@@ -14,25 +14,25 @@ from fewshotseg.ops.resizing import resize_bilinear
 def masked_average_pool(
     features: Tensor, masks: Tensor, *, eps: float = 0.0, resize: Literal["masks", "features"] | None = None
 ) -> Tensor:
-    r"""Average the features inside each mask: one prototype a mask.
+    r"""Average the features inside each mask into one prototype.
 
     $$p = \frac{\sum_{ij} F_{ij} M_{ij}}{\sum_{ij} M_{ij} + \varepsilon}$$
 
     Args:
         features: ``(B, C, h, w)``, floating point.
-        masks: ``(B, H, W)`` for one mask an image or ``(B, K, H, W)`` for several: bool, or weights from 0 to 1. With
-            ``resize``, integers are label masks of 1 foreground, 0 background, 255 void, of which 1 counts; without,
-            label masks with void have to be turned into bools first: ``mask == 1``.
+        masks: ``(B, H, W)``, one mask for each image, or ``(B, K, H, W)`` for several: bool, or weights from 0 to 1.
+            With ``resize``, integers are label masks (1 foreground, 0 background, 255 void), of which 1 is pooled;
+            without, convert label masks with void to bool first: ``mask == 1``.
         eps: Added to the area of every mask. 0 gives the exact mean; PFENet adds 5e-4.
-        resize: What is brought to the size of the other, bilinearly with aligned corners. ``"masks"``, as PFENet does:
-            an object that falls between the positions of the grid is lost. ``"features"``, as PANet does: every pixel
-            counts; the enlarged features are never made, as each pixel's weight goes to the positions that it would
-            have been interpolated from. None: the sizes have to agree.
+        resize: Which input to resize to the size of the other, bilinearly with aligned corners. ``"masks"``, as in
+            PFENet: an object that falls between the positions of the grid is lost. ``"features"``, as in PANet: every
+            pixel counts; the enlarged features are never stored, as each pixel's weight is added to the positions that
+            it is interpolated from. None: the sizes must be equal.
 
     Returns:
-        ``(B, C)`` or ``(B, K, C)`` in the dtype of ``features``. Sums are taken in at least float32. An empty mask
-        gives a zero vector. Features outside a mask don't matter to it, NaN and infinity neither; inside they make
-        its mean NaN. Differentiable in ``features`` and in floating-point ``masks``.
+        ``(B, C)`` or ``(B, K, C)`` in the dtype of ``features``, summed in at least float32. An empty mask gives a zero
+        vector. NaN and infinity inside a mask make its mean NaN; outside they have no effect. Differentiable in
+        ``features`` and in floating-point ``masks``.
 
     Raises:
         ValueError: If a shape or a device does not fit, ``eps`` is negative or not finite, ``resize`` is unknown, or
@@ -64,7 +64,7 @@ def masked_average_pool(
             height, width = features.shape[-2:]
             raise ValueError(
                 f"masks must have the size of features, {height}x{width}, got shape {tuple(masks.shape)}; "
-                f'resize="masks" brings them there'
+                f'resize="masks" resizes them'
             )
         look_at_weights("masks", masks)
     elif masks.is_floating_point():
@@ -80,10 +80,10 @@ def masked_average_pool(
 
 
 def _on_grid(masks: Tensor, features: Tensor, *, spread: bool) -> Tensor:
-    """Bring masks to the grid of the features: sampled there, or every pixel's weight spread over it.
+    """Resize masks to the grid of the features, or with ``spread`` add every pixel's weight to the positions near it.
 
-    Spreading is the transpose of resizing the features: the sum of what it gives times the features is the sum of the
-    masks times the resized features.
+    Spreading is the transpose of resizing the features: the sum of spread masks times features equals the sum of masks
+    times resized features.
     """
     weights = masks.to(torch.promote_types(features.dtype, torch.float32))
     size = (features.shape[2], features.shape[3])
@@ -105,12 +105,12 @@ def _pool(features: Tensor, masks: Tensor, eps: float) -> Tensor:
 
 
 def _weighted_sums(values: Tensor, weights: Tensor) -> Tensor:
-    """Sum to ``(B, K, C)``, NaN where a value that isn't finite has weight, and only there."""
+    """Compute weighted sums ``(B, K, C)``; a sum is NaN exactly if a value with weight is not finite."""
     if is_eager_cpu(values):
         sums = _products(values, weights)
         if all_finite(sums):
             return sums
-    # 0 * NaN is NaN: such values are left out of the sums, and put in again where they have weight.
+    # 0 * NaN is NaN: sum without such values, then set the sums to NaN in which they have weight.
     finite = values.isfinite()
     sums = _products(torch.where(finite, values, 0), weights)
     spoiled = _products((~finite).to(values.dtype), (weights != 0).to(values.dtype)) > 0

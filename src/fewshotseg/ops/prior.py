@@ -1,4 +1,4 @@
-"""The training-free prior: where the query looks most like the supports' foreground (PFENet)."""
+"""PFENet's training-free prior: how similar each query location is to the supports' foreground."""
 
 import math
 from functools import reduce
@@ -12,17 +12,17 @@ from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_c
 from fewshotseg.ops.resizing import foreground_weights
 
 MAX_PRODUCTS = 2**24
-"""Cosines that an accelerator holds at a time: 64 MiB in float32."""
+"""Cosines in memory at a time on an accelerator: 64 MiB in float32."""
 
 RESIZED_ZERO = 1e-6
-"""A weight up to this counts as 0: rounding while a mask is resized makes such numbers of zeros."""
+"""A weight up to this counts as 0: resizing a mask may turn a 0 into such a number by rounding."""
 
 
 @torch.no_grad()
 def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
-    r"""Find the best cosine of every query location with a support's foreground, from 0 to 1, mean over the shots.
+    r"""Compute the largest cosine of every query location with a support's foreground, scaled to 0..1, mean over shots.
 
-    Per shot $c_j = \max_i \cos(q_j, m_i s_i)$ over all support locations $i$, where locations outside the
+    For each shot $c_j = \max_i \cos(q_j, m_i s_i)$ over all support locations $i$, where locations outside the
     foreground count as zero vectors; then min-max normalised over the image, $(c - \min c) / (\max c - \min c +
     10^{-7})$.
 
@@ -30,12 +30,12 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
         query: ``(B, C, H, W)`` high-level features, floating point.
         support: ``(B, S, C, h, w)`` high-level features of the supports.
         support_masks: ``(B, S, h', w')`` label masks (1 foreground), bool masks or floating-point weights, of any
-            size; brought to ``h x w`` bilinearly with aligned corners.
+            size; resized to ``h x w`` bilinearly with aligned corners.
 
     Returns:
-        ``(B, 1, H, W)`` in 0..1, float32 (float64 for float64 features), without gradient. A shot without
-        foreground adds a map of zeros to the mean. Support features outside the foreground don't matter, NaN and
-        infinity neither; a query location whose features aren't finite gets 0 and counts for no other.
+        ``(B, 1, H, W)`` in 0..1, float32 (float64 for float64 features), without gradient. A shot without foreground
+        adds a map of zeros to the mean. Support features outside the foreground have no effect, even NaN and infinity.
+        A query location with NaN or infinity gets 0 and does not affect the others.
 
     Raises:
         ValueError: If a shape or a device does not fit, there is no shot, or weights on a CPU are not from 0 to 1.
@@ -61,7 +61,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
         if is_eager_cpu(query) or query.dtype != support.dtype:
             query = at_least_float32(query)
         points = rearrange(query, "b c h w -> b c (h w)")  # B C N
-        images = torch.split(points, 1) if is_eager_cpu(points) else [points]  # one by one, temporaries stay small
+        images = torch.split(points, 1) if is_eager_cpu(points) else [points]  # one by one: small temporaries
         inverse_lengths = torch.cat([inverse_norm(at_least_float32(image), dim=1) for image in images])  # B 1 N
         finite = inverse_lengths.isfinite()
         priors = []
@@ -80,14 +80,14 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
 def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     """Find the largest product of each query column with a support row of unit length, zero outside the foreground.
 
-    ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, known to be
-    zero, are not computed; elsewhere selecting rows would make the host wait for the device.
+    ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, which are
+    zero, are skipped; elsewhere selecting rows would force a host-device synchronisation.
     """
     if not is_eager_cpu(query):
         # Not a product with the foreground: 0 * NaN is NaN.
         directions, scales = _directions(torch.where(foreground[..., None], support, 0))
         batch, rows = query.shape[0], support.shape[1]
-        # Of a program for any batch the number of parts would depend on the batch: it takes all at once.
+        # An exported program for any batch size must not split: the number of parts would depend on the batch.
         chunk = max(1, MAX_PRODUCTS // max(batch * query.shape[2], 1)) if isinstance(batch, int) else rows
         parts = zip(torch.split(directions, chunk, dim=1), torch.split(scales, chunk, dim=1), strict=True)
         return reduce(torch.maximum, [_largest(rows, scale, query) for rows, scale in parts])
@@ -102,20 +102,20 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
 
 
 def _directions(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and scales ``(B, M, 1)`` whose product has unit length; rows of half precision are not rounded."""
+    """Split unit vectors into rows and scales ``(B, M, 1)``, so that half-precision rows need no rounding."""
     inverse_lengths = inverse_norm(at_least_float32(rows))
     if rows.dtype == inverse_lengths.dtype:
         return rows * inverse_lengths, torch.ones_like(inverse_lengths)
-    # By a power of two nothing is lost, and no product overflows.
+    # Scaling by a power of two is exact, and keeps products from overflowing.
     limit = math.log2(torch.finfo(rows.dtype).max) // 1 - 1
     powers = torch.where(inverse_lengths > 0, inverse_lengths, 1).log2().floor().clamp(-limit, limit).exp2()
     return rows * powers.to(rows.dtype), inverse_lengths / powers
 
 
 def _largest(rows: Tensor, scales: Tensor, columns: Tensor) -> Tensor:
-    """The largest scaled product of each column: ``(B, m, C)``, ``(B, m, 1)``, ``(B, C, N)`` to ``(B, 1, N)``.
+    """Find the largest scaled product of each column: ``(B, m, C)``, ``(B, m, 1)``, ``(B, C, N)`` -> ``(B, 1, N)``.
 
-    CUDA multiplies numbers of half precision as they are, for a tenth of the time: their products are exact in float32.
+    CUDA multiplies half-precision numbers directly, in a tenth of the time: their products are exact in float32.
     """
     dtype = scales.dtype
     if rows.dtype == dtype:

@@ -1,4 +1,4 @@
-"""Background regions (Eq. 5), and prototypes brought to locations: E^s (Eq. 2) and E^q (Eq. 7)."""
+"""Background regions (Eq. 5), and maps of prototypes: E^s (Eq. 2) and E^q (Eq. 7)."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from fewshotseg.ops.kmeans import MAX_CLUSTERS
 
 
 def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignore_index: int = 255) -> Tensor:
-    r"""Take the foreground, and void, out of each region.
+    r"""Remove the foreground and void from each region.
 
     $$\bar M_k \leftarrow \bar M_k - \bar M_k \cap M$$
 
@@ -25,7 +25,7 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
     Raises:
         ValueError: If a shape or a device does not fit, a number is out of range, or labels on a CPU are not from 0 to
             K - 1.
-        TypeError: If ``labels`` or ``masks`` hold neither integers nor bools, or a number is none.
+        TypeError: If ``labels`` or ``masks`` hold neither integers nor bools, or a number is not an integer.
 
     Example:
         >>> import torch
@@ -50,7 +50,7 @@ def background_regions(labels: Tensor, masks: Tensor, num_regions: int, *, ignor
 
 
 def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Repeat a prototype at every location: E^s.
+    """Repeat one prototype at every location: E^s of Eq. 2.
 
     Args:
         prototypes: ``(B, C)``.
@@ -72,7 +72,7 @@ def expand_prototypes(prototypes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
-    """Put the prototype at every location that its label names: E^q.
+    """Put at every location the prototype of its label: E^q of Eq. 7.
 
     Args:
         prototypes: ``(B, K, C)``.

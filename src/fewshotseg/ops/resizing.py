@@ -1,7 +1,7 @@
-"""Bringing maps and labels to another grid: corners aligned, as PFENet does everywhere.
+"""Resizes maps and labels with aligned corners, as PFENet does everywhere.
 
-With corners aligned the first and the last sample of both grids coincide, so that 473 -> 60 is a step of exactly
-eight pixels and a resized mask stays exactly binary.
+With aligned corners the first and the last sample of both grids coincide: from 473 to 60 the step is exactly eight
+pixels, so a resized mask stays exactly binary.
 """
 
 import torch
@@ -14,7 +14,7 @@ from fewshotseg.ops._values import look_at_weights
 
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps bilinearly with aligned corners; maps of that size already are returned as they are.
+    """Resize maps bilinearly with aligned corners; maps that have the size already are returned unchanged.
 
     Args:
         maps: ``(B, C, h, w)``, floating point.
@@ -41,14 +41,14 @@ def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sample labels at the positions of another grid with aligned corners, the nearest where between two.
+    """Resize labels by nearest sampling with aligned corners.
 
     Args:
         labels: ``(B, h, w)``, any dtype; values are kept as they are, so 0, 1 and 255 stay 0, 1 and 255.
         size: ``(H, W)`` of the result.
 
     Returns:
-        ``(B, H, W)`` in the dtype of ``labels``. A position halfway between two goes to the later one.
+        ``(B, H, W)`` in the dtype of ``labels``. Halfway between two pixels, the later one is taken.
 
     Raises:
         ValueError: If ``labels`` is not three-dimensional, or ``size`` is not two numbers from 1 to 65536.
@@ -70,7 +70,7 @@ def sample_nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Measure how much of the foreground each position of a feature grid sees, as PFENet's resized mask.
+    """Resize the foreground of masks to a feature grid, as weights from 0 to 1, as PFENet does.
 
     Args:
         masks: ``(B, H, W)`` label masks (1 foreground, everything else not), bool masks, or floating-point weights
@@ -78,8 +78,8 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
         size: ``(h, w)`` of the result.
 
     Returns:
-        ``(B, h, w)`` in 0..1: floating-point masks keep their dtype, others give float32. Exactly binary wherever
-        the grids' steps are whole pixels.
+        ``(B, h, w)`` in 0..1: floating-point masks keep their dtype, others give float32. Exactly binary if the step
+        between positions is a whole number of pixels.
 
     Raises:
         ValueError: If ``masks`` is not three-dimensional, ``size`` is not two numbers from 1 to 65536, or weights on a
@@ -102,7 +102,7 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def average_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """``F.adaptive_avg_pool2d``, with a gradient that `torch.use_deterministic_algorithms` accepts on every device."""
+    """Compute ``F.adaptive_avg_pool2d``, with a deterministic gradient under `torch.use_deterministic_algorithms`."""
     if maps.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():
         return F.adaptive_avg_pool2d(maps, size)
     with without_autocast(maps):
@@ -111,7 +111,7 @@ def average_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _averages(old: int, new: int, like: Tensor) -> Tensor:
-    """What pooling a row of ``old`` numbers to ``new`` multiplies it with: ``(new, old)``."""
+    """Build the matrix ``(new, old)`` that pools a row of ``old`` numbers to ``new``."""
     numbers = torch.arange(new, device=like.device)[:, None]
     first, last = numbers * old // new, ((numbers + 1) * old + new - 1) // new
     places = torch.arange(old, device=like.device)
@@ -119,6 +119,6 @@ def _averages(old: int, new: int, like: Tensor) -> Tensor:
 
 
 def _aligned_positions(old: int, new: int, device: torch.device) -> Tensor:
-    """Find the whole-number positions on a grid of ``old`` samples that a corner-aligned grid of ``new`` falls on."""
+    """Compute, for a corner-aligned grid of ``new`` positions, the nearest index on a grid of ``old``."""
     steps = max(new - 1, 1)
     return (2 * torch.arange(new, device=device) * (old - 1) + steps) // (2 * steps)

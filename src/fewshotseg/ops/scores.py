@@ -1,4 +1,4 @@
-"""How near the locations of a map are to what examples show: cosines with prototypes, densities of points."""
+"""Scores of the locations of a map: cosines with prototypes, and densities of the examples' points."""
 
 import torch
 from einops import rearrange
@@ -10,32 +10,32 @@ from fewshotseg.ops._values import look_at_weights
 from fewshotseg.ops.prior import RESIZED_ZERO
 
 MAX_KAPPA = 1e4
-"""More is a mistake: all but the nearest point would be forgotten."""
+"""Limit that catches mistakes: above it only the nearest point would count."""
 
 MAX_FACTOR = 1e6
-"""Of a scale or bias."""
+"""Largest scale or bias."""
 
 CHUNK = 2**21
-"""How many cosines of locations with points are held at once, for an image."""
+"""Cosines of locations with points in memory at a time, for each image."""
 
 
 def cosine_logits(
     features: Tensor, prototypes: Tensor, *, scale: float | Tensor = 10.0, bias: float | Tensor = 0.0
 ) -> Tensor:
-    r"""Score every location by its cosine with the prototypes of each class; with several of a class, the best counts.
+    r"""Compute logits of every class: the largest cosine of a location with the prototypes of the class, scaled.
 
     $$l_k(x) = s \max_p \cos(F(x), P_{kp}) + b$$
 
     Args:
         features: ``(B, C, h, w)``, floating point.
         prototypes: ``(B, K, C)`` for one prototype of each of K classes, or ``(B, K, P, C)`` for P of each.
-        scale: $s$, what a cosine of 1 gives; a number up to 1e6 either way, or a floating-point tensor of one
-            element or one for each class.
+        scale: $s$, the factor of the cosine: a number from -1e6 to 1e6, or a floating-point tensor of one element or
+            of one for each class.
         bias: $b$, likewise.
 
     Returns:
-        ``(B, K, h, w)`` in float32, or float64 where features or prototypes are. A zero vector, and one that isn't
-        finite, has the cosine 0 with everything. Differentiable in all tensors.
+        ``(B, K, h, w)`` float32, or float64 if features or prototypes are. A vector that is zero or holds NaN or
+        infinity has cosine 0 with everything. Differentiable in all tensors.
 
     Raises:
         ValueError: If a shape or a device does not fit, or a number is out of range.
@@ -70,31 +70,33 @@ def cosine_logits(
 def density_logits(
     features: Tensor, points: Tensor, foreground: Tensor, background: Tensor, *, kappa: float | Tensor = 40.0
 ) -> Tensor:
-    r"""Score every location by how densely the foreground and the background points of examples lie around it.
+    r"""Compute logits of background and foreground: log densities of the examples' points of each around a location.
 
-    With weights $w_i$ of points $r_i$ of one side,
+    With the weights $w_i$ of the points $r_i$ of one class,
 
     $$d(x) = \log \frac{\sum_i w_i \exp(\kappa \cos(F(x), r_i))}{\sum_i w_i},$$
 
-    the log of a von Mises-Fisher kernel density, up to what is the same for both sides. The softmax of both is the
-    probability of the foreground where an object of any size is as likely as its background.
+    the log of a von Mises-Fisher kernel density, up to a term that both classes share. The softmax over both is the
+    probability of foreground if foreground and background are equally likely beforehand.
 
     Args:
         features: ``(B, C, h, w)`` of the images to segment, floating point.
         points: ``(B, M, C)`` features of the examples, of all shots together.
-        foreground: ``(B, M)``, how much of each point is foreground: bools or weights from 0 to 1, of which those up to
-            1e-6 count as 0. What is void is neither foreground nor background.
-        background: ``(B, M)``, likewise.
-        kappa: How fast the influence of a point falls with the angle, from 0 to 10000; a number, or a floating-point
-            tensor of one element.
+        foreground: ``(B, M)``, how much each point belongs to the foreground: bool, or weights from 0 to 1, where those
+            up to 1e-6 count as 0. Void points have weight 0 in both classes.
+        background: ``(B, M)``, likewise for the background.
+        kappa: Concentration of the kernel: how fast the influence of a point falls with the angle. A number from 0 to
+            10000, or a floating-point tensor of one element.
 
     Returns:
-        ``(B, 2, h, w)``, background and foreground, each from ``-kappa`` to ``kappa``; float32, or float64 where
-        features or points are. Differentiable in all floating-point tensors. Zero vectors have the cosine 0 with
-        everything, locations that aren't finite too, and points that aren't finite do not count. Without background
-        its channel is ``-kappa`` throughout, the least that a point can give; without foreground the foreground's is
-        ``-2 kappa``, so that it is found nowhere. In float32 no channel falls more than 87 below what the nearest
-        point of either side gives. Without gradients the memory does not grow with the size of the images.
+        ``(B, 2, h, w)``, background and foreground, each from ``-kappa`` to ``kappa``; float32, or float64 if features
+        or points are. Differentiable in all floating-point tensors.
+
+        Vectors that are zero, and locations with NaN or infinity, have cosine 0 with everything; points with NaN or
+        infinity are left out. If no point is background, its channel is ``-kappa`` everywhere, the least that a point
+        can give; if none is foreground, that channel is ``-2 kappa``, so that nothing is found. In float32 no channel
+        falls more than 87 below the value of the nearest point of either class. Without gradients, memory does not
+        grow with the size of the images.
 
     Raises:
         ValueError: If a shape or a device does not fit, ``kappa`` is out of range, or weights on a CPU are not from 0
@@ -123,14 +125,14 @@ def density_logits(
     with without_autocast(features):
         dtype = torch.promote_types(torch.promote_types(features.dtype, points.dtype), torch.float32)
         shares = torch.stack([background, foreground], dim=2).to(dtype)  # B M 2
-        finite = points.amax(dim=2).isfinite() & points.amin(dim=2).isfinite()  # sooner than all of them one by one
+        finite = points.amax(dim=2).isfinite() & points.amin(dim=2).isfinite()  # faster than isfinite of all
         shares = torch.where(finite[..., None] & (shares > RESIZED_ZERO), shares, 0)
         totals = shares.sum(dim=1, keepdim=True)  # B 1 2
         concentration = _concentration(kappa, shares)
         queries = rearrange(unit(features.to(dtype), dim=1), "b c h w -> b (h w) c")
         directions = unit(points.to(dtype), dim=2).mT  # B C M
         rows = max(CHUNK // points.shape[1], 1)
-        # Points of neither side are further away than any other, so that they are not the nearest.
+        # Points of neither class are moved further away than any other, so that they are never the nearest.
         away = -4 * concentration * (shares == 0).all(dim=2).to(dtype)  # B M
         parts = [
             _log_sums(part * concentration, directions, away[:, None], shares)
@@ -143,16 +145,16 @@ def density_logits(
 
 
 def _log_sums(queries: Tensor, directions: Tensor, away: Tensor, shares: Tensor) -> Tensor:
-    """Logs of weighted sums of kernels: ``(B, n, C)``, ``(B, C, M)``, ``(B, 1, M)``, ``(B, M, 2)`` -> ``(B, n, 2)``."""
+    """Log of weighted kernel sums: ``(B, n, C)``, ``(B, C, M)``, ``(B, 1, M)``, ``(B, M, 2)`` -> ``(B, n, 2)``."""
     exponents = torch.baddbmm(away, queries, directions)  # B n M
     highest = exponents.detach().amax(dim=2, keepdim=True)
-    kernels = exponents.sub_(highest).exp_()  # in place: new memory takes longer than the work
+    kernels = exponents.sub_(highest).exp_()  # in place: allocating memory takes longer than computing
     sums = (shares.mT @ kernels.mT).mT
     return sums.clamp_min(torch.finfo(sums.dtype).tiny).log() + highest
 
 
 def _factor(name: str, value: float | Tensor, like: Tensor) -> float | Tensor:
-    """A number, or a tensor of one element or one a class, to go with ``like (B, K, N)``."""
+    """Check a scale or bias, and shape it to be multiplied with ``like (B, K, N)``."""
     if not isinstance(value, Tensor):
         return check_number(name, value, -MAX_FACTOR, MAX_FACTOR)
     check_floating(name, value)

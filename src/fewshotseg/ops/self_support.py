@@ -1,4 +1,4 @@
-"""Prototypes from the query itself: what a first answer is sure of describes the rest (SSP)."""
+"""Self-support prototypes: taken from the query itself, where a first prediction is confident (SSP)."""
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +19,26 @@ from fewshotseg.ops._precision import at_least_float32, unit, without_autocast
 def self_support_masks(
     logits: Tensor, *, background: float = 0.6, foreground: float = 0.7, fallback: int = 12
 ) -> Tensor:
-    r"""Find the locations of which an answer is sure: the means of their features are self-support prototypes.
+    r"""Find the locations where a prediction is confident; the means of their features are self-support prototypes.
 
     $$\tilde M_k = [\, p_k > \tau_k \,]$$
 
-    From SSP (Fan et al., ECCV 2022): an object's parts are more like each other than like those of another object of
-    its class.
+    From SSP (Fan et al., ECCV 2022): the parts of one object are more similar to each other than to those of another
+    object of the class.
 
     Args:
-        logits: ``(B, 2, h, w)`` of a first answer, channel 1 foreground.
-        background: The probability above which a location is surely background, between 0 and 1.
-        foreground: Likewise foreground.
-        fallback: How many locations count, the most probable ones, where no probability is above.
+        logits: ``(B, 2, h, w)`` of a first prediction, channel 1 foreground.
+        background: Threshold between 0 and 1: above this probability of background a location counts as background.
+        foreground: Likewise for the foreground.
+        fallback: If no probability is above a threshold, take this many locations, the most probable ones.
 
     Returns:
-        ``(B, 2, h, w)`` bool, background and foreground, never empty. A location that isn't finite is not sure.
+        ``(B, 2, h, w)`` bool, masks of background and foreground, never empty. Locations with NaN or infinity are
+        taken only by the fallback.
 
     Raises:
         ValueError: If a shape does not fit or a number is out of range.
-        TypeError: If ``logits`` is not floating point or a number is none.
+        TypeError: If ``logits`` is not floating point or a threshold is not a number.
 
     Example:
         >>> import torch
@@ -64,25 +65,25 @@ def self_support_masks(
 
 
 def local_prototypes(features: Tensor, masks: Tensor, *, scale: float = 2.0) -> Tensor:
-    r"""Give each location a prototype of its own: the mean over a mask, where what is like the location counts more.
+    r"""Compute a prototype for each location: the mean over a mask, weighted by similarity to the location.
 
     $$p(x) = \sum_y F(y)\, \operatorname{softmax}_{y \in M}(s \cos(F(x), F(y)))$$
 
-    SSP's adaptive background prototypes (Fan et al., ECCV 2022): a background is several things, and one mean of all
-    is like none.
+    These are SSP's adaptive background prototypes (Fan et al., ECCV 2022): a background shows several things, and the
+    mean of all of them resembles none.
 
     Args:
         features: ``(B, C, h, w)``, floating point.
         masks: ``(B, h, w)`` bool, such as a channel of `self_support_masks`.
-        scale: $s$, from 0 (one mean for all) to 1000; SSP's is 2.
+        scale: $s$, from 0 (the same mean for all locations) to 1000; 2 in SSP.
 
     Returns:
         ``(B, C, h, w)`` in the dtype of ``features``, computed in at least float32; 0 for an empty mask. Features
-        outside the mask don't matter to other locations. Differentiable in ``features``.
+        outside the mask have no effect on other locations. Differentiable in ``features``.
 
     Raises:
         ValueError: If a shape or a device does not fit, or a number is out of range.
-        TypeError: If ``features`` is not floating point, ``masks`` not bool or ``scale`` no number.
+        TypeError: If ``features`` is not floating point, ``masks`` not bool or ``scale`` not a number.
 
     Example:
         >>> import torch
@@ -103,7 +104,7 @@ def local_prototypes(features: Tensor, masks: Tensor, *, scale: float = 2.0) -> 
         filled = inside.any(dim=2, keepdim=True)  # B 1 1
         directions = unit(values)
         kept = torch.where(inside.mT, values, 0)  # 0 * NaN is NaN
-        # Not every kernel has an answer where no location counts: then all do, and the answer is left out.
+        # Attention with an empty mask is undefined in some kernels: attend to all there, and discard the result.
         means = F.scaled_dot_product_attention(directions, directions, kept, attn_mask=inside | ~filled, scale=scale)
     maps = torch.where(filled, means, 0).to(features.dtype)
     return rearrange(maps, "b (h w) c -> b c h w", h=features.shape[2])

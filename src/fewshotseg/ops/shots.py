@@ -1,4 +1,4 @@
-"""Several shots: counting the votes of their answers (HSNet), and how like the query each support is (BAM)."""
+"""Combines several shots: votes of their predictions (HSNet), and the distance of each support to the query (BAM)."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from fewshotseg.ops._values import look_at_indices
 
 
 def vote_shots(masks: Tensor) -> Tensor:
-    r"""Count the shots that found each pixel, as a share of the most votes that a pixel of the image has.
+    r"""Count how many shots predict each pixel, divided by the largest count in the image.
 
     $$v = \frac{\sum_s \hat M_s}{\max(1, \max_x \sum_s \hat M_s(x))}$$
 
-    How HSNet (Min et al., ICCV 2021) and VAT join the answers for one support each; they take ``>= 0.5`` as foreground.
+    HSNet (Min et al., ICCV 2021) and VAT combine one-shot predictions so, and take ``>= 0.5`` as foreground.
 
     Args:
-        masks: ``(B, S, H, W)``, the answer for each shot: bools, or integers 0 and 1.
+        masks: ``(B, S, H, W)``, the prediction of each shot: bools, or integers 0 and 1.
 
     Returns:
-        ``(B, H, W)`` float32 in 0..1; 0 where no shot found anything.
+        ``(B, H, W)`` float32 in 0..1; 0 everywhere in an image in which no shot predicts a pixel.
 
     Raises:
         ValueError: If a shape does not fit, or masks on a CPU hold anything but 0 and 1.
@@ -39,20 +39,20 @@ def vote_shots(masks: Tensor) -> Tensor:
 
 
 def gram_distance(query: Tensor, support: Tensor) -> Tensor:
-    r"""Measure how much the look of supports differs from the query's: the distance of their channels' cosines.
+    r"""Measure the distance in appearance between the query and each support, by the Gram matrices of their channels.
 
     $$d_s = \frac{1}{C} \lVert G(F^q) - G(F^s) \rVert_F, \qquad G_{ij} = \cos(F_i, F_j)$$
 
-    over the channels $F_i$ as vectors of locations. From BAM (Lang et al., CVPR 2022), which takes low-level features
-    and makes weights of shots from the distances; HDMNet does so too.
+    over the channels $F_i$ as vectors of locations. BAM (Lang et al., CVPR 2022) and HDMNet compute it from low-level
+    features, and weigh the shots by it.
 
     Args:
         query: ``(B, C, h, w)``, floating point.
-        support: ``(B, S, C, h', w')``, likewise.
+        support: ``(B, S, C, h', w')``, floating point.
 
     Returns:
-        ``(B, S)``, 0 for the same look, up to 1 for features that are never negative and up to 2 for others; float32,
-        or float64 for float64 features. A channel of zeros, or one that isn't finite, has the cosine 0 with all.
+        ``(B, S)``: 0 for equal Gram matrices, at most 1 for features that are never negative and at most 2 for others;
+        float32, or float64 for float64 features. A channel that is zero or holds NaN or infinity has cosine 0 with all.
         Differentiable.
 
     Raises:
@@ -79,6 +79,6 @@ def gram_distance(query: Tensor, support: Tensor) -> Tensor:
 
 
 def _gram(features: Tensor) -> Tensor:
-    """The cosine of each channel with each other: ``(..., C, h, w)`` to ``(..., C, C)``."""
+    """Compute the cosine of each channel with each other: ``(..., C, h, w)`` -> ``(..., C, C)``."""
     channels = unit(features.flatten(-2))  # ... C N
     return channels @ channels.mT

@@ -1,4 +1,4 @@
-"""Images fitted into a square, and maps of the square brought back to the images' own size."""
+"""Sizes of images that are fitted into a square, and resizing of maps back to the original size."""
 
 from torch import Tensor
 
@@ -6,23 +6,23 @@ from fewshotseg._checks import check_at_least, check_floating, check_size, check
 from fewshotseg.ops.resizing import resize_bilinear
 
 MAX_SQUARE = 2**14
-"""Of the sides of crops and squares, in pixels."""
+"""Largest side of a crop or square, in pixels."""
 
 
 def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> tuple[int, int]:
-    """The size of an image after it was fitted into a square, keeping its proportions.
+    """Compute the size of an image after resizing it to fit into a square with its aspect ratio kept.
 
     Args:
-        original: Height and width.
+        original: Height and width of the image.
         size: Side of the square, up to 16384.
-        multiple: Both sides are rounded down to a multiple of this, but not to less than it.
+        multiple: Both sides are rounded down to a multiple of this, but are at least this.
 
     Returns:
-        Height and width; the longer one is ``size``, rounded down.
+        Height and width; the longer one is ``size``, rounded down to a multiple.
 
     Raises:
-        ValueError: If ``multiple`` is below 1, ``size`` below ``multiple``, or a number too large.
-        TypeError: If a number is no integer, or ``original`` not two of them.
+        ValueError: If ``multiple`` is below 1, ``size`` below ``multiple``, or a number is too large.
+        TypeError: If a number is not an integer, or ``original`` is not two integers.
 
     Example:
         >>> fitted_size((375, 500), 473, multiple=8)
@@ -33,21 +33,21 @@ def fitted_size(original: tuple[int, int], size: int, *, multiple: int = 1) -> t
     original = check_size("original", original)
     size, multiple = check_square(size, multiple)
     longest = max(original)
-    # The ratio first, as PFENet computes it: float rounding decides when a side is nearly a multiple.
+    # The ratio first, as in PFENet: rounding decides where a side is nearly a multiple.
     ratio = size / longest
     height, width = (size if side == longest else int(side * ratio) for side in original)
     return max(height // multiple, 1) * multiple, max(width // multiple, 1) * multiple
 
 
 def restore_size(maps: Tensor, original: tuple[int, int], *, inner: tuple[int, int] | None = None) -> Tensor:
-    """Bring maps from the padded square back to the size that the image had, bilinearly with aligned corners.
+    """Resize maps of the padded square back to the original image, bilinearly with aligned corners.
 
     Args:
         maps: ``(B, C, S, S)``, such as logits for the square of `pfenet_eval` or `padded_eval`.
         original: Height and width of the image before it was fitted.
-        inner: Height and width of the image inside the square, from `fitted_size`: what lies outside is cut off, the
-            rest resized. By default PFENet's way: the whole square is resized to a square of the image's longer
-            side and then cut, as if the longer side had filled it (it has 472 of 473 pixels).
+        inner: Height and width of the image inside the square, from `fitted_size`: the padding is cropped and the rest
+            resized. None does as PFENet: the whole square is resized to the image's longer side and then cropped, as if
+            the image had filled the longer side (it fills 472 of 473 pixels).
 
     Returns:
         ``(B, C, H, W)``.
@@ -79,6 +79,6 @@ def restore_size(maps: Tensor, original: tuple[int, int], *, inner: tuple[int, i
 
 
 def check_square(size: int, multiple: int) -> tuple[int, int]:
-    """Raise unless ``size`` is the side of a square that a multiple of ``multiple`` fits into."""
+    """Return both numbers; raise unless ``multiple`` is at least 1 and ``size`` at least ``multiple``."""
     multiple = check_at_least("multiple", multiple, 1, MAX_SQUARE)
     return check_at_least("size", size, multiple, MAX_SQUARE), multiple

@@ -1,4 +1,4 @@
-"""Networks: backbones, heads, SCNet and the training-free model that wire them, their builders and checkpoints."""
+"""SCNet, the training-free model, their backbones, and reading and writing of models."""
 
 from fewshotseg.models.backbones import (
     BACKBONES,

@@ -1,4 +1,4 @@
-"""Models from names and numbers."""
+"""Builds models and backbones by name."""
 
 import warnings
 from collections.abc import Mapping
@@ -23,23 +23,23 @@ def build_scnet(
     weights: str | Path | None = None,
     **settings: Unpack[SCNetSettings],
 ) -> SCNet:
-    """Build SCNet, without any download unless ``backbone_weights`` asks for one.
+    """Build SCNet; nothing is downloaded unless ``backbone_weights`` asks for it.
 
     Args:
         backbone: ``"resnet50"``, ``"resnet101"``, ``"vgg16_bn"``, ``"mobilenet_v2"`` (torchvision's networks),
             ``"efficientnet_lite0"``, ``"efficientnet_lite2"`` (timm's, extra ``lite``), ``"resnet50s"``,
             ``"resnet101s"`` (PFENet's, with a deep stem), ``"timm/<name>"`` for a model of timm (extra ``timm``; see
             `list_backbones`), or a module that follows `Backbone` or `WholeBackbone`.
-        backbone_weights: For the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
+        backbone_weights: Weights of the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
             (downloaded by torchvision), True or ``"timm"`` for a model of timm (downloaded by timm), ``"package"`` for
-            both EfficientNets (the file that the extra ``lite`` installed), the path of a file, or a state dict.
-            Classifier entries are left out.
-        weights: The path of a checkpoint of the whole model, ours or PFENet's; see `load_weights`.
+            both EfficientNets (the file that the extra ``lite`` installs), the path of a file, or a state dict.
+            Classifier entries are ignored.
+        weights: The path of a checkpoint of the whole model, SCNet's or PFENet's; see `load_weights`.
         **settings: Fields of `SCNetConfig`.
 
     Returns:
-        The model in training mode, as any ``nn.Module``; call ``eval()`` to segment. Warns when the frozen backbone of
-        a name was left with random weights, from which little can be learned.
+        The model in training mode, like any new ``nn.Module``; call ``eval()`` before segmenting. Warns if a backbone
+        that was given by name has random weights: it is frozen, so little can be learned from it.
 
     Raises:
         ValueError: If a name, setting or file does not fit.
@@ -72,15 +72,15 @@ def build_prototype_segmenter(
     backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None,
     **settings: Unpack[PrototypeSettings],
 ) -> PrototypeSegmenter:
-    """Build a model that needs no training, without any download unless ``backbone_weights`` asks for one.
+    """Build the training-free model; nothing is downloaded unless ``backbone_weights`` asks for it.
 
     Args:
-        backbone: As of `build_scnet`: a name, such as ``"efficientnet_lite0"`` or ``"timm/<name>"``, or a module.
-        backbone_weights: As of `build_scnet`. Without any, a backbone of a name is random.
+        backbone: As in `build_scnet`: a name, such as ``"efficientnet_lite0"`` or ``"timm/<name>"``, or a module.
+        backbone_weights: As in `build_scnet`. By default a backbone that is given by name has random weights.
         **settings: Fields of `PrototypeConfig`.
 
     Returns:
-        The model in training mode, as any ``nn.Module``, which makes no difference to it.
+        The model in training mode, like any new ``nn.Module``; it behaves the same in both modes.
 
     Raises:
         ValueError: If a name, setting or file does not fit.
@@ -127,21 +127,21 @@ def _with_weights(backbone: str | AnyBackbone, weights: str | Path | Mapping[str
 def build_backbone(
     name: str, *, backbone_weights: str | Path | Mapping[str, Tensor] | bool | None = None
 ) -> StagedBackbone | WholeTimmBackbone:
-    """Build a backbone for a model of your own, without any download unless ``backbone_weights`` asks for one.
+    """Build a backbone for your own model; nothing is downloaded unless ``backbone_weights`` asks for it.
 
-    ResNets are dilated to stride 8, as PFENet's are.
+    ResNets are dilated to stride 8, as in PFENet.
 
     Args:
-        name: As of `build_scnet`; `list_backbones` says which there are.
-        backbone_weights: As of `build_scnet`; random by default.
+        name: As in `build_scnet`; `list_backbones` lists the names.
+        backbone_weights: As in `build_scnet`; random by default.
 
     Returns:
-        A module that follows `Backbone` or `WholeBackbone`, not frozen and in training mode, as any ``nn.Module``.
-        `feature_maps` gives the maps of all its blocks.
+        A module that follows `Backbone` or `WholeBackbone`, not frozen and in training mode, like any new
+        ``nn.Module``. `feature_maps` gives the maps of all its blocks.
 
     Raises:
         ValueError: If a name or file does not fit.
-        TypeError: If ``name`` is no text.
+        TypeError: If ``name`` is not a string.
         ImportError: If the backbone or its weights need a package that is not installed.
         OSError: If a file does not exist, or weights cannot be downloaded.
 

@@ -1,6 +1,7 @@
-"""One format for a whole model: its config, its weights, where they come from, and a digest that finds damage.
+"""Saves and loads whole models: config, weights, a record of the training, and a digest that detects damage.
 
-A file holds plain values and tensors (``torch.save``), a folder the same as ``config.json`` and ``model.safetensors``.
+A file holds plain values and tensors (``torch.save``); a folder holds the same in ``config.json`` and
+``model.safetensors``.
 """
 
 import json
@@ -41,22 +42,22 @@ def save_model(
     origin: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model so that `load_model` makes it again, in another process that knows nothing else.
+    """Save a model with its config, so that `load_model` needs nothing but the file.
 
     Args:
-        model: What to write.
+        model: The model to save.
         path: A file to write, ending in ``.pth`` or ``.pt``; or a folder, for ``config.json`` and
-            ``model.safetensors``, which needs the extra ``hub``. What is there is replaced, and is whole at any moment.
-        with_backbone: Write the backbone's weights too. Without them the file is small, and names them by a digest.
-        dtype: To store floating-point weights of the head in, such as ``torch.float16``; as they are by default.
-        origin: How the weights came about, in numbers, strings, lists and mappings.
-        training: What it takes to go on training, tensors and plain values; for files only.
+            ``model.safetensors``, which needs the extra ``hub``. Existing files are replaced atomically.
+        with_backbone: Save the backbone's weights too. Without them the file is small and stores only their digest.
+        dtype: Dtype to store the weights outside of the backbone in, such as ``torch.float16``; unchanged by default.
+        origin: A record of how the weights were trained: numbers, strings, lists and mappings.
+        training: State to resume training from, tensors and plain values; for files only.
 
     Raises:
         ValueError: If a weight is not finite in ``dtype``, or ``origin`` holds anything but plain values.
-        TypeError: If ``model`` is no model of this package, or ``dtype`` no floating-point dtype.
-        ImportError: If a folder is to be written and safetensors is not installed.
-        OSError: If it cannot be written.
+        TypeError: If ``model`` is not a model of this package, or ``dtype`` not a floating-point dtype.
+        ImportError: If ``path`` is a folder and safetensors is not installed.
+        OSError: If a file cannot be written.
 
     Example:
         >>> import fewshotseg, pathlib, tempfile
@@ -71,7 +72,7 @@ def save_model(
     check_float_dtype("dtype", dtype)
     is_file = path.suffix in {".pth", ".pt"}
     if path.suffix in {".safetensors", ".ckpt", ".bin"} or (training is not None and not is_file):
-        raise ValueError(f"path must end in .pth or .pt, or be a folder where there is no training, got {path}")
+        raise ValueError(f"path must end in .pth or .pt, or without training be a folder, got {path}")
     state = model.state_dict()
     check_fits(state, state, "model", strict=True)
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
@@ -101,28 +102,28 @@ def check_savable(model: object) -> None:
 
 
 def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet | PrototypeSegmenter:
-    """Make the model that `save_model` wrote.
+    """Load a model that `save_model` wrote.
 
-    Nothing is downloaded, drawn or executed. A file that is damaged or of something else is refused before anything is
-    built, and changes nothing.
+    Nothing is downloaded, no code from the file is executed, and the global random state does not change. A damaged
+    file is rejected before a model is built.
 
     Args:
         path: The file or folder.
-        backbone: For models with a backbone of one's own: the same kind of module. It gets the weights of the file, or
-            has to have those that the file names by their digest.
+        backbone: If the model was built on your own module as backbone: a module of the same kind. The file's weights
+            are loaded into it; if the file stores only a digest, its weights must match the digest.
 
     Returns:
         The model in evaluation mode, on the CPU: an `SCNet` or a `PrototypeSegmenter`, as its config says.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or of something else, or ``backbone`` is missing or does not fit.
+        ValueError: If the file is damaged or not a saved model, or ``backbone`` is missing or does not fit.
         ImportError: If the model needs a package that is not installed.
     """
     saved = read_model(path)
     name = saved.config.backbone
     if backbone is None and name is None:
-        raise ValueError(f"backbone must be given to load {path}, whose model has a backbone of one's own")
+        raise ValueError(f"backbone must be given to load {path}, whose model was built on a module of its user's own")
     if backbone is not None:
         check_backbone(backbone)
     try:
@@ -144,14 +145,14 @@ def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet |
 
 
 def read_model(path: StrPath) -> SavedModel:
-    """What `save_model` wrote, checked against its digest.
+    """Read what `save_model` wrote, without building the model, and check it against its digest.
 
     Args:
         path: The file or folder.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or something else.
+        ValueError: If it is damaged or not a saved model.
         ImportError: If it is a folder and safetensors is not installed.
     """
     path = Path(path)
@@ -164,12 +165,12 @@ def read_model(path: StrPath) -> SavedModel:
 
 
 def _made(backbone: AnyBackbone, config: SCNetConfig | PrototypeConfig) -> SCNet | PrototypeSegmenter:
-    """The kind of model that a config is of, with random weights beside the backbone's."""
+    """Build the model that a config describes; its weights outside of the backbone are random."""
     return SCNet(backbone, config) if isinstance(config, SCNetConfig) else PrototypeSegmenter(backbone, config)
 
 
 def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[str, Tensor]:
-    """The backbone's weights: those in the file, those of an installed package, or those of the module handed over."""
+    """Return the backbone's weights: from the file, from the given module, or from an installed package."""
     if saved.backbone is not None:
         return saved.backbone
     if isinstance(backbone, nn.Module):

@@ -16,11 +16,11 @@ from fewshotseg.ops.resizing import average_pool
 
 
 class Comparison(NamedTuple):
-    """What the head answers.
+    """The output of `ComparisonHead`.
 
     Attributes:
-        logits: ``(B, 2, h, w)`` on the grid of the query features.
-        aux: One ``(B, 2, b, b)`` map of logits a bin, for deep supervision; empty unless asked for.
+        logits: ``(B, 2, h, w)`` at the resolution of the query features.
+        aux: Logits ``(B, 2, b, b)`` of each scale, for deep supervision; empty unless asked for.
     """
 
     logits: Tensor
@@ -28,14 +28,14 @@ class Comparison(NamedTuple):
 
 
 class ConcatConv1x1(nn.Sequential):
-    """Maps laid side by side, a 1x1 convolution, an activation (the concatenation of Eq. 2 and 7, and its merge).
+    """Concatenates maps along the channels and applies a 1x1 convolution and ReLU (the merge of Eq. 2 and 7).
 
-    Its children are the convolution and what follows it, called as modules: hooks, adapters and replacements work. A
-    convolution that nobody touched is not given the concatenation itself but its parts, which is exact and cheaper.
+    Both children are called as modules, so that hooks, adapters and replacements work. A plain convolution is applied
+    to each map separately and the results are summed, which gives the same and is cheaper.
 
     Args:
-        inputs: Channels of all maps together.
-        outputs: Channels of the result.
+        inputs: Number of channels of all maps together.
+        outputs: Number of channels of the result.
 
     Example:
         >>> import torch
@@ -51,11 +51,11 @@ class ConcatConv1x1(nn.Sequential):
 
     @override
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
-        """Merge.
+        """Resize the maps, concatenate and convolve them.
 
         Args:
             maps: ``(B, C_i, h_i, w_i)`` of any sizes; ``(B, C_i, 1, 1)`` is the same vector at every location.
-            size: ``(H, W)`` that all of them are resized to.
+            size: ``(H, W)`` to resize all maps to.
 
         Returns:
             ``(B, outputs, H, W)``.
@@ -71,16 +71,16 @@ class ConcatConv1x1(nn.Sequential):
 
 
 class ComparisonHead(nn.Module):
-    """Says where query features match the prototypes beside them, looking at several scales.
+    """Predicts where query features match a prototype, at several scales; both branches share its weights.
 
-    One set of weights for both branches. On every scale the concatenation of query, prototype and prior (Eq. 2 and 7)
-    is merged, receives what the finer scale found, and is refined; all scales together are classified.
+    At every scale the concatenation of query, prototype and prior (Eq. 2 and 7) is merged, the features of the next
+    finer scale are added, and the result is refined. All scales together are classified.
 
     Args:
-        channels: Channels of features and prototypes, and of every layer.
-        bins: Side of the grid of each scale, fine to coarse. Numbers up to 1 are shares of the features' sides (at
-            least one cell); others are cells, whatever the features' size.
-        dropout: Probability that a channel is dropped in front of a classifier in training.
+        channels: Number of channels of features and prototypes, and of every layer.
+        bins: Side of the grid of each scale, from fine to coarse. Numbers up to 1 are shares of the features' sides (at
+            least one cell); larger ones are numbers of cells.
+        dropout: Dropout probability of channels before each classifier.
 
     Example:
         >>> import torch
@@ -106,14 +106,14 @@ class ComparisonHead(nn.Module):
 
     @override
     def forward(self, query: Tensor, prototypes: Tensor, prior: Tensor, *, with_aux: bool = False) -> Comparison:
-        """Compare.
+        """Compute logits of the match between query features and prototypes.
 
         Args:
             query: ``(B, C, h, w)`` query features.
-            prototypes: ``(B, C, h, w)``, the prototype that each location is compared with; ``(B, C, 1, 1)`` if all are
-                compared with one.
+            prototypes: ``(B, C, h, w)``, the prototype that each location is compared with; ``(B, C, 1, 1)`` if it is
+                the same for all.
             prior: ``(B, 1, h, w)`` in 0..1.
-            with_aux: Classify every scale too.
+            with_aux: Compute the logits of every scale too.
         """
         size = (query.shape[2], query.shape[3])
         scales: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Every number and choice that makes a model; with the weights, all that it takes to make it again."""
+"""The settings of SCNet; with the weights, all that is needed to rebuild a model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,39 +16,41 @@ MAX_CELLS = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class SCNetConfig:
-    """Every number and choice of SCNet; the defaults are the paper's, and PFENet's where the paper is silent.
+    """All settings of SCNet; the defaults are the paper's, and PFENet's where the paper does not say.
 
     Attributes:
-        backbone: The name from which `build_scnet` makes the backbone; None for a module of one's own.
-        hidden_channels: C, of prototypes and of every layer of the head.
-        bins: Scales of the head, fine to coarse: cells a side, or shares of the feature map's sides up to 1.
-            PFENet takes (60, 30, 15, 8) on PASCAL-5i and (1.0, 0.5, 0.25, 0.125) on COCO-20i.
-        num_prototypes: n, background regions of a query; 0 is PFENet.
+        backbone: Name of the backbone for `build_scnet`; None if the backbone is your own module.
+        hidden_channels: C, the number of channels of prototypes and of every layer of the comparison head.
+        bins: Scales of the comparison head, from fine to coarse: cells along a side, or up to 1 the share of the
+            feature map's sides. PFENet uses (60, 30, 15, 8) on PASCAL-5i and (1.0, 0.5, 0.25, 0.125) on COCO-20i.
+        num_prototypes: n, the number of background regions of a query; 0 makes the model PFENet.
         kmeans_iters: Rounds of k-means.
-        grid_bins: Regions from a grid of that many rows and columns in place of k-means (Table 6); its square then
-            stands for n.
-        self_contrast_weight: Lambda of Eq. 9, from 0 to 1; 0 is PFENet.
-        aux_weight: Weight of the deep supervision within each branch.
-        reducer_dropout: Probability that a channel of the reduced features is dropped in training.
-        classifier_dropout: Probability that a channel is dropped in front of each classifier in training.
-        norm_stats: ``"frozen"`` leaves the backbone's norm statistics alone; ``"batch"`` uses and updates batch
-            statistics in training, as PFENet does.
-        background_source: ``"support"`` takes the one background prototype from the support (Table 4; n = 1 only).
-        background_reducer: Which reducer's features background prototypes are pooled from; the paper is silent.
-        background_prior: What the class-agnostic branch gets as prior: zeros, the supports' (``"shared"``), or 1
-            minus it (``"complement"``); the paper is silent.
-        prior: Where the head is told to look: ``"similarity"``, PFENet's largest cosine of high-level features with the
-            masked supports, from 0 to 1 in every image; or ``"density"``, the probability that the densities of all
-            points of all supports give (`density_logits` at kappa 40, divided by 2).
-        image_size: Side in pixels of the square that images are brought to, by `FewShotPredictor` for one.
-        mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
-        std: Likewise.
-        threshold: The probability from which on a pixel counts as foreground, between 0 and 1.
-        density_weight: What the ratio of `density_logits`, foreground minus background of all points of all supports,
-            adds to the foreground's logit, at kappa 40; 0 or more. It needs no training, is no part of the loss, and
-            lets a head gain from several supports, which it sees as one mean prototype.
-        presence: Scale and bias of the score that says whether an image shows the object at all, see `Prediction`. The
-            default is not fitted to anything.
+        grid_bins: Split queries by a grid of this many rows and columns instead of k-means (Table 6); n is then its
+            square.
+        self_contrast_weight: Lambda of Eq. 9, from 0 to 1; 0 makes the model PFENet.
+        aux_weight: Weight of the deep supervision in the loss of each branch.
+        reducer_dropout: Dropout probability for the channels of the reduced features.
+        classifier_dropout: Dropout probability for the channels before each classifier.
+        norm_stats: ``"frozen"`` keeps the backbone's norm statistics; ``"batch"`` uses and updates batch statistics in
+            training, as PFENet does.
+        background_source: ``"query"``, or ``"support"`` to take the background prototype from the support (Table 4;
+            n = 1 only).
+        background_reducer: Whose reduced features background prototypes are pooled from; the paper does not say.
+        background_prior: The prior of the class-agnostic branch: ``"zeros"``, the supports' prior (``"shared"``), or 1
+            minus it (``"complement"``); the paper does not say.
+        prior: The prior of the class-specific branch: ``"similarity"``, PFENet's largest cosine of high-level features
+            with the masked supports, scaled to 0..1 in every image; or ``"density"``, the probability from the
+            densities of all points of all supports (`density_logits` at kappa 40, divided by 2).
+        image_size: Side in pixels of the square that images are resized to, for example by `FewShotPredictor`.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise images by; None uses the backbone's.
+        std: Standard deviation, likewise.
+        threshold: Probability above which a pixel is foreground, between 0 and 1.
+        density_weight: Weight, 0 or more, of the density score that is added to the foreground logit at inference:
+            `density_logits` of foreground minus background at kappa 40, over all points of all supports. It needs no
+            training and is not part of the loss. It helps with several supports, of which the comparison head sees
+            only the mean prototype.
+        presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
+            `Prediction`. The default is not fitted to data.
 
     Raises:
         ValueError: If a number is out of range, a choice is unknown, or choices exclude each other.
@@ -96,7 +98,7 @@ class SCNetConfig:
             )
 
     def _checked_numbers(self) -> dict[str, Any]:
-        """All numbers as Python's own."""
+        """Check all numbers, and return them as Python numbers."""
         checked: dict[str, Any] = {
             **checked_images(self),
             "hidden_channels": check_at_least("hidden_channels", self.hidden_channels, 1, MAX_CHANNELS),
@@ -113,16 +115,16 @@ class SCNetConfig:
         return checked
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values, for JSON and for `from_dict`."""
+        """Return all fields as plain values, for JSON and for `from_dict`."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The config that these fields make; those left out have their defaults.
+        """Make a config from fields; those that are missing have their defaults.
 
         Raises:
             ValueError: As the class, or if a field is unknown.
-            TypeError: As the class, or if ``values`` is no mapping.
+            TypeError: As the class, or if ``values`` is not a mapping.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"config must be a mapping of settings, got {type(values).__name__}")
@@ -131,7 +133,7 @@ class SCNetConfig:
 
 
 def checked_images(config: Any) -> dict[str, Any]:
-    """What configs of all models hold, as Python's own: backbone, images and threshold; raise unless it is right."""
+    """Check the settings that all models share, and return them as Python values."""
     if config.backbone is not None and not isinstance(config.backbone, str):
         raise TypeError(f"backbone must be a name or None, got {type(config.backbone).__name__}")
     checked: dict[str, Any] = {
@@ -146,7 +148,7 @@ def checked_images(config: Any) -> dict[str, Any]:
 
 
 def check_settings(names: Mapping[str, Any], kind: type = SCNetConfig) -> None:
-    """Raise `TypeError` for the first name that is no field of that config, with the one that was probably meant."""
+    """Raise `TypeError` for the first name that is not a field of that config, and suggest a similar one."""
     known = [field.name for field in fields(kind)]
     for name in names:
         if name not in known:
@@ -156,14 +158,14 @@ def check_settings(names: Mapping[str, Any], kind: type = SCNetConfig) -> None:
 
 
 def checked_presence(presence: Any) -> tuple[float, ...]:
-    """Scale and bias of the score of presence; raise unless the score is finite and rises with what was found."""
+    """Return scale and bias of the presence score; raise unless both are finite and the scale is not negative."""
     scale, bias = check_numbers("presence", presence, 2, -1000, 1000)
     check_number("the scale of presence", scale, 0, 1000)
     return scale, bias
 
 
 def checked_bins(bins: Any) -> tuple[float, ...]:
-    """The scales of a head, each a share up to 1 or a whole number of cells; raise unless they are."""
+    """Return the scales of the comparison head; raise unless each is a share up to 1 or a whole number of cells."""
     if isinstance(bins, (str, bytes)) or not isinstance(bins, Sequence):
         raise TypeError(f"bins must be a sequence of numbers, got {type(bins).__name__}")
     if not 1 <= len(bins) <= MAX_SCALES:

@@ -1,4 +1,4 @@
-"""Foreign names of weights, translated to ours: PFENet, data-parallel, compiled and averaged models, deep stems."""
+"""Renames the keys of other code's state dicts: PFENet, data-parallel, compiled and averaged models, deep stems."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,13 @@ PFENET_HEAD = {
     "res2": "head.fuse_refine",
     "cls": "head.classifier",
 }
-"""First parts of PFENet's names beside ours; what follows them is the same."""
+"""First part of PFENet's key -> that of ours; the rest is the same."""
 
 VGG_OFFSETS = {"layer0": 0, "layer1": 7, "layer2": 14, "layer3": 24, "layer4": 34}
 """Where PFENet's five slices of VGG-16 start in torchvision's ``features``."""
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""What ``DataParallel``, ``AveragedModel`` and ``torch.compile`` put in front of names."""
+"""Prefixes that ``DataParallel``, ``AveragedModel`` and ``torch.compile`` add to keys."""
 
 DEEP_STEM = {
     "conv1": "conv1.0",
@@ -31,17 +31,17 @@ DEEP_STEM = {
     "conv3": "conv1.6",
     "bn3": "bn1",
 }
-"""A stem stored as three convolutions and norms, as the weights that PFENet starts from have it, beside ours."""
+"""Key of a deep stem with three separate convolutions, as in PFENet's initial weights -> our key."""
 
 
 def remap_pfenet_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the names of an official PFENet checkpoint to ours; other names stay as they are.
+    """Rename the keys of an official PFENet checkpoint to SCNet's; other state dicts keep their keys.
 
     Args:
-        state: A state dict, as it is or of a data-parallel, compiled or averaged model. It is not changed.
+        state: A state dict, also of a data-parallel, compiled or averaged model. It is not changed.
 
     Returns:
-        A new state dict with the same tensors: the head, and the backbone of ResNet (deep stem) or VGG-16-BN.
+        A new state dict with the same tensors. The backbone may be ResNet (deep stem) or VGG-16-BN.
 
     Example:
         >>> import torch
@@ -55,7 +55,7 @@ def remap_pfenet_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what wrappers of a model put in front of them, in any order; an average's counter left out."""
+    """Strip the prefixes of `WRAPPERS` from all keys, and drop the counter of ``AveragedModel``."""
 
     def bare(key: str) -> str:
         while key.startswith(WRAPPERS):
@@ -66,7 +66,7 @@ def without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def deep_stem_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate `DEEP_STEM`; state dicts of other networks stay as they are."""
+    """Rename the keys of `DEEP_STEM`; state dicts of other networks are returned as they are."""
     if "conv3.weight" not in state:
         return dict(state)
     parts = ((key.partition("."), value) for key, value in state.items())

@@ -1,4 +1,4 @@
-"""What goes between the stages of the model, and out of it."""
+"""The encodings that SCNet's stages exchange, its output, and checks of their inputs."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from fewshotseg._checks import check_floating, check_labels, check_sizes, check_
 from fewshotseg.ops._precision import is_eager_cpu
 
 SMALLEST_SIDE = 32
-"""Pixels below which the backbones leave no feature grid to speak of."""
+"""Smallest side of an image in pixels; below it the feature grid has hardly a cell."""
 
 
 IMAGES_AT_ONCE = 16
-"""Supports that an accelerator encodes in one pass: enough to keep it busy, in bounded memory."""
+"""Supports that an accelerator encodes in one pass: enough to keep it busy, with bounded memory."""
 
 
 class Support(NamedTuple):
@@ -23,13 +23,13 @@ class Support(NamedTuple):
     Attributes:
         prototype: ``(B, C)``, the mean of the shots' foreground prototypes.
         high: ``(B, S, C', h, w)`` high-level features of the masked supports.
-        weights: ``(B, S, h, w)``, the masks on that grid.
+        weights: ``(B, S, h, w)``, the masks resized to that grid, from 0 to 1.
         background: ``(B, C)``, the mean of the shots' background prototypes; None unless the model's
             ``background_source`` is the support (Table 4).
-        points: ``(B, S, N, C'')`` of unit length, the backbone's features of all N locations of each shot; None, as the
-            next two, unless the model compares points: with a ``density_weight``, or densities as ``prior``.
-        point_foreground: ``(B, S, N)``, the share of each point's pixels that is foreground.
-        point_background: ``(B, S, N)``, likewise.
+        points: ``(B, S, N, C'')`` of unit length, the backbone's features at all N locations of each shot. Like the
+            next two it is None unless the model uses densities: a ``density_weight`` above 0, or ``prior="density"``.
+        point_foreground: ``(B, S, N)``, the share of each location's pixels that is foreground.
+        point_background: ``(B, S, N)``, likewise for the background.
     """
 
     prototype: Tensor
@@ -45,11 +45,11 @@ class Query(NamedTuple):
     """Images to segment, encoded; reusable for any number of supports.
 
     Attributes:
-        features: ``(B, C, h, w)``, what prototypes are compared with.
+        features: ``(B, C, h, w)``, the features that are compared with prototypes.
         high: ``(B, C', h', w')`` high-level features.
         size: Height and width of the images.
         maps: ``(B, C'', h, w)`` mid-level maps of the backbone; None unless asked for.
-        deepest: The deepest of them, which points of supports are compared with; None unless they are.
+        deepest: The deepest mid-level map, which is compared with the supports' points; None if the model uses none.
     """
 
     features: Tensor
@@ -60,13 +60,13 @@ class Query(NamedTuple):
 
 
 class SCNetOutput(NamedTuple):
-    """What `SCNet` answers.
+    """The output of `SCNet`.
 
     Attributes:
         logits: ``(B, 2, H, W)`` at the query's size, channel 1 foreground.
-        loss: Eq. 9, a scalar, where query masks were given.
-        losses: Its parts by name: ``main`` and ``aux`` of the class-specific branch, ``self_contrast_main`` and
-            ``self_contrast_aux`` of the class-agnostic one where it ran; ``aux`` before its weight.
+        loss: Eq. 9, a scalar; None without query masks.
+        losses: The parts of the loss by name, each before its weight: ``main`` and ``aux`` of the class-specific
+            branch, and of the class-agnostic branch, if there is one, ``self_contrast_main`` and ``self_contrast_aux``.
     """
 
     logits: Tensor
@@ -77,15 +77,15 @@ class SCNetOutput(NamedTuple):
 def shot_by_shot(
     encode: Callable[[Tensor, Tensor], Support], images: Tensor, masks: Tensor, *, at_once: bool = True
 ) -> Support:
-    """One support of ``(B, S, 3, H, W)`` images and ``(B, S, H, W)`` masks.
+    """Encode ``(B, S, 3, H, W)`` images and ``(B, S, H, W)`` masks as one support.
 
-    On a CPU one shot after the other takes as long and less memory; an accelerator is kept busy by more at a time.
+    On a CPU shots are encoded one by one, which takes as long and less memory; on an accelerator several at a time.
 
     Args:
-        encode: ``(B', 3, H, W)`` images and their masks to supports of one shot each.
-        images: Of all shots.
-        masks: Of all shots.
-        at_once: Whether several shots may go through the backbone together.
+        encode: Encodes ``(B', 3, H, W)`` images and their masks as supports of one shot each.
+        images: The images of all shots.
+        masks: The masks of all shots.
+        at_once: Whether several shots may pass the backbone in one batch.
     """
     batch, shots = masks.shape[:2]
     count = max(1, IMAGES_AT_ONCE // max(batch, 1)) if at_once and not is_eager_cpu(images) else 1
@@ -102,7 +102,7 @@ def shot_by_shot(
 
 
 def merged(shots: Iterable[Support], count: int) -> Support:
-    """One support of ``count`` supports of one shot each; of shots that come one by one no two are kept whole."""
+    """Merge ``count`` supports of one shot each; if they come from a generator, only one is in memory at a time."""
     if count == 1:
         return next(iter(shots))
     prototypes, weights, backgrounds, points, high = [], [], [], [], None
@@ -126,12 +126,12 @@ def merged(shots: Iterable[Support], count: int) -> Support:
 
 
 def in_kind(encoding: Any, parts: Iterable[Any]) -> Any:
-    """Other parts in the kind of tuple that an encoding is."""
+    """Make a tuple of the same type as ``encoding`` from other parts."""
     return encoding._make(parts) if hasattr(encoding, "_make") else tuple(parts)
 
 
 def repeated(encoding: Any, count: int) -> Any:
-    """An encoding of batch 1 for ``count`` queries, or one of batch ``count`` as it is; nothing is copied."""
+    """Expand an encoding from batch 1 to batch ``count`` without a copy; one of batch ``count`` is unchanged."""
     return in_kind(
         encoding, [part.expand(count, *part.shape[1:]) if isinstance(part, Tensor) else part for part in encoding]
     )
@@ -144,17 +144,16 @@ def check_batch(support: Tensor, batch: int) -> None:
 
 
 def check_annotated(images: Tensor, masks: Tensor, *, kind: str = "", axes: str = "B") -> None:
-    """Raise unless images ``(*axes, 3, H, W)`` and masks ``(*axes, H, W)`` fit each other; ``kind`` is for messages."""
+    """Raise unless images ``(*axes, 3, H, W)`` and masks ``(*axes, H, W)`` fit; messages call them ``kind`` images."""
     check_tensor(f"{kind}images", images, f"{axes} 3 H W")
     check_tensor(f"{kind}masks", masks, f"{axes} H W")
     check_sizes(f"{kind}masks", masks, f"{axes} H W", images, f"{kind}images", f"{axes} 3 H W")
 
 
 def check_images(name: str, images: Tensor, weight: Tensor) -> None:
-    """Raise unless ``images`` are ``(..., 3, H, W)`` floating-point tensors with sides from 32 pixels up.
+    """Raise unless ``images`` are ``(..., 3, H, W)`` floating-point tensors with sides of at least 32 pixels.
 
-    They have to be on the device of a weight of the model, and outside of autocast of its dtype. On a CPU, where
-    looking at values costs nothing that shows, they have to be finite too.
+    They must have the device of ``weight`` and, unless autocast is on, its dtype. On a CPU they must be finite, too.
     """
     check_floating(name, images)
     if images.device != weight.device:
@@ -170,7 +169,7 @@ def check_images(name: str, images: Tensor, weight: Tensor) -> None:
 
 
 def check_episodes(support_images: Tensor, query_images: Tensor, query_masks: Tensor | None) -> None:
-    """Raise unless queries, their masks and the batch of the supports fit each other."""
+    """Raise unless queries, their masks and the supports have fitting shapes and the same batch."""
     check_tensor("query_images", query_images, "B 3 H W")
     if query_masks is not None:
         check_tensor("query_masks", query_masks, "B H W")

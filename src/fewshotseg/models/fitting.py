@@ -1,4 +1,4 @@
-"""Does a state dict fit a model? Asked before anything of the model changes."""
+"""Checks that a state dict fits a model, before anything of the model changes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ from fewshotseg._checks import shown
 
 
 def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:
-    """Load a state dict that fits; a model that it does not fit stays exactly as it was.
+    """Load a state dict; if it does not fit, raise and leave the model unchanged.
 
     Args:
         model: Any module.
-        state: Names and tensors.
-        source: What to call the state dict in messages.
+        state: The state dict.
+        source: The name of the state dict in messages.
         strict: Refuse missing and unknown entries too.
 
     Raises:
@@ -31,7 +31,7 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, 
 
 
 def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:
-    """Raise `ValueError` unless a state dict has the names, shapes and kinds of numbers of ``own``, all finite."""
+    """Raise `ValueError` unless a state dict has the keys, shapes and kinds of numbers of ``own``, all finite."""
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     common = sorted(own.keys() & state.keys())
@@ -58,7 +58,7 @@ def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: o
 
 
 def check_ordinary(key: str, value: Any, source: object) -> None:
-    """Raise `ValueError` unless this is a tensor with values that can be copied."""
+    """Raise `ValueError` unless ``value`` is a dense tensor with values that can be copied."""
     if not isinstance(value, Tensor):
         fault = f"is no tensor but {type(value).__name__}"
     elif value.is_nested or value.layout != torch.strided or value.is_quantized:

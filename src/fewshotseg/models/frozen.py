@@ -1,4 +1,4 @@
-"""The steps of a frozen backbone, as models take them."""
+"""Runs a frozen backbone in steps: mid-level maps first, then high-level features."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,35 +13,38 @@ from fewshotseg.ops import resize_bilinear
 
 
 def frozen_steps(backbone: AnyBackbone) -> "FrozenBackbone":
-    """The steps of a backbone, run as it is."""
+    """Make the steps of a backbone, without any speed-up."""
     return FrozenBackbone(backbone) if can_be_cut(backbone) else FrozenWholeBackbone(backbone)
 
 
 class FrozenBackbone:
-    """A backbone that is run as it is, without gradient, and cut where a support's mask goes in.
+    """Runs a `Backbone` without gradient, in two steps: a support's mask is applied between them.
 
     Args:
-        backbone: What follows `Backbone`.
+        backbone: A module that follows `Backbone`.
     """
 
     def __init__(self, backbone: AnyBackbone) -> None:
         self.backbone: Any = backbone
 
     def mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, 3, H, W)`` to the mid-level maps, concatenated on the grid of the first, and what `high` goes on with.
+        """Compute mid-level features of ``(B, 3, H, W)`` images.
+
+        Returns:
+            The mid-level maps, resized to the first and concatenated, and the map that `high` takes.
 
         Raises:
-            ValueError: If the shapes of the maps are not what the backbone says.
-            TypeError: If they are no maps.
+            ValueError: If the shapes of the maps are not as the backbone declares.
+            TypeError: If the backbone returns something else than maps.
         """
         return self.joined(self.maps(images), images)
 
     def mid_around(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, right at least where the label masks ``(B, H, W)`` show foreground."""
+        """Compute the same as `mid`, but correct only where the label masks ``(B, H, W)`` show foreground."""
         return self.joined(self.maps_around(images, masks), images)
 
     def one(self, images: Tensor, which: str) -> Tensor:
-        """The deepest mid-level map, ``"mid"``, or the high-level one, ``"high"``; no more is run than that takes.
+        """Compute one map, the deepest ``"mid"``-level or the ``"high"``-level one; later layers do not run.
 
         Raises as `mid` and `high`.
         """
@@ -50,37 +53,37 @@ class FrozenBackbone:
         return maps[0] if which == "mid" else self.high(maps[0])
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """All that the first step gives: the mid-level maps, the deepest first."""
+        """Run the first step: the mid-level maps, the deepest first."""
         with torch.no_grad():
             maps: tuple[Tensor, ...] = self.backbone.mid(images)
         return maps
 
     def maps_around(self, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-        """The same, right at least where the label masks show foreground."""
+        """Run the first step, correct only where the label masks show foreground."""
         return self.maps(images)
 
     def joined(self, maps: Sequence[Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        """What `mid` makes of these maps."""
+        """Make the result of `mid` from the maps of the first step."""
         check_mid(self.backbone, maps, images)
         return _concatenated(maps), maps[0]
 
     def high(self, deepest: Tensor) -> Tensor:
-        """The deepest mid-level map to the high-level one."""
+        """Run the second step: the high-level map from the deepest mid-level map."""
         with torch.no_grad():
             high: Tensor = self.backbone.high(deepest)
         check_map("backbone.high", high, deepest)
         return high
 
     def high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        """High-level features of maps times masks ``(B, h, w)``, right at least inside the masks."""
+        """Compute high-level features of maps times masks ``(B, h, w)``, correct only inside the masks."""
         return self.high(deepest * foreground[:, None].to(deepest.dtype))
 
 
 class FrozenWholeBackbone(FrozenBackbone):
-    """A backbone that gives all maps at once: the high-level one is carried from the first step to the second.
+    """Runs a `WholeBackbone`, which computes all maps in the first step; the second step returns the high-level map.
 
     Args:
-        backbone: What follows `WholeBackbone`.
+        backbone: A module that follows `WholeBackbone`.
     """
 
     @override
@@ -92,7 +95,7 @@ class FrozenWholeBackbone(FrozenBackbone):
 
     @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The mid-level maps, and the high-level one as the last."""
+        """Run the backbone: the mid-level maps, then the high-level map as the last."""
         with torch.no_grad():
             answer = self.backbone.mid_and_high(images)
         check_whole(answer)
@@ -115,7 +118,7 @@ class FrozenWholeBackbone(FrozenBackbone):
 
     @override
     def high_of_masked(self, deepest: Tensor, foreground: Tensor) -> Tensor:
-        return deepest  # `prior_mask` weighs it
+        return deepest  # `prior_mask` applies the masks
 
 
 def _concatenated(maps: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What models on a frozen backbone have in common: how the backbone is run, and that it stays as it is."""
+"""The base class of models with a frozen backbone."""
 
 from typing import Any, Self
 
@@ -6,23 +6,23 @@ from torch import nn
 from typing_extensions import override
 
 from fewshotseg.models.backbones import AnyBackbone, check_backbone
-from fewshotseg.models.fast.backbone import FastBackbone, remembering_steps
+from fewshotseg.models.fast.backbone import FastBackbone, cached_steps
 from fewshotseg.models.fast.feature_memory import FeatureMemory
 from fewshotseg.models.frozen import FrozenBackbone, frozen_steps
 
 
 class FrozenBackboneModel(nn.Module):
-    """A model whose backbone gets no gradient, and whose norm statistics stay as they are; `SCNet` is one.
+    """The base class of `SCNet` and `PrototypeSegmenter`: the backbone gets no gradient and keeps its norm statistics.
 
     Args:
-        backbone: Follows `Backbone` or `WholeBackbone`.
+        backbone: A module that follows `Backbone` or `WholeBackbone`.
 
     Attributes:
-        memory: Set it to a `FeatureMemory` to keep the backbone's features for images that come again.
-        fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
+        memory: Set it to a `FeatureMemory` to cache the backbone's features for images that come again.
+        fast: The faster form of the backbone, set by `fuse`; None runs the backbone itself.
 
     Raises:
-        TypeError: If the backbone lacks something that these ask for.
+        TypeError: If the backbone follows neither protocol.
     """
 
     def __init__(self, backbone: AnyBackbone) -> None:
@@ -35,7 +35,7 @@ class FrozenBackboneModel(nn.Module):
 
     @property
     def trains_norms(self) -> bool:
-        """Whether the backbone's norms use and update batch statistics in training."""
+        """Whether the backbone's norms use and update batch statistics in training mode."""
         return False
 
     @override
@@ -45,13 +45,13 @@ class FrozenBackboneModel(nn.Module):
         return self
 
     def fuse(self) -> Self:
-        """Run the frozen backbone in a faster form from now on: the same features, to rounding.
+        """Run the frozen backbone in a faster form from now on; features are equal up to rounding.
 
-        Norms are folded into the convolutions before them, and on a CPU the supports of an `SCNet` are computed around
-        their masks alone. Modules, parameters and state dict stay what they are. A change of the backbone is noticed at
-        the next call (but not of parts of weights through ``parameter.data``: call `fuse` again then), and a backbone
-        that does not fit, such as one with hooks, runs as it is. It serves training too, where norm statistics are
-        frozen.
+        Norms are folded into the convolutions before them, and on a CPU the supports of an `SCNet` are computed only
+        around their masks. Modules, parameters and the state dict do not change. If the backbone changes later, the
+        faster form is rebuilt at the next call; only writing to part of a weight through ``parameter.data`` is not
+        detected, so call `fuse` again after it. A backbone that cannot be fused, such as one with hooks, runs as
+        before. Training is faster, too, if norm statistics are frozen.
 
         Returns:
             The model itself.
@@ -69,10 +69,10 @@ class FrozenBackboneModel(nn.Module):
         return self
 
     def _frozen(self) -> FrozenBackbone:
-        """The backbone's steps, in the fastest form that was asked for and fits."""
+        """Return the backbone's steps in the fastest form that was asked for and is possible."""
         if self.training and self.trains_norms:
             return frozen_steps(self.backbone)
         if self.fast is not None and self.fast.backbone is not self.backbone:
             self.fuse()
         frozen = frozen_steps(self.backbone) if self.fast is None else self.fast.current()
-        return frozen if self.memory is None else remembering_steps(frozen, self.backbone, self.memory)
+        return frozen if self.memory is None else cached_steps(frozen, self.backbone, self.memory)

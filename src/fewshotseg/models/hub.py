@@ -1,4 +1,4 @@
-"""Models by name: those in the package, in a file or folder, and on the Hugging Face hub."""
+"""Finds, loads and uploads models by name: in the package, in a file or folder, or on the Hugging Face hub."""
 
 import json
 import re
@@ -15,19 +15,19 @@ from fewshotseg.models.segmenter import PrototypeSegmenter
 from fewshotseg.models.weight_files import exists
 
 FOLDER = Path(__file__).parents[1] / "pretrained"
-"""Where the package keeps its models, a file for each name."""
+"""The folder of the package's pretrained models, a file for each name."""
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FILES = ["config.json", "model.safetensors"]
 
 
 def list_pretrained() -> list[str]:
-    """Names of the models in the package, for `load_pretrained`."""
+    """List the names of the package's pretrained models, for `load_pretrained`."""
     return sorted(file.stem for file in FOLDER.glob("*.pth"))
 
 
 def load_pretrained(name: StrPath) -> SCNet | PrototypeSegmenter:
-    """A model that is ready to use.
+    """Load a trained model.
 
     Args:
         name: A file or folder of `save_model`; a name of `list_pretrained`; or ``"owner/name"`` on the Hugging Face hub
@@ -37,7 +37,7 @@ def load_pretrained(name: StrPath) -> SCNet | PrototypeSegmenter:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: If there is no such model, or its file or its backbone's weights are not what they were.
+        ValueError: If there is no such model, its file is damaged, or its backbone's weights do not match.
         FileNotFoundError: If there is no such file.
         ImportError: If a package that the model needs is not installed.
     """
@@ -45,7 +45,7 @@ def load_pretrained(name: StrPath) -> SCNet | PrototypeSegmenter:
 
 
 def find_model(name: StrPath) -> Path:
-    """The file or folder of a model, see `load_pretrained`."""
+    """Return the file or folder of a model, downloaded if needed; see `load_pretrained`."""
     if not isinstance(name, str | PathLike):
         raise TypeError(f"name must be the name, file or folder of a model, got {type(name).__name__}")
     path = Path(name)
@@ -64,12 +64,12 @@ def find_model(name: StrPath) -> Path:
 def save_pretrained(
     model: SCNet | PrototypeSegmenter, folder: StrPath, *, origin: dict[str, Any] | None = None
 ) -> None:
-    """Write a folder that `load_pretrained` reads and the hub shows: ``config.json``, the weights and a model card.
+    """Save a model as a folder for the Hugging Face hub: ``config.json``, ``model.safetensors`` and a model card.
 
     Args:
-        model: What to write, the backbone's weights included.
-        folder: Where to; it is made.
-        origin: How the weights came about, in plain values; shown on the card.
+        model: The model to save; the backbone's weights are included.
+        folder: The folder to write; it is created.
+        origin: A record of how the weights were trained, in plain values; shown on the card.
 
     Raises:
         ImportError: If safetensors is not installed.
@@ -85,12 +85,12 @@ def save_pretrained(
 def push_to_hub(
     model: SCNet | PrototypeSegmenter, name: str, *, private: bool = False, origin: dict[str, Any] | None = None
 ) -> str:
-    """Upload what `save_pretrained` writes to the Hugging Face hub, with the token that ``hf auth login`` stored.
+    """Upload a model to the Hugging Face hub, as `save_pretrained` writes it; ``hf auth login`` stores the token.
 
     Args:
-        model: What to upload.
-        name: ``"owner/name"``; it is made if it does not exist.
-        private: Whether a new one is visible to its owner alone.
+        model: The model to upload.
+        name: ``"owner/name"`` of the repository, which is created if it does not exist.
+        private: Whether a new repository is visible to its owner only.
         origin: See `save_pretrained`.
 
     Returns:
@@ -98,7 +98,7 @@ def push_to_hub(
 
     Raises:
         ImportError: If the extra ``hub`` is not installed.
-        ValueError: If the name is none, or the hub refuses.
+        ValueError: If the name is not ``owner/name``, or the upload fails.
     """
     if not HUB_NAME.fullmatch(name):
         raise ValueError(f"name must be owner/name, got {shown(name)}")
@@ -108,7 +108,7 @@ def push_to_hub(
         try:
             client.create_repo(name, private=private, exist_ok=True)
             return str(client.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload model"))
-        except Exception as error:  # the client raises what the network and the server lead it to
+        except Exception as error:  # the client raises many kinds of errors
             raise ValueError(f"{name} could not be uploaded: {_first_line(error)}") from error
 
 
@@ -165,7 +165,7 @@ mask = predictor.predict("photograph.jpg").mask
 |---|---|
 {settings}
 
-## How the weights came about
+## How the weights were trained
 
 {made}
 """

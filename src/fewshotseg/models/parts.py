@@ -1,4 +1,4 @@
-"""Parts of SCNet that a config makes, and the loss of a branch."""
+"""Builds parts of SCNet from its config, and computes the loss of a branch."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from fewshotseg.ops import CosineKMeans, GridPartition
 
 
 def reducer(mid_channels: int, config: SCNetConfig) -> nn.Sequential:
-    """From the backbone's mid-level maps to the features that are compared, ``(B, C', h, w)`` to ``(B, C, h, w)``."""
+    """Build the layer that reduces the channels of mid-level maps: ``(B, C', h, w)`` -> ``(B, C, h, w)``."""
     return nn.Sequential(
         nn.Conv2d(mid_channels, config.hidden_channels, 1, bias=False),
         nn.ReLU(inplace=True),
@@ -19,7 +19,7 @@ def reducer(mid_channels: int, config: SCNetConfig) -> nn.Sequential:
 
 
 def self_contrast_of(config: SCNetConfig) -> SelfContrastiveLoss | None:
-    """The second branch's loss; None without that branch, which is PFENet."""
+    """Build the loss of the class-agnostic branch; None for PFENet, which has no such branch."""
     if config.num_prototypes == 0 or config.self_contrast_weight == 0:
         return None
     if config.grid_bins is not None:
@@ -28,7 +28,7 @@ def self_contrast_of(config: SCNetConfig) -> SelfContrastiveLoss | None:
 
 
 def supervised(answer: Comparison, target: Tensor, aux_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a branch with deep supervision, and its two parts by name."""
+    """Compute the loss of a branch with deep supervision, and its two parts by name."""
     main = segmentation_loss(answer.logits, target)
     aux = torch.stack([segmentation_loss(logits, target) for logits in answer.aux]).mean()
     return main + aux_weight * aux, {"main": main, "aux": aux}

@@ -1,4 +1,4 @@
-"""How sure a model is that an image shows the object at all."""
+"""The presence score: how sure a model is that an image shows the object at all."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from torch import Tensor
 from fewshotseg._checks import check_floating, check_tensor
 
 SHARE = 0.01
-"""Of the locations: those that are most certainly the object."""
+"""Share of the locations that the score is computed from, those with the largest log-odds."""
 
 
 def presence_of(model: Any, log_odds: Tensor) -> Tensor:
-    """The score of each map: the mean log-odds of the most certain 1 % of its locations, through a logistic function.
+    """Compute the presence score of each map: sigmoid of the mean log-odds of its 1 % largest locations.
 
-    ``model.config.presence`` has the two numbers of the function, scale and bias. They are the model's own, fitted to
-    photographs with and without the object; 1 and 0 where nobody fitted any, and the score then is no probability.
+    The mean is multiplied by the scale and added to the bias of ``model.config.presence``, which are fitted to
+    photographs with and without the object. With the default, 1 and 0, the score is not a calibrated probability.
 
     Args:
-        model: Any; without such a setting it has 1 and 0.
+        model: Any model; without that setting, scale 1 and bias 0 are used.
         log_odds: ``(K, h, w)``, foreground logits minus background logits of an image without its padding.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The two halves of a model as programs that need neither this package nor its Python code: ONNX and torch.export."""
+"""Exports a model as two programs, in ONNX or by torch.export, that run without this package."""
 
 import json
 import logging
@@ -20,10 +20,10 @@ from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.segmenter import PrototypeSegmenter
 
 TOLERANCE = 1e-4
-"""How far logits of a program may be from the model's, as a share of the largest."""
+"""Largest difference of a program's logits from the model's, relative to the largest logit."""
 
 KINDS = ("onnx", "pt2")
-"""Endings of the files: ONNX, and programs of torch.export."""
+"""File endings of the formats: ONNX, and programs of torch.export."""
 
 Program = Callable[..., Sequence[Tensor]]
 
@@ -31,10 +31,10 @@ Model = SCNet | PrototypeSegmenter
 
 
 def parts_of(model: Model) -> tuple[str, ...]:
-    """What goes from the support's program to the query's, by the names of the encoding's fields.
+    """List the fields of a support's encoding that the query's program takes.
 
-    An `SCNet` segments with prototype, high and weights, and with points if it compares them; a
-    `PrototypeSegmenter` with points, foreground and background, or with prototypes alone.
+    An `SCNet` needs prototype, high and weights, and the points if it uses densities; a `PrototypeSegmenter` needs
+    points, foreground and background, or only prototypes.
     """
     if isinstance(model, SCNet):
         points = ("points", "point_foreground", "point_background")
@@ -43,7 +43,7 @@ def parts_of(model: Model) -> tuple[str, ...]:
 
 
 class SupportProgram(nn.Module):
-    """The half of a model that encodes supports."""
+    """The part of a model that encodes supports."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -56,11 +56,11 @@ class SupportProgram(nn.Module):
 
 
 class QueryProgram(nn.Module):
-    """The half of a model that segments.
+    """The part of a model that segments queries.
 
     Args:
-        model: What it is a half of.
-        support: An encoding; of what does not go from the support's program to this one, only the kind is looked at.
+        model: The model.
+        support: An encoding of the model; fields that are not in `parts_of` are replaced by small zero tensors.
     """
 
     def __init__(self, model: Model, support: Any) -> None:
@@ -79,22 +79,22 @@ class QueryProgram(nn.Module):
 def export_programs(
     model: Model, out: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
 ) -> dict[str, float]:
-    """Write ``support`` and ``query`` of each kind, after comparing their answers with the model's.
+    """Export the programs ``support`` and ``query`` in each format, after comparing their output with the model's.
 
-    ``support`` encodes the annotated examples once: images ``(1, S, 3, H, W)`` and label masks ``(1, S, H, W)`` to
-    what `parts_of` names. ``query`` segments with these: images ``(B, 3, H, W)`` to logits ``(B, 2, H, W)``,
-    channel 1 the object, for any B. S and H = W are fixed by the export. Images are normalised; the ONNX files'
-    metadata say by which mean and std, and the threshold for probabilities. Each file holds all weights it needs.
+    ``support`` encodes the annotated examples once: images ``(1, S, 3, H, W)`` and label masks ``(1, S, H, W)`` give
+    the tensors that `parts_of` names. ``query`` takes these and images ``(B, 3, H, W)`` of any batch size B, and gives
+    logits ``(B, 2, H, W)``, channel 1 the object. S and H = W are fixed by the export. Images must be normalised; the
+    metadata of the ONNX files hold mean, std and threshold. Each file contains all weights that it needs.
 
     Args:
-        model: On the CPU, in float32.
-        out: Folder for the files; made if need be. Files of these names are replaced, all or none.
-        size: Height and width of all images, from 32 pixels up.
-        shots: S, annotated examples.
-        kinds: ``"onnx"`` for ONNX Runtime and what else reads ONNX, ``"pt2"`` for `torch.export.load`.
+        model: The model, on the CPU and in float32.
+        out: Folder for the files, created if needed. Existing files are replaced only if all programs are correct.
+        size: Height and width of all images, at least 32.
+        shots: S, the number of annotated examples.
+        kinds: ``"onnx"`` for ONNX Runtime and other readers of ONNX, ``"pt2"`` for `torch.export.load`.
 
     Returns:
-        For each kind how far logits are from the model's, relative to the largest.
+        For each kind the largest difference of its logits from the model's, relative to the largest logit.
 
     Raises:
         ValueError: If ``size`` is below 32, there is no shot, or a kind is unknown.
@@ -105,7 +105,7 @@ def export_programs(
     check_at_least("shots", shots, 1)
     for kind in kinds:
         check_choice("kinds", kind, KINDS)
-    if "onnx" in kinds:  # now, not after minutes of work
+    if "onnx" in kinds:  # fail now, not after minutes of work
         for name in ("onnx", "onnxruntime", "onnxscript"):
             import_module(name)
 
@@ -137,7 +137,7 @@ def export_programs(
 def check_programs(
     model: Model, folder: StrPath, *, size: int, shots: int = 1, kinds: Sequence[str] = KINDS
 ) -> dict[str, float]:
-    """Run the files of a folder on random images, one query and two, and compare with the model in evaluation mode.
+    """Run exported programs on random images, with batches of one and two queries, and compare them with the model.
 
     Args:
         model: As in `export_programs`.
@@ -171,7 +171,7 @@ def check_programs(
 
 
 def _traced(half: nn.Module, inputs: Sequence[Tensor], *, any_batch: bool) -> torch.export.ExportedProgram:
-    """Trace a half of the model; the first axis of the first input may have any length if ``any_batch``."""
+    """Export one part of the model; with ``any_batch`` the first axis of the first input is dynamic."""
     first = {0: torch.export.Dim("batch")} if any_batch else None
     others = tuple(None for _ in inputs[1:])
     shapes = (first, others) if isinstance(half, QueryProgram) else (first, *others)
@@ -181,7 +181,7 @@ def _traced(half: nn.Module, inputs: Sequence[Tensor], *, any_batch: bool) -> to
 def _write_onnx(
     program: torch.export.ExportedProgram, path: Path, *, inputs: Sequence[str], outputs: Sequence[str], model: Model
 ) -> None:
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it says what it does not simplify
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it logs each step that it cannot optimise
     made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
     for name in ("mean", "std", "threshold"):
         made.model.metadata_props[name] = json.dumps(getattr(model.config, name))
@@ -189,7 +189,7 @@ def _write_onnx(
 
 
 def example_inputs(size: int, shots: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw support images, masks with an object and some void for them, and two queries."""
+    """Draw random support images, masks with an object and some void, and two queries."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(1, shots, 3, size, size, generator=generator)
     masks = torch.zeros(1, shots, size, size, dtype=torch.long)
@@ -199,7 +199,7 @@ def example_inputs(size: int, shots: int, seed: int = 0) -> tuple[Tensor, Tensor
 
 
 def _load(path: Path) -> Program:
-    """Open a program as a function of tensors."""
+    """Load a program as a function of tensors."""
     return _load_onnx(path) if path.suffix == ".onnx" else _load_pt2(path)
 
 

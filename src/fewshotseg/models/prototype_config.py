@@ -1,4 +1,4 @@
-"""Every number and choice that makes a training-free model."""
+"""The settings of the training-free model."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,36 +10,37 @@ from fewshotseg.ops.kmeans import MAX_CLUSTERS, MAX_ITERS
 from fewshotseg.ops.scores import MAX_FACTOR, MAX_KAPPA
 
 KIND = "prototypes"
-"""Says in a file that the config is one of these."""
+"""The entry ``kind`` of a saved `PrototypeConfig`."""
 
 FITTED = {"density": (16.0, -1.1), "cosine": (10.0, -0.9), "kmeans": (12.0, -0.6)}
-"""Scale and bias for each score that make probabilities of scores on EfficientNet-Lite0: see docs/segmenter.md."""
+"""Score -> scale and bias that turn it into log-odds, fitted with EfficientNet-Lite0: see docs/segmenter.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeConfig:
-    """Every number and choice of `PrototypeSegmenter`; the defaults were chosen with EfficientNet-Lite0.
+    """All settings of `PrototypeSegmenter`; the defaults were chosen with EfficientNet-Lite0.
 
     Attributes:
-        backbone: The name from which `build_prototype_segmenter` makes the backbone; None for a module of one's own.
-        score: How near a location is to the foreground and to the background of the supports: ``"density"``, how
-            densely their points lie around it (see `density_logits`); ``"cosine"``, its cosine with their mean;
+        backbone: Name of the backbone for `build_prototype_segmenter`; None if the backbone is your own module.
+        score: How a location is compared with the foreground and background of the supports: ``"density"``, the
+            density of their points around it (see `density_logits`); ``"cosine"``, its cosine with their mean;
             ``"kmeans"``, its largest cosine with one of several prototypes.
-        kappa: How fast the influence of a point falls with the angle, for ``"density"``; above 0.
-        num_prototypes: Of the foreground, for ``"kmeans"``.
-        num_background_prototypes: Of the background, likewise.
+        kappa: Concentration of the kernel for ``"density"``: how fast the influence of a point falls with the angle.
+            Above 0.
+        num_prototypes: Number of foreground prototypes for ``"kmeans"``.
+        num_background_prototypes: Number of background prototypes for ``"kmeans"``.
         kmeans_iters: Rounds of k-means.
-        features: Which map of the backbone is compared: the deepest ``"mid"``-level one or the ``"high"``-level one.
-            None takes the first of a backbone that can be cut, the second of one that cannot, see `WholeBackbone`.
-        scale: What a difference of scores of 1 adds to the log odds of the foreground; above 0. None takes what was
-            fitted for the score, see `FITTED`.
-        bias: The log odds where both scores are equal; likewise.
-        image_size: Side in pixels of the square that images are brought to, by `FewShotPredictor` for one.
-        mean: Of red, green and blue from 0 to 1, for the images' normalisation; None takes the backbone's.
-        std: Likewise.
-        threshold: The probability from which on a pixel counts as foreground, between 0 and 1.
-        presence: Scale and bias of the score that says whether an image shows the object at all, see `Prediction`. The
-            default is not fitted to anything.
+        features: Map of the backbone to compare: the deepest ``"mid"``-level or the ``"high"``-level one. None uses
+            ``"mid"`` for a `Backbone` and ``"high"`` for a `WholeBackbone`.
+        scale: Factor of the score difference in the log-odds of the foreground; above 0. None uses the fitted value
+            of the score, see `FITTED`.
+        bias: Log-odds of the foreground where both scores are equal; likewise.
+        image_size: Side in pixels of the square that images are resized to, for example by `FewShotPredictor`.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise images by; None uses the backbone's.
+        std: Standard deviation, likewise.
+        threshold: Probability above which a pixel is foreground, between 0 and 1.
+        presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
+            `Prediction`. The default is not fitted to data.
 
     Raises:
         ValueError: If a number is out of range or a choice is unknown.
@@ -83,17 +84,17 @@ class PrototypeConfig:
             object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values, and which kind of model they make; for JSON and for `from_dict`."""
+        """Return all fields and the kind of model as plain values, for JSON and for `from_dict`."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"kind": KIND, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The config that these fields make; those left out have their defaults.
+        """Make a config from fields; those that are missing have their defaults.
 
         Raises:
             ValueError: As the class.
-            TypeError: As the class, or if ``values`` is no mapping, or a field is unknown.
+            TypeError: As the class, or if ``values`` is not a mapping, or a field is unknown.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"config must be a mapping of settings, got {type(values).__name__}")

@@ -1,4 +1,4 @@
-"""What a file of a model holds, checked: config, weights, where they come from, and a digest that finds damage."""
+"""The content of a saved model: config, weights, a record of the training, and a digest that detects damage."""
 
 import hashlib
 import json
@@ -23,15 +23,15 @@ PREFIX = "backbone."
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a file of `save_model` holds.
+    """The content of a file of `save_model`.
 
     Attributes:
-        config: Of the model, which it also says the kind of.
-        head: All weights but the backbone's: reducers and comparison head of an `SCNet`.
-        backbone: The backbone's weights; None if the file only has their digest.
-        backbone_digest: See `digest_of`.
-        origin: How the weights came about, in plain values.
-        training: What it takes to go on training; None in a model to use.
+        config: The settings; their type says which kind of model it is.
+        head: All weights except the backbone's: the reducers and the comparison head of an `SCNet`.
+        backbone: The backbone's weights; None if the file stores only their digest.
+        backbone_digest: The digest of the backbone's weights, see `digest_of`.
+        origin: A record of how the weights were trained, in plain values.
+        training: State to resume training from; None in a finished model.
     """
 
     config: SCNetConfig | PrototypeConfig
@@ -42,10 +42,10 @@ class SavedModel:
     training: dict[str, Any] | None = None
 
     def digest(self, config: Mapping[str, Any] | None = None) -> str:
-        """Changes with the config, the origin or any weight.
+        """Compute a SHA-256 digest of config, origin and all weights.
 
         Args:
-            config: As it stands in a file, which may be older than the newest settings.
+            config: The config as the file stores it, which may lack newer settings; by default that of this object.
         """
         settings = self.config.to_dict() if config is None else dict(config)
         facts = [settings, self.origin, self.backbone_digest, digest_of(self.head)]
@@ -59,7 +59,7 @@ class SavedModel:
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
-    """The SHA-256 of a state dict's names and values, in hexadecimal digits."""
+    """Compute the SHA-256 digest of a state dict's keys and values, in hexadecimal digits."""
     found = hashlib.sha256()
     for key, value in sorted(state.items()):
         found.update(key.encode())
@@ -73,10 +73,10 @@ def is_saved_model(content: object) -> bool:
 
 
 def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
-    """The model that the content of a file describes.
+    """Check the content of a file, and make a `SavedModel` of it.
 
     Raises:
-        ValueError: If something in it is not what it has to be.
+        ValueError: If an entry is missing, of a wrong kind, or damaged.
     """
     if content.keys() != ENTRIES:
         raise ValueError(f"{path} must hold {', '.join(sorted(ENTRIES))}, got {shown([*content])}")
@@ -108,7 +108,7 @@ def model_in(content: Mapping[str, Any], path: StrPath) -> SavedModel:
 
 
 def config_of(values: Any) -> SCNetConfig | PrototypeConfig:
-    """The config that ``to_dict`` of either kind gave; without a word about its kind it is of SCNet.
+    """Make a config from the values of ``to_dict``: a `PrototypeConfig` if they say so, else an `SCNetConfig`.
 
     Raises as ``from_dict``.
     """
@@ -117,7 +117,7 @@ def config_of(values: Any) -> SCNetConfig | PrototypeConfig:
 
 
 def content_of(saved: SavedModel) -> dict[str, Any]:
-    """What is written of a model; `model_in` reads it."""
+    """Return the content of a file for a model; `model_in` reads it."""
     return {
         "format": FORMAT,
         "config": plain("config", saved.config.to_dict()),
@@ -131,7 +131,7 @@ def content_of(saved: SavedModel) -> dict[str, Any]:
 
 
 def plain(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values as JSON gives them back; raise `ValueError` unless it can."""
+    """Return the values as JSON stores them; raise `ValueError` if it cannot."""
     try:
         found: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:

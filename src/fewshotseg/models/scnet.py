@@ -1,4 +1,4 @@
-"""SCNet: two branches that share one comparison head. Wiring only; the parts live in ops, losses and comparison."""
+"""SCNet: two branches that share one comparison head; the parts are in ops, losses and comparison."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,19 +45,19 @@ PROTOTYPE_EPS = 5e-4
 class SCNet(FrozenBackboneModel):
     """PFENet with a class-agnostic branch that learns from the query's own background.
 
-    `build_scnet` makes one by name. The backbone is frozen: no gradient, and its norm statistics stay as they are.
+    `build_scnet` builds one by name. The backbone is frozen: it gets no gradient and keeps its norm statistics.
 
     Args:
-        backbone: Gives mid-level and high-level features: what follows `Backbone` or `WholeBackbone`.
-        config: Every other number and choice; the paper's by default.
+        backbone: A module that follows `Backbone` or `WholeBackbone`.
+        config: All other settings; by default the paper's.
 
     Attributes:
-        config: As given, with the backbone's ``mean`` and ``std`` where it left them open.
-        memory: Set it to a `FeatureMemory` to keep the backbone's features for images that come again.
-        fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
+        config: The settings, completed by the backbone's ``mean`` and ``std`` if they were None.
+        memory: Set it to a `FeatureMemory` to cache the backbone's features for images that come again.
+        fast: The faster form of the backbone, set by `fuse`; None runs the backbone itself.
 
     Raises:
-        TypeError: If the backbone lacks something that these ask for.
+        TypeError: If the backbone follows neither protocol.
     """
 
     def __init__(self, backbone: AnyBackbone, config: SCNetConfig | None = None) -> None:
@@ -86,17 +86,17 @@ class SCNet(FrozenBackboneModel):
         *,
         generator: torch.Generator | None = None,
     ) -> SCNetOutput:
-        """Segment the queries of a batch of episodes; with their masks, compute the loss too (Eq. 9).
+        """Segment the queries of a batch of episodes; with query masks, compute the loss too (Eq. 9).
 
         Args:
-            support_images: ``(B, S, 3, H, W)`` normalised images, sides from 32 pixels up.
+            support_images: ``(B, S, 3, H, W)`` normalised images, with sides of at least 32 pixels.
             support_masks: ``(B, S, H, W)`` label masks. One without foreground gives a zero prototype and prior.
             query_images: ``(B, 3, H', W')`` normalised images; their size may differ from the supports'.
-            query_masks: ``(B, H'', W'')`` label masks, for the loss; of any size, best the images' own.
-            generator: For the random choices of the class-agnostic branch; torch's default generator otherwise.
+            query_masks: ``(B, H'', W'')`` label masks for the loss, of any size, best that of the images.
+            generator: Source of the random numbers of the class-agnostic branch; by default torch's.
 
         Returns:
-            Logits, which only depend on the class-specific branch, and the loss and its parts where masks were given.
+            Logits, which depend on the class-specific branch only, and with query masks the loss and its parts.
 
         Raises:
             ValueError: If a shape does not fit or a side is below 32 pixels.
@@ -131,7 +131,7 @@ class SCNet(FrozenBackboneModel):
             masks: ``(B, S, H, W)`` label masks: 1 foreground, 0 background, 255 void.
 
         Returns:
-            Prototypes averaged over the shots, and what the prior needs of each shot.
+            The prototypes, averaged over the shots, and the high-level features of each shot for the prior.
 
         Raises:
             ValueError: If a shape does not fit, there is no shot, or a side is below 32 pixels.
@@ -143,7 +143,7 @@ class SCNet(FrozenBackboneModel):
 
         # One shot at a time with batch statistics: PFENet's order of norm updates.
         def encode(image: Tensor, mask: Tensor) -> Support:
-            # Around the masks is not enough where the background counts as well.
+            # Features around the masks only are not enough if the background is used too.
             around = self.config.background_source == "query" and not self.compares_points
             return self._shot(frozen, *(frozen.mid_around(image, mask) if around else frozen.mid(image)), mask)
 
@@ -151,7 +151,7 @@ class SCNet(FrozenBackboneModel):
 
     @staticmethod
     def merge_shots(shots: Sequence[Support]) -> Support:
-        """Make one support of supports of one shot each: what `encode_support` gives for all of them together.
+        """Merge supports of one shot each into one; equal to `encode_support` of all shots together.
 
         Raises:
             ValueError: If there is no shot.
@@ -173,14 +173,14 @@ class SCNet(FrozenBackboneModel):
         return self._query(frozen, *frozen.mid(images), images, keep_maps=keep_maps)
 
     def encode_both(self, images: Tensor, masks: Tensor) -> tuple[Support, Query]:
-        """Encode annotated images as supports of one shot each and as queries, sharing what the two have in common.
+        """Encode annotated images as supports of one shot each and as queries; the first step runs once for both.
 
         Args:
             images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
             masks: ``(B, H, W)`` label masks: 1 foreground, 0 background, 255 void.
 
         Returns:
-            What `encode_support` and `encode_query` give, and they raise the same.
+            The results of `encode_support` and `encode_query`, with the same errors.
         """
         check_annotated(images, masks)
         check_images("images", images, self._weight)
@@ -189,10 +189,10 @@ class SCNet(FrozenBackboneModel):
         return self._shot(frozen, maps, deepest, masks), self._query(frozen, maps, deepest, images)
 
     def segment(self, support: Support, query: Query) -> Tensor:
-        """Segment encoded queries by encoded supports; nothing of the class-agnostic branch runs.
+        """Segment encoded queries with encoded supports; the class-agnostic branch does not run.
 
         Args:
-            support: From `encode_support`; with batch 1 it serves every query of the batch.
+            support: From `encode_support`; with batch 1 it is used for every query of the batch.
             query: From `encode_query`.
 
         Returns:
@@ -210,12 +210,12 @@ class SCNet(FrozenBackboneModel):
 
     @property
     def compares_points(self) -> bool:
-        """Whether locations are compared with all points of the supports too."""
+        """Whether the model uses densities, so that queries are compared with all points of the supports too."""
         return self.config.density_weight > 0 or self.config.prior == "density"
 
     @property
     def _weight(self) -> Tensor:
-        """A tensor with the device and dtype that images have to have."""
+        """A parameter, whose device and dtype images must have."""
         return next(self.reduce_query.parameters())
 
     def _query(
@@ -240,7 +240,7 @@ class SCNet(FrozenBackboneModel):
         return Support(prototype, high[:, None], weights[:, None], background, *points)
 
     def _ratio(self, support: Support, query: Query) -> Tensor:
-        """Log of the density of the supports' foreground points minus that of the background's: ``(B, 1, h, w)``."""
+        """Compute the log-density of the supports' foreground minus that of their background: ``(B, 1, h, w)``."""
         points, *sides = support.points, support.point_foreground, support.point_background
         if points is None or query.deepest is None:
             raise ValueError("support and query must be encoded by a model of these settings, got them without points")
@@ -249,7 +249,7 @@ class SCNet(FrozenBackboneModel):
         return densities[:, 1:] - densities[:, :1]
 
     def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
-        """What the first branch compares with: one cell of E^s (Eq. 2), which stands for all, and the prior."""
+        """Return the inputs of the class-specific branch: E^s (Eq. 2), constant and so as a 1x1 map, and the prior."""
         size = (query.features.shape[2], query.features.shape[3])
         if self.config.prior == "density":
             prior = torch.sigmoid(self._ratio(support, query) / 2)
@@ -266,7 +266,7 @@ class SCNet(FrozenBackboneModel):
         query_masks: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """What the second branch compares the query with, E^q of background prototypes (Eq. 7), and its target."""
+        """Return the map of background prototypes E^q for the class-agnostic branch (Eq. 7), and its target."""
         if support.background is not None:
             return expand_prototypes(support.background, (1, 1)), background_target(query_masks)
         pooled_from = query.features
@@ -278,7 +278,10 @@ class SCNet(FrozenBackboneModel):
     def _compare_both(
         self, query: Query, prototypes: Tensor, prior: Tensor, background: Tensor
     ) -> tuple[Comparison, Comparison]:
-        """Both branches through the head: in one pass in training, apart where logits must not change by one bit."""
+        """Run the comparison head on both branches: in training in one pass; in evaluation mode separately.
+
+        Separate passes keep the logits of the class-specific branch bit-identical to inference.
+        """
         choices = {"zeros": torch.zeros_like, "shared": torch.clone, "complement": lambda prior: 1 - prior}
         background_prior = choices[self.config.background_prior](prior)
         if not self.training:

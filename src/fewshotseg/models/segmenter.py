@@ -1,4 +1,4 @@
-"""A model that needs no training: what lies nearer to the examples' foreground than to their background."""
+"""The training-free model: compares features with those of the examples' foreground and background."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,11 +24,11 @@ class PrototypeSupport(NamedTuple):
     """Annotated examples of one class, encoded by a `PrototypeSegmenter`.
 
     Attributes:
-        points: ``(B, S, N, C)`` of unit length, the features of all N locations of each shot.
-        foreground: ``(B, S, N)``, the share of each point's pixels that is foreground.
-        background: ``(B, S, N)``, likewise; what is void is neither.
-        prototypes: ``(B, P + Q, C)``, those of the foreground first; zero vectors where a side has no point. None for
-            the score of densities.
+        points: ``(B, S, N, C)`` of unit length, the features at all N locations of each shot.
+        foreground: ``(B, S, N)``, the share of each location's pixels that is foreground.
+        background: ``(B, S, N)``, the share that is background; void pixels are neither.
+        prototypes: ``(B, P + Q, C)``, P of the foreground, then Q of the background; zero vectors for one without
+            points. None for ``score="density"``.
     """
 
     points: Tensor
@@ -41,7 +41,7 @@ class PrototypeQuery(NamedTuple):
     """Images to segment, encoded by a `PrototypeSegmenter`.
 
     Attributes:
-        features: ``(B, C, h, w)``.
+        features: ``(B, C, h, w)``, the map of the backbone that is compared.
         size: Height and width of the images.
     """
 
@@ -50,27 +50,23 @@ class PrototypeQuery(NamedTuple):
 
 
 class PrototypeSegmenter(FrozenBackboneModel):
-    r"""Foreground where features are nearer to those of the supports' foreground than of their background.
+    r"""A training-free model: a location is foreground if its features are closer to the supports' foreground.
 
-    Nothing is learned: beside the backbone there are no parameters. All points of all shots count, each by its mask;
-    shots are not averaged, and their order does not matter. Supports without foreground give an answer that finds
-    nothing, supports without background one that finds whatever resembles them at all. `build_prototype_segmenter`
-    makes one by name.
-
-    Several classes compete in `FewShotPredictor` as always: each is segmented against its own background, and a pixel
-    goes to the most probable class.
+    It has no parameters besides the backbone's. All locations of all shots count, weighted by their masks; shots are
+    not averaged, and their order does not matter. With supports without foreground nothing is found; with supports
+    without background everything that resembles them at all. `build_prototype_segmenter` builds one by name.
 
     Args:
-        backbone: Follows `Backbone` or `WholeBackbone`. No more of it is run than the map that is compared takes.
-        config: Every number and choice.
+        backbone: A module that follows `Backbone` or `WholeBackbone`. Layers after the compared map do not run.
+        config: All settings.
 
     Attributes:
-        config: As given, with what it left open: the backbone's ``mean`` and ``std``, the map, scale and bias.
-        memory: Set it to a `FeatureMemory` to keep the backbone's features for images that come again.
-        fast: The faster form of the backbone, once `fuse` was called; None runs the backbone as it is.
+        config: The settings, where None is replaced: the backbone's ``mean`` and ``std``, the map, scale and bias.
+        memory: Set it to a `FeatureMemory` to cache the backbone's features for images that come again.
+        fast: The faster form of the backbone, set by `fuse`; None runs the backbone itself.
 
     Raises:
-        TypeError: If the backbone lacks something that these ask for.
+        TypeError: If the backbone follows neither protocol.
     """
 
     def __init__(self, backbone: AnyBackbone, config: PrototypeConfig | None = None) -> None:
@@ -120,13 +116,13 @@ class PrototypeSegmenter(FrozenBackboneModel):
         check_images("support images", images, example_weight(self))
         shots = masks.shape[1]
         together = images.flatten(0, 1)  # BS 3 H W
-        # On a CPU one image after the other takes as long and less memory.
+        # On a CPU images one by one take as long and less memory.
         count = 1 if is_eager_cpu(images) else IMAGES_AT_ONCE
         features = torch.cat([self._features(some) for some in torch.split(together, count)])
         return self._with_prototypes(points_of(features, masks.flatten(0, 1), shots))
 
     def merge_shots(self, shots: Sequence[PrototypeSupport]) -> PrototypeSupport:
-        """Make one support of several: what `encode_support` gives for all of their shots together.
+        """Merge supports into one; equal to `encode_support` of all shots together.
 
         Raises:
             ValueError: If there is no shot.
@@ -156,17 +152,17 @@ class PrototypeSegmenter(FrozenBackboneModel):
             masks: ``(B, H, W)`` label masks: 1 foreground, 0 background, 255 void.
 
         Returns:
-            What `encode_support` and `encode_query` give, and they raise the same.
+            The results of `encode_support` and `encode_query`, with the same errors.
         """
         check_annotated(images, masks)
         query = self.encode_query(images)
         return self._with_prototypes(points_of(query.features, masks, 1)), query
 
     def segment(self, support: PrototypeSupport, query: PrototypeQuery) -> Tensor:
-        """Segment encoded queries by encoded supports.
+        """Segment encoded queries with encoded supports.
 
         Args:
-            support: From `encode_support`; with batch 1 it serves every query of the batch.
+            support: From `encode_support`; with batch 1 it is used for every query of the batch.
             query: From `encode_query`.
 
         Returns:
@@ -185,9 +181,9 @@ class PrototypeSegmenter(FrozenBackboneModel):
         return resize_bilinear(logits, query.size)
 
     def _scores(self, support: PrototypeSupport, features: Tensor) -> Tensor:
-        """How near every location is to background and foreground, from -1 to 1: ``(B, 2, h, w)``.
+        """Score every location against background and foreground, from -1 to 1: ``(B, 2, h, w)``.
 
-        Without background its score is -1; without foreground the foreground's is -2, so that nothing is found.
+        Without background its score is -1; without foreground its score is -2, so that nothing is found.
         """
         if support.prototypes is None:
             points, foreground, background = _of_all_shots(support)
@@ -206,7 +202,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         return self._frozen().one(images, self.config.features)
 
     def _with_prototypes(self, support: PrototypeSupport) -> PrototypeSupport:
-        """The same with prototypes, if the score takes any."""
+        """Add the prototypes to a support, if the score needs any."""
         if self.config.score == "density":
             return support
         points, *sides = map(at_least_float32, _of_all_shots(support))
@@ -214,8 +210,8 @@ class PrototypeSegmenter(FrozenBackboneModel):
             if self.config.score == "cosine":
                 made = [weights[:, None] @ points for weights in sides]  # B 1 C
             else:
-                foreground, background = (_for_the_most_part(weights) for weights in sides)
-                members = foreground, background & ~foreground  # what is both is the smaller thing, the object
+                foreground, background = (_majority(weights) for weights in sides)
+                members = foreground, background & ~foreground  # a location that is half of both is foreground
                 made = [
                     _clusters(points, valid, count, self.config.kmeans_iters)
                     for valid, count in zip(members, self._counts, strict=True)
@@ -224,18 +220,18 @@ class PrototypeSegmenter(FrozenBackboneModel):
 
     @property
     def _counts(self) -> tuple[int, int]:
-        """How many prototypes foreground and background have."""
+        """The numbers of foreground and background prototypes."""
         several = self.config.score == "kmeans"
         return (self.config.num_prototypes, self.config.num_background_prototypes) if several else (1, 1)
 
 
 def _of_all_shots(support: PrototypeSupport) -> tuple[Tensor, Tensor, Tensor]:
-    """Points ``(B, M, C)``, and both their weights ``(B, M)``."""
+    """Flatten the shots: points ``(B, M, C)``, and their foreground and background weights ``(B, M)``."""
     return support.points.flatten(1, 2), support.foreground.flatten(1, 2), support.background.flatten(1, 2)
 
 
 def points_of(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
-    """``(BS, C, h, w)`` features and ``(BS, H, W)`` label masks to the points of each episode."""
+    """Make the points of each episode from ``(BS, C, h, w)`` features and ``(BS, H, W)`` label masks."""
     vectors = rearrange(features, "(b s) c h w -> b s (h w) c", s=shots)
     exact = at_least_float32(vectors)
     points = (exact * inverse_norm(exact)).to(features.dtype)
@@ -243,26 +239,26 @@ def points_of(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
 
 
 def _shares(masks: Tensor, features: Tensor, shots: int) -> Tensor:
-    """The share of each location's pixels that is true: no object is so small that it falls between two locations."""
+    """Compute the share of each location's pixels that is true, so that no object falls between two locations."""
     shares = F.interpolate(masks[:, None].float(), size=features.shape[2:], mode="area")
     return rearrange(shares, "(b s) 1 h w -> b s (h w)", s=shots).to(features.dtype)
 
 
-def _for_the_most_part(weights: Tensor) -> Tensor:
-    """Which points are one side by one half or more, or as far as any is: ``(B, M)`` bool."""
+def _majority(weights: Tensor) -> Tensor:
+    """Find points with a weight of at least one half, or if there are none, of the largest: ``(B, M)`` bool."""
     return (weights >= weights.amax(dim=1, keepdim=True).clamp(max=0.5)) & (weights > 0)
 
 
 def _clusters(points: Tensor, valid: Tensor, count: int, num_iters: int) -> Tensor:
-    """Prototypes of the valid points: ``(B, M, C)``, ``(B, M)`` -> ``(B, count, C)``; zeros where none is valid."""
+    """Cluster the valid points: ``(B, M, C)``, ``(B, M)`` -> centroids ``(B, count, C)``, zeros if none is valid."""
     found = cosine_kmeans(points, _far_apart(points, valid, count), valid=valid, num_iters=num_iters)
     return torch.where(valid.any(dim=1)[:, None, None], found.centroids, 0)
 
 
 def _far_apart(points: Tensor, valid: Tensor, count: int) -> Tensor:
-    """A start for k-means that draws nothing and knows no order: the most usual valid point, then always the farthest.
+    """Choose deterministic first centroids: the most typical valid point, then repeatedly the farthest from all chosen.
 
-    ``(B, M, C)`` of unit length, ``(B, M)`` -> ``(B, count, C)``.
+    ``(B, M, C)`` of unit length, ``(B, M)`` -> ``(B, count, C)``. The order of the points does not matter.
     """
     nearness = points @ (valid[:, None].to(points.dtype) @ points).mT  # B M 1
     chosen, nearest = [], torch.full_like(nearness, -1)

@@ -1,4 +1,4 @@
-"""Reading and writing files of weights: plain values and tensors only, damage found, refusals in one sentence."""
+"""Reads and writes files of weights: tensors and plain values only, written atomically, checked for damage."""
 
 import os
 import pickle
@@ -19,11 +19,11 @@ ZIP_START = b"PK\x03\x04"
 
 
 def save_atomically(content: object, path: StrPath) -> None:
-    """``torch.save`` to a file beside ``path`` that then takes its place; a crash leaves the old file or the new one.
+    """Save with ``torch.save``; after a crash the file is either the old or the new one, never half written.
 
     Args:
-        content: What to write.
-        path: Where to; an existing file is replaced in one step. Its folder has to exist.
+        content: What to save.
+        path: The file, in an existing folder. An existing file is replaced atomically.
 
     Raises:
         OSError: If the file cannot be written.
@@ -39,13 +39,13 @@ def save_atomically(content: object, path: StrPath) -> None:
 
 
 def read_safely(path: StrPath, *, what: str = "a file of weights") -> Any:
-    """What ``torch.save`` wrote, if that is tensors, numbers, strings and containers of them; tensors on the CPU.
+    """Load a file of ``torch.save`` that holds tensors, numbers, strings and containers of them, onto the CPU.
 
-    Nothing in the file is executed. The checksums of its parts are compared first.
+    No code in the file is executed. Checksums are verified first.
 
     Args:
         path: The file.
-        what: It should be, for messages.
+        what: What messages say that the file should be.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -69,7 +69,7 @@ def read_safely(path: StrPath, *, what: str = "a file of weights") -> Any:
 
 
 def _check_archive(file: Any) -> None:
-    """Raise `zipfile.BadZipFile` unless every record is there once, as torch stores it, and has its checksum."""
+    """Raise `zipfile.BadZipFile` unless all records are unique and uncompressed and match their checksums."""
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
@@ -78,7 +78,7 @@ def _check_archive(file: Any) -> None:
 
 
 def read_safetensors(path: StrPath) -> dict[str, Tensor]:
-    """The tensors in a ``.safetensors`` file, on the CPU.
+    """Load the tensors of a ``.safetensors`` file onto the CPU.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -97,7 +97,7 @@ def read_safetensors(path: StrPath) -> dict[str, Tensor]:
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: StrPath) -> None:
-    """Write tensors as a ``.safetensors`` file, whole or not at all; its folder is made.
+    """Write tensors as a ``.safetensors`` file, atomically; its folder is created.
 
     Raises:
         ImportError: If safetensors is not installed.
@@ -112,7 +112,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: StrPath) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or folder; False for names that none can have."""
+    """Whether a file or folder exists; False for names that the system does not allow."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -120,11 +120,11 @@ def exists(path: Path) -> bool:
 
 
 def open_file(path: Path, what: str = "a file of weights") -> Any:
-    """A file to read from; never one that waits for a writer, as a named pipe does.
+    """Open a regular file for reading; others, such as a named pipe, could block for ever.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no regular file, or empty.
+        ValueError: If it is not a regular file, or empty.
     """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
@@ -137,10 +137,10 @@ def open_file(path: Path, what: str = "a file of weights") -> Any:
 
 
 def state_dict_in(content: Any, path: StrPath) -> dict[str, Tensor]:
-    """The state dict in what a training script saved: alone, or under one of the usual keys.
+    """Find the state dict in a checkpoint: the checkpoint itself, or the entry under one of the usual keys.
 
     Raises:
-        ValueError: If there is none; the message names the keys that there are.
+        ValueError: If there is none; the message names the checkpoint's keys.
     """
     for key in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -159,7 +159,7 @@ def state_dict_in(content: Any, path: StrPath) -> dict[str, Tensor]:
 
 
 def _what_it_holds(message: str) -> str:
-    """Our words for torch's refusal of a pickle."""
+    """Rephrase the message with which torch rejects a pickle."""
     found = re.search(r"GLOBAL ([\w.]+)", message)
     if found:
         return f"it holds an object of {found[1][:80]}; save the model's state_dict() alone"

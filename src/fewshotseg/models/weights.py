@@ -1,4 +1,4 @@
-"""Loading weights into a model that exists: everything is checked before the first byte of the model changes."""
+"""Loads weights into an existing model, after checking that they fit, and saves them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,29 +27,29 @@ from fewshotseg.models.weight_files import (
 )
 
 CLASSIFIERS = ("fc.", "classifier.", "head.", "conv_head.")
-"""First parts of names that belong to a backbone's ImageNet classifier."""
+"""Prefixes of keys that belong to a backbone's ImageNet classifier."""
 
 SHAPING = ("backbone", "hidden_channels", "bins")
-"""Settings without which weights mean something else, though their shapes may be the same."""
+"""Settings that must agree for weights to make sense, even where the shapes are equal."""
 
 
 def load_weights(model: nn.Module, path: StrPath, *, strict: bool = True) -> None:
-    """Load the weights of a file into a model: one of ours, or PFENet's official ones.
+    """Load weights from a file into a model: a file of this package, or an official PFENet checkpoint.
 
-    Reads tensors only, and executes nothing. The state dict may stand alone or under ``"state_dict"``,
-    ``"model_state_dict"``, ``"model"`` or ``"net"``; the names of PFENet and of data-parallel, compiled and averaged
-    models are translated. A file of `save_model` is compared with the model's settings too. ``.safetensors`` files need
-    the extra ``hub``.
+    Only tensors are read; no code in the file is executed. The file may be a state dict, or hold one under
+    ``"state_dict"``, ``"model_state_dict"``, ``"model"`` or ``"net"``; the keys of PFENet and of data-parallel,
+    compiled and averaged models are renamed. A file of `save_model` is also compared with the model's settings.
+    ``.safetensors`` files need the extra ``hub``.
 
     Args:
-        model: What `build_scnet` gave.
+        model: A model of `build_scnet`.
         path: The file, or a folder of `save_model`.
-        strict: Refuse a file that lacks an entry or has one too many. Entries of the wrong shape are always refused.
+        strict: Refuse a file with missing or unknown entries. Entries of the wrong shape are always refused.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no checkpoint, is damaged, holds more than tensors, or does not fit the model, which
-            is then left as it was.
+        ValueError: If the file is not a checkpoint, is damaged, holds more than tensors, or does not fit the model; the
+            model is then unchanged.
         ImportError: If it is a ``.safetensors`` file and the extra is not installed.
 
     Example:
@@ -84,12 +84,12 @@ def load_weights(model: nn.Module, path: StrPath, *, strict: bool = True) -> Non
 
 
 def save_weights(model: nn.Module, path: StrPath) -> None:
-    """Write a model's weights so that `load_weights` reads them.
+    """Save a model's weights for `load_weights`.
 
     Args:
-        model: An `SCNet` or a `PrototypeSegmenter`, which is written as `save_model` does, with its config; or any
-            module, of which the state dict is written.
-        path: Where to; an existing file is replaced in one step. ``.safetensors`` holds the state dict alone and needs
+        model: An `SCNet` or a `PrototypeSegmenter`, which is saved with its config as by `save_model`; or any module,
+            of which the state dict is saved.
+        path: The file; an existing one is replaced atomically. ``.safetensors`` stores the state dict only and needs
             the extra ``hub``.
     """
     if isinstance(model, (SCNet, PrototypeSegmenter)) and Path(path).suffix != ".safetensors":
@@ -103,15 +103,14 @@ def save_weights(model: nn.Module, path: StrPath) -> None:
 def load_backbone_weights(
     backbone: nn.Module, weights: StrPath | Mapping[str, Tensor] | bool, *, name: str | None = None
 ) -> None:
-    """Load a backbone alone, from the name of torchvision's or a package's weights, a file or a state dict.
+    """Load the weights of a backbone, from torchvision, an installed package, a file or a state dict.
 
     Args:
-        backbone: One of ours, or any module with the weights' own names.
-        weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), ``"package"`` (installed, of
+        backbone: A backbone of this package, or any module with the keys of the weights.
+        weights: For example ``"IMAGENET1K_V1"`` (downloaded by torchvision), ``"package"`` (the installed weights of
             ``"efficientnet_lite0"`` or ``"efficientnet_lite2"``), a path, or a state dict. Entries of the ImageNet
-            classifier are left out; names of PFENet, of its three-convolution stem and of these packages are
-            translated.
-        name: The backbone's name, to look torchvision weights up by.
+            classifier are ignored; keys of PFENet, of its deep stem and of these packages are renamed.
+        name: The backbone's name, to find torchvision weights by.
 
     Raises:
         ValueError: If weights of that name do not exist, or do not fit.
@@ -131,12 +130,12 @@ def load_backbone_weights(
 
 
 def timm_with_weights(name: str, weights: StrPath | Mapping[str, Tensor] | bool) -> Any:
-    """A model of timm as a backbone, with weights.
+    """Make a backbone from a model of timm, with weights.
 
     Args:
         name: ``"timm/<name>"``.
-        weights: True or ``"timm"`` for timm's pretrained ones, which timm downloads; a path or a state dict of the
-            whole model with timm's names, of the backbone alone, or of anything that timm translates.
+        weights: True or ``"timm"`` for timm's pretrained weights, which timm downloads; or a path or a state dict, of
+            the whole model with timm's keys, of the backbone alone, or in another form that timm converts.
 
     Raises:
         ValueError: If the model cannot be a backbone, or the weights do not fit.
@@ -157,7 +156,7 @@ def timm_with_weights(name: str, weights: StrPath | Mapping[str, Tensor] | bool)
 
 
 def _state_of(weights: StrPath | Mapping[str, Tensor] | bool, name: str | None) -> tuple[dict[str, Tensor], str]:
-    """A state dict, and how to call it."""
+    """Return the state dict, and its name for messages."""
     if isinstance(weights, Mapping):
         return state_dict_in(weights, "backbone_weights"), "backbone_weights"
     if not isinstance(weights, (str, Path)):
@@ -180,14 +179,14 @@ def _read(path: StrPath) -> dict[str, Tensor]:
 
 
 def _torchvision_weights(name: str | None, weights: str) -> Any:
-    """The torchvision weights of that name for this backbone, or None."""
+    """Return torchvision's weights of that name for this backbone, or None."""
     if name is None or name not in list_models():
         return None
     return get_model_weights(name).__members__.get(weights.rpartition(".")[2])
 
 
 def _names(name: str | None) -> list[str]:
-    """The names of weights for this backbone."""
+    """List the names of weights for this backbone."""
     if name in PACKAGES:
         return ["package"]
     return [] if name is None or name not in list_models() else [*get_model_weights(name).__members__]

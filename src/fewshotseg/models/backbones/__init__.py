@@ -1,4 +1,4 @@
-"""Frozen backbones: the protocols, networks by name, and anything else that makes feature maps."""
+"""Backbones: the protocols that they follow, and networks by name."""
 
 from fnmatch import fnmatchcase
 from typing import Any
@@ -49,13 +49,13 @@ BACKBONES = (
 
 
 def list_backbones(pattern: str = "") -> list[str]:
-    """Names of backbones: the package's own, and ``"timm/..."`` for every model of timm where that is installed.
+    """List the names of backbones: the package's own, and ``"timm/..."`` for every model of timm if it is installed.
 
-    Models of timm that cannot be backbones, most of them because they take images of one size alone, are refused when
-    they are built. A name may end in a tag of timm's weights, such as ``"timm/resnet50.a1_in1k"``.
+    Some models of timm cannot be backbones, most of them because they take images of one size only; building one
+    raises. A name may end in a tag of timm's weights, such as ``"timm/resnet50.a1_in1k"``.
 
     Args:
-        pattern: For names that match it alone: ``*`` stands for anything, ``?`` for one character.
+        pattern: List only names that match it: ``*`` stands for anything, ``?`` for one character.
 
     Example:
         >>> list_backbones("resnet*")
@@ -68,7 +68,7 @@ def list_backbones(pattern: str = "") -> list[str]:
 
 
 def make_backbone(name: str) -> StagedBackbone | WholeTimmBackbone:
-    """A backbone by its name, with random weights.
+    """Make a backbone by name, with random weights.
 
     Args:
         name: One of `BACKBONES`, or ``"timm/..."``, see `timm_backbone`.

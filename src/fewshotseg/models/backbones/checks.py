@@ -1,4 +1,4 @@
-"""Whether a module is a backbone, and whether its maps are what it says: each refusal says what is missing."""
+"""Checks that a module follows a backbone protocol, and that its maps have the declared shapes."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from fewshotseg._checks import check_at_least
 
 
 def can_be_cut(backbone: object) -> bool:
-    """Whether a backbone follows `Backbone`; `WholeBackbone` otherwise."""
+    """Whether a backbone follows `Backbone`, and not only `WholeBackbone`."""
     return hasattr(backbone, "mid") and hasattr(backbone, "high")
 
 
 def check_backbone(backbone: Any) -> None:
-    """Raise unless a backbone has what `Backbone` or `WholeBackbone` asks for."""
+    """Raise unless a backbone follows `Backbone` or `WholeBackbone`."""
     module, kind = backbone, type(backbone).__name__
     if not isinstance(module, nn.Module):
         raise TypeError(f"backbone must be an nn.Module, got {kind}")
@@ -27,7 +27,7 @@ def check_backbone(backbone: Any) -> None:
 
 
 def check_mid(backbone: Any, maps: Any, images: Tensor) -> None:
-    """Raise unless these can be the mid-level maps of images; looks at types and shapes alone."""
+    """Raise unless types and shapes are those of mid-level maps of ``images``."""
     name = "backbone.mid" if can_be_cut(backbone) else "the mid-level maps of backbone.mid_and_high"
     if not isinstance(maps, tuple | list) or not maps:
         raise TypeError(f"{name} must be a tuple of one or more maps, got {_shown(maps)}")
@@ -44,7 +44,7 @@ def check_mid(backbone: Any, maps: Any, images: Tensor) -> None:
 
 
 def check_map(name: str, features: Any, images: Tensor) -> None:
-    """Raise unless this can be a map of features of images."""
+    """Raise unless ``features`` is a floating-point map ``(B, C, h, w)`` with the batch size of ``images``."""
     if not isinstance(features, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(features).__name__}")
     if features.ndim != 4 or features.shape[0] != images.shape[0]:
@@ -57,7 +57,7 @@ def check_map(name: str, features: Any, images: Tensor) -> None:
 
 
 def check_whole(answer: Any) -> None:
-    """Raise unless this can be what ``mid_and_high`` gives."""
+    """Raise unless ``answer`` is a pair, as ``mid_and_high`` must return."""
     if not isinstance(answer, tuple | list) or len(answer) != 2 or isinstance(answer[0], torch.Tensor):
         raise TypeError(
             f"backbone.mid_and_high must give a tuple of mid-level maps and a high-level map, got {_shown(answer)}"

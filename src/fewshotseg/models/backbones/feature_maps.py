@@ -1,4 +1,4 @@
-"""All maps that a backbone makes on its way, block by block, for models that compare many layers (HSNet, VAT)."""
+"""Collects the output of every block of a backbone, for models that compare many layers (HSNet, VAT)."""
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -19,25 +19,25 @@ RESIDUAL = (BasicBlock, Bottleneck)
 def feature_maps(
     backbone: nn.Module, images: Tensor, stages: Sequence[str] | None = None, *, relu: bool = True
 ) -> dict[str, Tensor]:
-    """Run a backbone, and give what each of its blocks makes.
+    """Run a backbone, and return the output of each of its blocks.
 
     Args:
-        backbone: A backbone of the package (`build_backbone`), a `TimmBackbone`, another `StagedBackbone`, or one of
-            torchvision's ResNets, which is coarser: its last two stages are not dilated.
+        backbone: A backbone of the package (`build_backbone`), a `TimmBackbone`, another `StagedBackbone`, or a ResNet
+            of torchvision, whose last two maps are coarser, as it is not dilated.
         images: ``(B, 3, H, W)`` normalised images.
-        stages: Names to keep, or what they begin with, such as ``("layer2", "layer3")``; the rest is not kept, and
-            what comes after the last of them not computed. All by default.
-        relu: False gives maps as they are in front of the last ReLU of a residual block, with negative numbers, as
-            HSNet takes them; for torchvision's blocks alone.
+        stages: Names of blocks to return, or beginnings of names, such as ``("layer2", "layer3")``; all by default.
+            Later blocks are not computed.
+        relu: False returns the maps before the last ReLU of each residual block, which may be negative, as HSNet uses
+            them; for torchvision's blocks only.
 
     Returns:
-        Maps ``(B, C, h, w)`` by the names of the modules that made them, in order. What the next module overwrites, as
-        ReLUs do with the output of a normalisation, is not among them. Gradients flow where parameters or images
-        require them. The modules themselves are called; a stage runs block by block, without its own hooks.
+        Name of the block -> its map ``(B, C, h, w)``, in order. Maps that the next module overwrites in place are left
+        out. Gradients flow if parameters or images require them. Hooks of blocks run; hooks of a whole stage do not.
 
     Raises:
-        ValueError: If ``stages`` names nothing, or ``relu`` is False and the backbone has no such blocks.
-        TypeError: If the backbone is none of these, or images are not floating point.
+        ValueError: If ``stages`` names no block, or ``relu`` is False and the backbone has no residual blocks of
+            torchvision.
+        TypeError: If the backbone is of another kind, or images are not floating point.
 
     Example:
         >>> import torch
@@ -78,7 +78,7 @@ def feature_maps(
 
 
 def _blocks(backbone: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The modules that run one after the other, by name, sequences opened."""
+    """Yield the names and modules that run one after the other; an ``nn.Sequential`` is replaced by its children."""
     names = chain.from_iterable(backbone.stages.values()) if isinstance(backbone, StagedBackbone) else RESNET
     for name in names:
         module: Any = reduce(getattr, name.split("."), backbone)
@@ -94,7 +94,7 @@ def _beginnings(stages: Any) -> tuple[str, ...]:
 
 
 def _before_relu(block: Any, features: Tensor) -> Tensor:
-    """The sum that a residual block of torchvision makes in front of its last ReLU."""
+    """Compute the output of a residual block of torchvision before its last ReLU."""
     inner = block.relu(block.bn1(block.conv1(features)))
     inner = block.bn2(block.conv2(inner))
     if isinstance(block, Bottleneck):

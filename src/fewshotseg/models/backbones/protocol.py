@@ -1,4 +1,4 @@
-"""What `SCNet` asks of a backbone: as little as can be, so that any network that makes feature maps fits."""
+"""The protocols that a backbone must follow; any network that computes feature maps can follow one."""
 
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Frozen(Protocol):
-    """What every backbone has: the rest of `Backbone` and `WholeBackbone`."""
+    """The part that `Backbone` and `WholeBackbone` share."""
 
     mid_channels: int
 
@@ -20,40 +20,40 @@ class Frozen(Protocol):
 
 
 class Backbone(Frozen, Protocol):
-    """An ``nn.Module`` with these two methods and this number, for networks that can be cut before their last stage.
+    """An ``nn.Module`` that can be run in two steps: up to its mid-level maps, and the last stage.
 
-    SCNet freezes it and calls it without gradient. The two steps are apart because the mask of a support is applied
-    between them, as PFENet does. Networks that cannot be cut follow `WholeBackbone`. A module may also carry ``mean``
-    and ``std``, three numbers each, for the images it was trained on (ImageNet's are assumed otherwise).
+    SCNet freezes it and calls it without gradient. There are two steps because the mask of a support is applied between
+    them, as in PFENet. Networks that cannot be split so follow `WholeBackbone`. A module may also have attributes
+    ``mean`` and ``std``, three numbers each, of the images that it was trained on; the default is ImageNet's.
 
     Attributes:
-        mid_channels: Channels of all maps that ``mid`` gives, together.
+        mid_channels: Number of channels of all maps of ``mid`` together.
     """
 
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` normalised images to mid-level maps ``(B, C, h, w)``, the deepest first."""
+        """Compute mid-level maps ``(B, C, h, w)`` of ``(B, 3, H, W)`` normalised images, the deepest first."""
         ...
 
     def high(self, deepest: Tensor) -> Tensor:
-        """The first map of ``mid`` to high-level features ``(B, C', h', w')``."""
+        """Compute high-level features ``(B, C', h', w')`` from the first map of ``mid``."""
         ...
 
 
 class WholeBackbone(Frozen, Protocol):
-    """An ``nn.Module`` with this method and this number, for networks that cannot be cut.
+    """An ``nn.Module`` that computes all maps in one step, for networks that cannot be split as `Backbone` asks.
 
-    Transformers whose tokens see the whole image, U-shaped networks and modules whose maps come from hooks are such.
-    The mask of a support then only weighs the prior and the pooling. What else `Backbone` says holds here too; a module
-    that has the methods of both is cut.
+    Examples are transformers, whose tokens see the whole image, U-shaped networks, and modules whose maps come from
+    hooks. The mask of a support is then applied only in the prior and the pooling. Otherwise it is used like a
+    `Backbone`; a module that has the methods of both is used as a `Backbone`.
 
     Attributes:
-        mid_channels: Channels of all mid-level maps together.
+        mid_channels: Number of channels of all mid-level maps together.
     """
 
     def mid_and_high(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """``(B, 3, H, W)`` normalised images to mid-level maps ``(B, C, h, w)`` and a high-level one.
+        """Compute mid-level maps ``(B, C, h, w)`` and a high-level map of ``(B, 3, H, W)`` normalised images.
 
-        Mid-level maps are brought to the grid of the first.
+        The model resizes the mid-level maps to the first.
         """
         ...
 
@@ -62,5 +62,5 @@ AnyBackbone = Backbone | WholeBackbone
 
 
 def image_statistics(backbone: object) -> dict[str, Any]:
-    """``mean`` and ``std`` of the images that a backbone expects, as transforms take them; ImageNet's by default."""
+    """Return ``mean`` and ``std`` that a backbone's images are normalised by, ImageNet's by default."""
     return {"mean": getattr(backbone, "mean", IMAGENET_MEAN), "std": getattr(backbone, "std", IMAGENET_STD)}

@@ -1,4 +1,4 @@
-"""A network whose parts run one after the other, cut twice: after its mid-level maps and before its last stage."""
+"""A backbone made of modules that run one after the other."""
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -10,18 +10,18 @@ from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class StagedBackbone(nn.Module):
-    """A chain of modules as a `Backbone`.
+    """A `Backbone` made of modules that run one after the other.
 
-    State dict keys are the network's own. Modules are looked up by name at each call: what replaces one is used.
+    State dict keys are those of the parts. Modules are looked up by name at each call, so a replaced one is used.
 
     Args:
-        parts: The children that the chain needs, by name; they are taken over.
+        parts: Name -> module; they become children.
         shallow: Names of the modules up to the finer mid-level map, in order; dots lead into children.
-        mid: Names of those from there to the deeper mid-level map.
-        high: Names of those from there to the high-level map.
-        mid_channels: Channels of both mid-level maps together.
-        mean: Of the images that the network was trained on, red, green and blue from 0 to 1.
-        std: Likewise.
+        mid: Names of the modules from there to the deeper mid-level map.
+        high: Names of the modules from there to the high-level map.
+        mid_channels: Number of channels of both mid-level maps together.
+        mean: Mean of red, green and blue, from 0 to 1, that images are normalised by.
+        std: Standard deviation, likewise.
 
     Example:
         >>> import torch
@@ -51,27 +51,27 @@ class StagedBackbone(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
 
     def stage(self, name: str) -> list[nn.Module]:
-        """The modules of ``"shallow"``, ``"mid"`` or ``"high"``, in order."""
+        """Return the modules of ``"shallow"``, ``"mid"`` or ``"high"``, in order."""
         return [reduce(getattr, path.split("."), self) for path in self.stages[name]]
 
     def run(self, name: str, features: Tensor) -> Tensor:
-        """What the modules of a stage make of ``(B, C, H, W)``."""
+        """Run the modules of a stage on ``(B, C, H, W)`` features."""
         for module in self.stage(name):
             features = module(features)
         return features
 
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The deeper mid-level map and the finer one."""
+        """Compute the deeper and the finer mid-level map."""
         finer = self.run("shallow", images)
         return self.run("mid", finer), finer
 
     def high(self, deepest: Tensor) -> Tensor:
-        """The high-level map."""
+        """Compute the high-level map."""
         return self.run("high", deepest)
 
 
 def dilate(stage: nn.Module, dilation: int) -> None:
-    """Trade a stage's stride for dilation, in every convolution, the first block's included."""
+    """Replace stride by dilation in every convolution of a stage, the first block included."""
     for conv in stage.modules():
         if isinstance(conv, nn.Conv2d):
             conv.stride = (1, 1)
@@ -81,5 +81,5 @@ def dilate(stage: nn.Module, dilation: int) -> None:
 
 
 def numbered(name: str, start: int, end: int) -> list[Any]:
-    """Names of the children ``start`` to ``end - 1`` of a sequence."""
+    """Return the names of the children ``start`` to ``end - 1`` of a sequence."""
     return [f"{name}.{number}" for number in range(start, end)]

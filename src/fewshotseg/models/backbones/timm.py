@@ -1,4 +1,4 @@
-"""Feature extractors of timm that can be cut, as backbones."""
+"""Convolutional feature extractors of timm as backbones."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from fewshotseg.models.backbones.staged import StagedBackbone, numbered
 
 
 class TimmBackbone(StagedBackbone):
-    """A convolutional feature extractor of timm, cut where a support's mask has to go in.
+    """A convolutional feature extractor of timm as a `Backbone`.
 
-    Of its last three maps the middle and the first are mid-level, the last is high-level. State dict keys are the
-    extractor's below ``extractor``.
+    Of its last three maps the first two are mid-level, the last is high-level. State dict keys are the extractor's with
+    the prefix ``extractor``.
 
     Args:
-        extractor: What ``timm.create_model(name, features_only=True)`` gives; with ``output_stride=8``, where timm
-            offers it, maps are as fine as PFENet's.
+        extractor: A result of ``timm.create_model(name, features_only=True)``; with ``output_stride=8``, if timm
+            supports it for the model, maps are as fine as PFENet's.
 
     Raises:
-        ValueError: If the extractor gives fewer than three maps, is not a plain chain of stages, or gives maps whose
-            channels are last. ``build_scnet("timm/<name>")`` takes many of these too.
+        ValueError: If the extractor has fewer than three maps, does not run its stages one after the other, or has
+            channels-last maps. ``build_scnet("timm/<name>")`` accepts many of these models too.
 
     Example:
         >>> import timm, torch
@@ -60,7 +60,7 @@ class TimmBackbone(StagedBackbone):
 
 
 def _is_chain(extractor: Any) -> bool:
-    """Whether an extractor calls its children in order, and its maps are what some of them give."""
+    """Whether an extractor calls its children in order, and its maps are outputs of children."""
     from timm.models import FeatureListNet
     from timm.models.efficientnet import EfficientNetFeatures
     from timm.models.mobilenetv3 import MobileNetV3Features

@@ -1,4 +1,4 @@
-"""Any model of timm as a backbone, by its name: cut where that works, whole elsewhere."""
+"""Makes backbones of timm's models by name, as `TimmBackbone` if possible, else as `WholeTimmBackbone`."""
 
 import sys
 import warnings
@@ -18,23 +18,23 @@ from fewshotseg.models.fitting import check_fits
 PREFIX = "timm/"
 
 ONE_SIZE = "mvitv2"
-"""Models that look up positions in a table for images of one size, which shapes alone do not show."""
+"""Prefix of models with a table of positions for one image size; the test by shapes does not detect these."""
 
 
 def timm_backbone(name: str, weights: Mapping[str, Tensor] | bool = False) -> TimmBackbone | WholeTimmBackbone:
-    """A model of timm as a backbone.
+    """Make a backbone from a model of timm.
 
-    Those that are a chain of stages are cut before the last one, with maps as fine as an eighth of the image where timm
-    offers that. Others give their maps at once, and images are padded as they need it. Which of these works is found by
-    shapes alone, on tensors without data.
+    A model whose stages run one after the other becomes a `TimmBackbone`, at stride 8 if timm supports it. Any other
+    becomes a `WholeTimmBackbone`, which pads images as the model needs. Which one works is tested by shapes alone, on
+    tensors without data.
 
     Args:
-        name: ``"timm/"`` and a name that ``timm.list_models`` gives, with or without a tag such as ``.a1_in1k``.
-        weights: A state dict of the whole model with timm's names, or of anything that timm translates to it; True
-            downloads timm's pretrained weights; random weights otherwise.
+        name: ``"timm/"`` and a name of ``timm.list_models``, with or without a tag such as ``.a1_in1k``.
+        weights: A state dict of the whole model with timm's keys, or in another form that timm converts; True downloads
+            timm's pretrained weights; False leaves them random.
 
     Raises:
-        ValueError: If timm does not know the name, the model does not give three maps of images of any size, or the
+        ValueError: If timm does not know the name, the model does not have three maps for images of any size, or the
             weights do not fit.
         ImportError: If timm is not installed.
         OSError: If weights cannot be downloaded.
@@ -44,7 +44,7 @@ def timm_backbone(name: str, weights: Mapping[str, Tensor] | bool = False) -> Ti
         close = get_close_matches(model.partition(".")[0], timm.list_models(), n=3)
         meant = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ValueError(f"backbone must be 'timm/' and a name from timm.list_models(), got {name[:80]!r}{meant}")
-    make: Callable[..., TimmBackbone | WholeTimmBackbone] = _way(model)
+    make: Callable[..., TimmBackbone | WholeTimmBackbone] = _working_builder(model)
     if weights is False:
         return make()
     source = {} if weights is True else {"pretrained_cfg_overlay": {"state_dict": _translated(model, weights)}}
@@ -56,7 +56,7 @@ def timm_backbone(name: str, weights: Mapping[str, Tensor] | bool = False) -> Ti
     for module in backbone.modules():
         for config in (getattr(module, "pretrained_cfg", None), getattr(module, "default_cfg", None)):
             if isinstance(config, dict):
-                config.pop("state_dict", None)  # the weights once more
+                config.pop("state_dict", None)  # a second reference to the weights
     return backbone
 
 
@@ -66,7 +66,7 @@ def is_timm_name(name: str) -> bool:
 
 
 def timm_names() -> list[str]:
-    """Names of all models of timm, without tags; none if timm is not installed."""
+    """List the names of all models of timm, without tags; empty if timm is not installed."""
     try:
         timm = _timm()
     except ImportError:
@@ -75,27 +75,27 @@ def timm_names() -> list[str]:
 
 
 @cache
-def _way(model: str) -> Callable[..., Any]:
-    """The first way to make a backbone of a model whose maps have the right shapes."""
-    reason, native = "it knows positions of one size", _native_side(model)
-    sizes = (32, 32), (97, native + 33)  # the smallest, and one that neither a stride divides nor a model is made for
-    for way in _ways(model, native):
+def _working_builder(model: str) -> Callable[..., Any]:
+    """Find the first builder whose backbone has maps of the right shapes."""
+    reason, native = "it has positions of one image size", _native_side(model)
+    sizes = (32, 32), (97, native + 33)  # the smallest, and one that is no multiple of a stride nor the training size
+    for build in _builders(model, native):
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                backbone = way().eval()
+                backbone = build().eval()
                 for height, width in sizes:
                     _check_maps(backbone, torch.empty(1, 3, height, width))
-        except Exception as error:  # models fail in many ways on sizes that they are not made for
+        except Exception as error:  # models raise many kinds of errors for sizes that they do not support
             reason = _short(error)
         else:
-            return way
+            return build
     raise ValueError(
         f"backbone must be a model that gives three maps of images of any size, got '{PREFIX}{model}' ({reason})"
     )
 
 
-def _ways(model: str, native: int) -> Iterator[Callable[..., Any]]:
+def _builders(model: str, native: int) -> Iterator[Callable[..., Any]]:
     if model.startswith(ONE_SIZE):
         return
     yield partial(_cut, model, output_stride=8)
@@ -107,7 +107,7 @@ def _ways(model: str, native: int) -> Iterator[Callable[..., Any]]:
 
 
 def _translated(model: str, weights: Mapping[str, Tensor] | bool) -> dict[str, Tensor]:
-    """A state dict with timm's names and shapes; timm itself would take any, and leave out what does not fit.
+    """Convert a state dict to timm's keys and shapes; timm itself would silently skip entries that do not fit.
 
     Raises:
         ValueError: If an entry is missing or of another shape.
@@ -121,7 +121,7 @@ def _translated(model: str, weights: Mapping[str, Tensor] | bool) -> dict[str, T
     if translate is not None and not _fits(state, wanted):
         try:
             state = dict(translate(state, net))
-        except Exception as error:  # of another network altogether
+        except Exception as error:  # weights of a different network
             raise ValueError(f"backbone_weights must be weights of {model}, but {_short(error)}") from error
     known = {key: value for key, value in state.items() if key in wanted}
     check_fits(wanted, known, "backbone_weights", strict=True)
@@ -137,7 +137,7 @@ def _short(error: Exception) -> str:
 
 
 def _native_side(model: str) -> int:
-    """Width of the images that a model was trained on."""
+    """Return the width of the images that a model was trained on."""
     try:
         side: int = _timm().get_pretrained_cfg(model, allow_unregistered=True).input_size[-1]
     except RuntimeError as error:

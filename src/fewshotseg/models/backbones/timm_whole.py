@@ -1,4 +1,4 @@
-"""Models of timm that cannot be cut, such as vision transformers, as backbones."""
+"""Models of timm that cannot be split into two steps, such as vision transformers, as backbones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,25 +12,25 @@ from fewshotseg._imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 class WholeTimmBackbone(nn.Module):
-    """A model of timm that gives its mid-level and high-level maps at once.
+    """A model of timm as a `WholeBackbone`.
 
-    Images of any size are padded on the right and below, with zeros, to a multiple of what the model needs. Its maps
-    are cut to what shows the image: as many cells as the image has whole or started patches. Class and register tokens
-    are left out. State dict keys are the model's below ``net``.
+    Images are padded with zeros on the right and at the bottom to a multiple of the size that the model needs. The maps
+    are cropped to the cells that show the image, including partly covered ones. Class and register tokens are dropped.
+    State dict keys are the model's with the prefix ``net``.
 
     Args:
-        net: A model with ``forward_intermediates``, as ``timm.create_model`` gives. It has to take images of any such
-            size, which many do if they are made with ``dynamic_img_size=True`` or ``strict_img_size=False``.
-        blocks: Numbers of the blocks or stages whose maps are taken, two or more and rising from 0: the last gives the
-            high-level map, the others the mid-level ones. By default half, three quarters and all of the depth where
-            all blocks have the same grid, and the last three stages of other models.
-        multiple: Pixels that the sides of padded images are a multiple of; the model's coarsest stride by default.
-        norm: Normalise maps by the model's last norm, as far as timm does that for this model.
+        net: A model of ``timm.create_model`` with ``forward_intermediates``. It must accept images of any such size;
+            many models do if created with ``dynamic_img_size=True`` or ``strict_img_size=False``.
+        blocks: Increasing indices, from 0, of two or more blocks or stages: the last gives the high-level map, the
+            others the mid-level maps. By default those at half, three quarters and all of the depth if all blocks have
+            the same grid, else the last three stages.
+        multiple: Pad the sides of images to a multiple of this many pixels; by default the model's coarsest stride.
+        norm: Apply the model's final norm to the maps, if timm supports it for the model.
 
     Raises:
         ValueError: If the model has no ``forward_intermediates`` or fewer than three blocks, or ``blocks`` or
-            ``multiple`` do not fit.
-        TypeError: If these are no whole numbers.
+            ``multiple`` are out of range.
+        TypeError: If these are not integers.
 
     Example:
         >>> import timm, torch
@@ -65,7 +65,7 @@ class WholeTimmBackbone(nn.Module):
         self.net = net
 
     def mid_and_high(self, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """``(B, 3, H, W)`` to the mid-level maps, the deepest first, and the high-level one, each ``(B, C, h, w)``."""
+        """Compute mid-level maps, the deepest first, and the high-level map of ``(B, 3, H, W)`` images."""
         height, width = images.shape[2], images.shape[3]
         padded = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
         rows, columns = padded.shape[2], padded.shape[3]

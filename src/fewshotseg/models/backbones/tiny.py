@@ -1,4 +1,4 @@
-"""A backbone that a laptop trains in a minute, for images on which ImageNet's weights are of no use."""
+"""A small backbone that a laptop trains in a minute, for images on which ImageNet weights do not help."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from fewshotseg.models.backbones.staged import StagedBackbone
 
 
 def tiny() -> StagedBackbone:
-    """Four small stages at stride 8: mid-level maps of 96 and 64 channels, a high-level map of 128."""
+    """Make a backbone of four small stages at stride 8, with mid-level maps of 96 and 64 channels."""
     parts = {
         "stem": nn.Sequential(_block(3, 32, stride=2), _block(32, 48, stride=2)),
         "shallow": _block(48, 64, stride=2),

@@ -9,15 +9,15 @@ from fewshotseg.models.backbones.staged import StagedBackbone, dilate, numbered
 
 
 def resnet(net: tv.ResNet, *, deep_stem: bool = False) -> StagedBackbone:
-    """A ResNet whose last two stages keep stride 8, as PFENet dilates them.
+    """Make a backbone of a ResNet, with its last two stages dilated to stride 8 as in PFENet.
 
     Every 3x3 convolution of layer3 has dilation 2 and of layer4 dilation 4, the first blocks included (torchvision's
     ``replace_stride_with_dilation`` differs there). Mid-level maps are layer3 and layer2, the high-level map is
     layer4. State dict keys are torchvision's, without ``fc``.
 
     Args:
-        net: A torchvision ResNet of bottleneck blocks; its parts are taken over and changed.
-        deep_stem: Three 3x3 convolutions (64, 64, 128 channels) in place of the 7x7 one, as in PFENet's ``resnet50s``.
+        net: A torchvision ResNet with bottleneck blocks; its modules are reused and changed.
+        deep_stem: Replace the 7x7 convolution by three 3x3 ones (64, 64, 128 channels), as in PFENet's ``resnet50s``.
     """
     if deep_stem:
         _deepen_stem(net)
@@ -34,13 +34,13 @@ def resnet(net: tv.ResNet, *, deep_stem: bool = False) -> StagedBackbone:
 
 
 def vgg16_bn(net: tv.VGG) -> StagedBackbone:
-    """VGG-16 with batch norm, with PFENet's rounding up in its max-pools and without the last of them.
+    """Make a backbone of VGG-16 with batch norm; as in PFENet, max-pools round up and the last one is removed.
 
     Mid-level maps are the fourth stage (stride 16) and the third (stride 8), the high-level map is the fifth stage
     (stride 16). State dict keys are torchvision's ``features``.
 
     Args:
-        net: torchvision's ``vgg16_bn``; its parts are taken over and changed.
+        net: torchvision's ``vgg16_bn``; its modules are reused and changed.
     """
     features = net.features[:43]
     for module in features:
@@ -56,13 +56,13 @@ def vgg16_bn(net: tv.VGG) -> StagedBackbone:
 
 
 def mobilenet_v2(net: tv.MobileNetV2) -> StagedBackbone:
-    """MobileNetV2 with its last two strides dilated away, a backbone for laptops.
+    """Make a backbone of MobileNetV2, with its last two strides replaced by dilation.
 
-    Mid-level maps are the 96-channel stage and the 32-channel stage, the high-level map is the last convolution's
-    1280 channels, all at stride 8 and, by their ReLU6, never negative. State dict keys are torchvision's ``features``.
+    Mid-level maps are the 96-channel and the 32-channel stage, the high-level map is the last convolution with 1280
+    channels after ReLU6; all have stride 8. State dict keys are torchvision's ``features``.
 
     Args:
-        net: torchvision's ``mobilenet_v2``; its parts are taken over and changed.
+        net: torchvision's ``mobilenet_v2``; its modules are reused and changed.
     """
     dilate(net.features[7:14], 2)
     dilate(net.features[14:18], 4)

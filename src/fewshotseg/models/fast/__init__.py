@@ -1,1 +1,1 @@
-"""What is only there for speed: exact to rounding, asked for by `SCNet.fuse` or the owner of a model."""
+"""Speed-ups of models, with results that are equal up to rounding."""

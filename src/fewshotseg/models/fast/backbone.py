@@ -1,4 +1,4 @@
-"""A frozen backbone in a faster form: folded, around masks alone, image by image, or from memory."""
+"""Faster forms of a frozen backbone: norms folded, supports cropped to their masks, features cached."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,10 +17,10 @@ from fewshotseg.ops._precision import is_eager_cpu
 
 
 class FastBackbone:
-    """The faster form of a backbone, made anew whenever the backbone has changed.
+    """The faster form of a backbone, rebuilt whenever the backbone has changed.
 
     Args:
-        backbone: What follows `Backbone` or `WholeBackbone`; the second kind runs as it is.
+        backbone: A module that follows `Backbone`; a `WholeBackbone` has no faster form.
     """
 
     def __init__(self, backbone: AnyBackbone) -> None:
@@ -28,7 +28,7 @@ class FastBackbone:
         self._made: dict[torch.dtype | None, tuple[State, FrozenBackbone]] = {}
 
     def current(self) -> FrozenBackbone:
-        """The steps of the backbone as it is now: the faster form where it fits, the backbone itself elsewhere."""
+        """Return the steps of the backbone as it is now, in the faster form if possible."""
         backbone: Any = self.backbone
         if torch.compiler.is_compiling() or not isinstance(backbone, StagedBackbone) or backbone.training:
             return frozen_steps(backbone)
@@ -41,16 +41,16 @@ class FastBackbone:
         return made[1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FastBackbone":
-        """Of a copied backbone."""
+        """Copy for the copied backbone, without the faster form."""
         return FastBackbone(memo.get(id(self.backbone), self.backbone))
 
     def __reduce__(self) -> tuple[type["FastBackbone"], tuple[AnyBackbone]]:
-        """What is made from the backbone is not saved with it."""
+        """Pickle without the faster form."""
         return FastBackbone, (self.backbone,)
 
 
 class FoldedBackbone(FrozenBackbone):
-    """The steps of a folded backbone; on a CPU image by image, which is faster there, and around masks alone."""
+    """Runs a folded backbone; on a CPU image by image, which is faster there, and supports only around their masks."""
 
     @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -78,33 +78,35 @@ class FoldedBackbone(FrozenBackbone):
 
 
 def _autocast_dtype(weight: Tensor | None) -> torch.dtype | None:
-    """The dtype that autocast would bring this float32 weight to at every call; None where it would not."""
+    """Return the dtype that autocast casts this float32 weight to at every call; None if it does not."""
     if weight is None or weight.dtype != torch.float32 or not torch.is_autocast_enabled(weight.device.type):
         return None
     return torch.get_autocast_dtype(weight.device.type)
 
 
-def remembering_steps(frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> FrozenBackbone:
-    """The steps of a backbone, each from memory where the memory has its result.
+def cached_steps(frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> FrozenBackbone:
+    """Make steps of a backbone that take their results from a cache where it has them.
 
     Args:
-        frozen: What computes the rest.
-        backbone: Whose features they are.
-        memory: Where they are kept.
+        frozen: Computes the features that are not cached.
+        backbone: The backbone; features are cached under a digest of its weights and settings.
+        memory: The cache.
     """
     network: Any = backbone
     if any(module.training for module in network.modules()):
-        return frozen  # what norms and dropout give in training mode is another thing each time
+        return frozen  # in training mode norms and dropout give different features each time
     whole = isinstance(frozen, FrozenWholeBackbone)
-    return (RememberingWholeBackbone if whole else RememberingBackbone)(frozen, backbone, memory)
+    return (CachedWholeBackbone if whole else CachedBackbone)(frozen, backbone, memory)
 
 
-class RememberingBackbone(FrozenBackbone):
-    """Both steps of a backbone that is cut, from memory; see `remembering_steps`."""
-
+class _Cached(FrozenBackbone):
     def __init__(self, frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> None:
         super().__init__(backbone)
         self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
+
+
+class CachedBackbone(_Cached):
+    """Runs both steps of a `Backbone` with a cache; see `cached_steps`."""
 
     @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -124,12 +126,8 @@ class RememberingBackbone(FrozenBackbone):
         return high
 
 
-class RememberingWholeBackbone(FrozenWholeBackbone):
-    """All maps of a backbone that is not cut, from memory; see `remembering_steps`."""
-
-    def __init__(self, frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> None:
-        super().__init__(backbone)
-        self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
+class CachedWholeBackbone(_Cached, FrozenWholeBackbone):
+    """Runs a `WholeBackbone` with a cache; see `cached_steps`."""
 
     @override
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""A 1x1 convolution of maps laid side by side, without laying them side by side."""
+"""A 1x1 convolution of concatenated maps, computed without the concatenation."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -12,7 +12,7 @@ from fewshotseg.ops import resize_bilinear
 
 
 def splits(conv: nn.Module) -> bool:
-    """Whether `conv1x1_of_parts` may stand in for calling ``conv`` on a concatenation."""
+    """Whether `conv1x1_of_parts` may replace calling ``conv`` on a concatenation."""
     return (
         type(conv) is nn.Conv2d
         and conv.kernel_size == conv.stride == (1, 1)
@@ -24,13 +24,13 @@ def splits(conv: nn.Module) -> bool:
 
 
 def conv1x1_of_parts(conv: nn.Conv2d, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """What ``conv`` makes of maps brought to one size and laid side by side.
+    """Compute ``conv`` of maps resized to one size and concatenated.
 
-    The convolution of a concatenation is the sum of its parts' and commutes with resizing: each map is convolved on its
-    own grid, and one cell that stands for all is convolved once.
+    A 1x1 convolution of a concatenation is the sum of the convolutions of its parts, and commutes with resizing: each
+    map is convolved at its own size and the results are resized and summed.
 
     Args:
-        conv: See `splits`.
+        conv: A convolution for which `splits` is true.
         maps: ``(B, C_i, h_i, w_i)``, or ``(B, C_i, 1, 1)`` for the same vector at every location.
         size: ``(H, W)`` of the result.
 

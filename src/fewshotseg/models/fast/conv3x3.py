@@ -1,4 +1,4 @@
-"""The head's 3x3 convolution, with a gradient that a CPU computes faster from channels-last maps."""
+"""The comparison head's 3x3 convolution, with a gradient that is faster on a CPU for channels-last maps."""
 
 from typing import Any
 
@@ -10,16 +10,17 @@ from typing_extensions import override
 from fewshotseg.ops._precision import is_eager_cpu
 
 WIDE = 128
-"""From this many channels on, the matrix products below are faster than the gradient of ``F.conv2d`` on a CPU."""
+"""Number of channels from which on the matrix products below are faster than the gradient of ``F.conv2d`` on a CPU."""
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution that keeps the grid and the number of channels, without bias.
+    """A 3x3 convolution without bias that keeps the size and the number of channels.
 
-    It is ``nn.Conv2d``, except that a training step on a CPU keeps wide maps channels-last and sums in another order.
+    It computes what ``nn.Conv2d`` does; in training on a CPU it keeps wide maps channels-last and sums in another
+    order.
 
     Args:
-        channels: Of input and output.
+        channels: Number of input and output channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -27,8 +28,8 @@ class Conv3x3(nn.Conv2d):
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to the same shape."""
-        weight = self.weight  # once: where it is reparametrised, each look makes it anew
+        """Convolve ``(B, C, H, W)`` to the same shape."""
+        weight = self.weight  # read once: a parametrised weight is recomputed at every access
         if torch.is_grad_enabled() and weight.requires_grad and self._is_plain() and trains_channels_last(input):
             convolved: Tensor = _Convolution.apply(_channels_last(input), _channels_last(weight))
         else:
@@ -36,19 +37,19 @@ class Conv3x3(nn.Conv2d):
         return convolved
 
     def _is_plain(self) -> bool:
-        """Whether it still is the convolution that `_Convolution` computes, whatever was done to it since."""
+        """Whether the settings are still those that `_Convolution` computes."""
         settings = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
         return settings == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") and self.bias is None
 
 
 def layout_for_training(maps: Tensor) -> Tensor:
-    """Maps in the layout in which layers train fastest on them: on a CPU narrow channels-last maps train slowly."""
+    """Return maps in the memory layout that trains fastest: on a CPU narrow channels-last maps are slow."""
     narrow = maps.device.type == "cpu" and maps.requires_grad and not trains_channels_last(maps)
     return maps.contiguous() if narrow else maps
 
 
 def trains_channels_last(maps: Tensor) -> bool:
-    """Whether `Conv3x3` trains on these maps with the matrix products below, for which channels are last."""
+    """Whether `Conv3x3` trains on these maps with the matrix products below, which need channels-last maps."""
     return (
         maps.shape[1] >= WIDE
         and is_eager_cpu(maps)
@@ -78,10 +79,10 @@ class _Convolution(torch.autograd.Function):
 
 
 def weight_gradient(maps: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of a 3x3 convolution's weights, as nine products of matrices with a row for each location.
+    """Compute the gradient of a 3x3 convolution's weights as nine matrix products, one for each tap of the kernel.
 
-    In a map padded by one cell and laid out row after row, what a tap of the kernel looks at is the same number of
-    rows further on from any location. Gradients are padded with zeros to match, so that nothing runs over an edge.
+    In a map that is padded by one cell and flattened row by row, the input of a tap is the same number of positions
+    ahead of every location. The gradient is padded with zeros to match, so that nothing wraps around an edge.
 
     Args:
         maps: ``(B, C, H, W)``, the convolution's input.
@@ -98,10 +99,10 @@ def weight_gradient(maps: Tensor, grad: Tensor) -> Tensor:
 
 
 def _channels_last(maps: Tensor) -> Tensor:
-    """In that layout; by steps that ``torch.func.vmap`` knows."""
+    """Convert maps to channels-last, by operations that ``torch.func.vmap`` supports."""
     return maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """``(B, C, H, W)`` to ``(B, H * W, C)``; a view where channels are last."""
+    """Flatten ``(B, C, H, W)`` to ``(B, H * W, C)``; a view of channels-last maps."""
     return maps.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Features of supports, computed only around what their masks show."""
+"""Computes features of supports only around their masks, on a CPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,23 +16,23 @@ from fewshotseg.ops._precision import is_eager_cpu
 
 CONTAINERS = (nn.Sequential, Bottleneck, InvertedResidual, Conv2dNormActivation)
 LEAVES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Identity)
-"""Modules that look about by convolutions only."""
+"""Modules in which only convolutions look beyond a position."""
 
 
 def masked_mid(backbone: Backbone, images: Tensor, masks: Tensor) -> tuple[Tensor, ...]:
-    """Mid-level maps of supports, the deepest right where there is foreground.
+    """Compute mid-level maps of supports; the deepest map is correct only where there is foreground.
 
-    On a CPU the stage ``"mid"`` of a ResNet runs on the box around each mask, with as many cells more as its blocks
-    look beyond a position. That gives the values of the whole map inside the mask. Elsewhere finding the box would make
-    the host wait.
+    On a CPU the stage ``"mid"`` of a ResNet runs on the box around each mask, enlarged by the receptive field of its
+    blocks, which gives the exact values inside the mask. On other devices the whole map is computed, as finding the box
+    needs a host-device synchronisation.
 
     Args:
-        backbone: What follows `Backbone`.
+        backbone: A module that follows `Backbone`.
         images: ``(B, 3, H, W)``.
         masks: ``(B, H, W)`` label masks.
 
     Returns:
-        What ``backbone.mid`` gives; values of the deepest map outside a mask mean nothing.
+        The maps of ``backbone.mid``; values of the deepest map outside a mask are undefined.
     """
     blocks = _blocks(backbone, "mid", images)
     if blocks is None:
@@ -42,17 +42,17 @@ def masked_mid(backbone: Backbone, images: Tensor, masks: Tensor) -> tuple[Tenso
 
 
 def masked_high(backbone: Backbone, deepest: Tensor, foreground: Tensor) -> Tensor:
-    """What a backbone's last step makes of maps times masks, right where the masks are positive.
+    """Compute high-level features of maps times masks, correct only where the masks are positive.
 
-    On a CPU the stage ``"high"`` runs around each mask, as `masked_mid` does.
+    On a CPU the stage ``"high"`` runs only around each mask, as in `masked_mid`.
 
     Args:
-        backbone: What follows `Backbone`.
+        backbone: A module that follows `Backbone`.
         deepest: ``(B, C, h, w)``, the first map of ``backbone.mid``.
         foreground: ``(B, h, w)`` masks from 0 to 1 on the same grid.
 
     Returns:
-        ``(B, C', h', w')``; values outside a mask mean nothing.
+        ``(B, C', h', w')``; values outside a mask are undefined.
     """
     masked = deepest * foreground[:, None].to(deepest.dtype)
     blocks = _blocks(backbone, "high", masked)
@@ -62,7 +62,7 @@ def masked_high(backbone: Backbone, deepest: Tensor, foreground: Tensor) -> Tens
 
 
 def _blocks(backbone: Any, stage: str, maps: Tensor) -> Sequence[nn.Module] | None:
-    """A stage's blocks where running them around masks is exact and pays: torchvision's, which keep the grid."""
+    """Return a stage's blocks if they can run around masks: blocks of torchvision that keep the grid, on a CPU."""
     if type(backbone) is not StagedBackbone or backbone.training or not is_eager_cpu(maps):
         return None
     blocks: list[nn.Module] = []
@@ -82,7 +82,7 @@ def _keeps_grid(block: nn.Module) -> bool:
 
 
 def _around(blocks: Sequence[nn.Module], maps: Tensor, masks: Tensor) -> Tensor:
-    """What blocks make of maps, right inside the masks."""
+    """Run blocks on maps, correct only inside the masks."""
     wholes = [_inside_box(blocks, image[None], mask) for image, mask in zip(maps, masks, strict=True)]
     return torch.cat(wholes) if len(wholes) > 1 else wholes[0]
 
@@ -102,15 +102,15 @@ def _inside_box(blocks: Sequence[nn.Module], maps: Tensor, mask: Tensor) -> Tens
         inner = box(halo)
         kept = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
         part, outer = _kept_of(block, part, kept), inner
-    whole = part.new_zeros(1, *mask.shape, part.shape[1]).permute(0, 3, 1, 2)  # channels last, as the blocks give them
+    whole = part.new_zeros(1, *mask.shape, part.shape[1]).permute(0, 3, 1, 2)  # channels-last, as the blocks' output
     whole[..., *outer] = part
     return whole
 
 
 def _kept_of(block: Any, maps: Tensor, kept: tuple[Any, ...]) -> Tensor:
-    """A part of what a block makes of maps; a bottleneck computes no more than that after its first convolution."""
+    """Compute the ``kept`` part of a block's output; a bottleneck crops already after its first convolution."""
     output: Tensor
-    if type(block) is Bottleneck:  # one derived from it may go another way
+    if type(block) is Bottleneck:  # a subclass may compute something else
         narrow = block.relu(block.bn1(block.conv1(maps)))
         narrow = block.relu(block.bn2(_conv_of_kept(block.conv2, narrow, kept)))
         shortcut = maps[..., *kept]
@@ -123,7 +123,7 @@ def _kept_of(block: Any, maps: Tensor, kept: tuple[Any, ...]) -> Tensor:
 
 
 def _conv_of_kept(conv: nn.Conv2d, maps: Tensor, kept: tuple[Any, ...]) -> Tensor:
-    """A part of what a convolution of stride 1 makes of maps, from no more than it looks at."""
+    """Compute the ``kept`` part of the output of a convolution with stride 1, from the input that it depends on."""
     seen: list[Any] = []
     padding: list[int] = []
     for axis, span in enumerate(kept):
@@ -136,7 +136,7 @@ def _conv_of_kept(conv: nn.Conv2d, maps: Tensor, kept: tuple[Any, ...]) -> Tenso
 
 
 def _reach(block: nn.Module) -> int:
-    """How many cells a block of stride 1 looks beyond a position: the sum over its convolutions."""
+    """Compute how many cells a block of stride 1 looks beyond a position: the sum over its convolutions."""
     convs = (module for module in block.modules() if isinstance(module, nn.Conv2d))
     return sum(_reach_of_conv(conv, 0) for conv in convs)
 

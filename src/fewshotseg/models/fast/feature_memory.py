@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, kept for the next time that the very same image comes."""
+"""A cache for the features of a frozen backbone."""
 
 import hashlib
 from collections.abc import Callable, Hashable
@@ -15,20 +15,20 @@ from fewshotseg.models.fast.state import State, digest
 
 
 class FeatureMemory:
-    """Lets training on a CPU run the frozen backbone once an image, not once an episode.
+    """A cache for backbone features: in training the frozen backbone runs once for each image, not for each episode.
 
-    Give one to a model with ``model.memory = FeatureMemory(...)``; several models may share it. Features are told apart
-    by the backbone's weights and settings, images by their pixels, supports by features and mask, so that the result is
-    that of the backbone, to rounding. It pays where augmentation repeats itself: a resize, mirroring (two versions of
-    an image), not random crops. What is written through ``parameter.data`` is not noticed.
+    Set ``model.memory = FeatureMemory(...)``; several models may share one. Features are stored under digests of the
+    backbone's weights and settings, of the image's pixels and of a support's mask, so that results are those of the
+    backbone up to rounding. It helps on a CPU if images come again unchanged: with resizing only or mirroring (two
+    versions of an image), not with random crops. Writing to weights through ``parameter.data`` is not detected.
 
     Args:
-        max_bytes: What features may take together; those unused for longest make room.
-        dtype: To keep features in, such as ``torch.float16`` for half the bytes; as they are by default.
+        max_bytes: Largest size of all features; the least recently used ones are dropped first.
+        dtype: Dtype to store features in, such as ``torch.float16`` for half the memory; unchanged by default.
 
     Raises:
         ValueError: If ``max_bytes`` is negative.
-        TypeError: If ``max_bytes`` is no integer, or ``dtype`` no floating-point dtype.
+        TypeError: If ``max_bytes`` is not an integer, or ``dtype`` not a floating-point dtype.
 
     Example:
         >>> import fewshotseg, torch
@@ -47,18 +47,18 @@ class FeatureMemory:
         self._digests: WeakKeyDictionary[Any, tuple[State, bytes]] = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
-        """A copy, or what is saved, has the settings and remembers nothing."""
+        """Copy or pickle the settings only; the new cache is empty."""
         return partial(FeatureMemory, dtype=self._dtype), (self._kept.limit,)
 
     def digest_of(self, backbone: Any) -> bytes:
-        """What tells this backbone, as it is now, from others; computed again when it has changed."""
+        """Return the digest of a backbone, computed anew if it has changed."""
         known = self._digests.get(backbone)
         if known is None or not known[0].holds():
             known = self._digests[backbone] = State(backbone), digest(backbone)
         return known[1]
 
     def __call__(self, name: Hashable, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What ``stage`` makes of a batch, image by image, from memory where it can."""
+        """Run ``stage`` on a batch image by image, with results from the cache where it has them."""
 
         def recall(*image: Tensor) -> tuple[Tensor, ...]:
             maps: tuple[Tensor, ...] = self._kept.get((name, *map(_digest, image)), partial(self._run, stage, image))
@@ -71,13 +71,13 @@ class FeatureMemory:
 
 
 def image_by_image(stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """What ``stage`` makes of a batch, called with one image of each of ``inputs`` at a time."""
+    """Run ``stage`` on a batch, with one image of each of ``inputs`` at a time."""
     wholes: tuple[Tensor, ...] = ()
     for number, image in enumerate(zip(*inputs, strict=True)):
         parts = stage(*(each[None] for each in image))
         wholes = wholes or tuple(torch.empty_like(part.expand(len(inputs[0]), *part.shape[1:])) for part in parts)
         for whole, part in zip(wholes, parts, strict=True):
-            whole[number] = part[0]  # at once: parts that wait for each other would take the memory twice
+            whole[number] = part[0]  # copied at once: collecting the parts first would need twice the memory
     return wholes
 
 

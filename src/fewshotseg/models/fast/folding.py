@@ -1,4 +1,4 @@
-"""Frozen norms folded into the convolutions before them: the features of a backbone for less work."""
+"""Folds the frozen norms of a backbone into the convolutions before them."""
 
 import copy
 from collections.abc import Collection, Sequence
@@ -24,26 +24,27 @@ CONV_NORM = {
     "timm.models._efficientnet_blocks.InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
     "timm.models._efficientnet_blocks.EdgeResidual": (("conv_exp", "bn1"), ("conv_pwl", "bn2")),
 }
-"""Blocks of which is known that each of these norms, and nothing else, takes what the convolution beside it gives, and
-that they call whatever sequences they have as a whole."""
+"""Block -> pairs of a convolution and a norm where the norm is the only consumer of the convolution's output.
+
+These blocks also call each ``nn.Sequential`` inside them as a whole.
+"""
 
 
 @torch.no_grad()
 def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackbone | None:
-    """A backbone that gives the same features faster, to rounding, made of the modules of this one as they are now.
+    """Make a faster backbone with the same features up to rounding, from the modules of this one.
 
-    Batch norms that directly follow a convolution are folded into it, and on a CPU convolutions are channels-last. What
-    does not change is shared. The backbone itself stays as it is.
+    Batch norms that directly follow a convolution are folded into it, and on a CPU convolutions are channels-last.
+    Unchanged modules are shared. The given backbone does not change.
 
     Args:
-        backbone: What follows `Backbone`.
-        dtype: To keep the weights of convolutions in, for use under autocast to it, which would otherwise cast them at
-            every call; as they are by default.
+        backbone: A module that follows `Backbone`.
+        dtype: Dtype of the convolutions' weights, for use under autocast, which would cast them at every call;
+            unchanged by default.
 
     Returns:
-        The faster backbone; None where it could differ from this one: one that is no `StagedBackbone`, has hooks or a
-        ``forward`` put on an instance, is in training mode, has a module in two places, or holds anything but plain
-        tensors.
+        The faster backbone; None if its features could differ: the backbone is not a `StagedBackbone`, has hooks or a
+        replaced ``forward``, is in training mode, uses a module in two places, or holds special tensors.
 
     Example:
         >>> import torch, fewshotseg
@@ -80,7 +81,7 @@ def _cast_convolutions(made: nn.Module, dtype: torch.dtype, *, shared: Collectio
 
 
 def _with_own_modules(module: Any, paths: Sequence[str]) -> Any:
-    """A copy of a module with copies of what the paths lead to; what lies on the way is never called itself."""
+    """Copy a module, and the modules that the paths name; modules on the way are containers that are never called."""
     made = _shallow_copy(module)
     for name in {path.partition(".")[0] for path in paths}:
         deeper = [rest for first, _, rest in (path.partition(".") for path in paths) if first == name and rest]
@@ -90,7 +91,7 @@ def _with_own_modules(module: Any, paths: Sequence[str]) -> Any:
 
 
 def _folded_tree(module: Any) -> Any:
-    """A copy of what is called as a whole, with the norms of known blocks and sequences folded; all else is shared."""
+    """Copy a module that is called as a whole, with the norms of known blocks and sequences folded."""
     is_sequence, kind = type(module).forward is nn.Sequential.forward, _kind(module)
     if kind in CONVOLUTIONS:
         made = _shallow_copy(module)
@@ -108,7 +109,7 @@ def _folded_tree(module: Any) -> Any:
 
 
 def _fold(parent: nn.Module, conv_path: str, norm_path: str) -> None:
-    """Fold a norm, if it is one, into the convolution before it, if that is one."""
+    """Fold a norm into the convolution before it; do nothing if the modules are of other kinds."""
     conv: Any = parent.get_submodule(conv_path)
     norm: Any = parent.get_submodule(norm_path)
     if not (_kind(conv) in CONVOLUTIONS and _is_foldable(norm)):
@@ -123,7 +124,7 @@ def _fold(parent: nn.Module, conv_path: str, norm_path: str) -> None:
 
 
 def _is_foldable(norm: Any) -> bool:
-    """A batch norm with statistics of its own: torch's, or timm's, whose activation is a child that comes after."""
+    """Whether this is a batch norm with running statistics: torch's, or timm's with its activation as a child."""
     with_activation = _kind(norm) == "timm.layers.norm_act.BatchNormAct2d" and set(norm._modules) == {"drop", "act"}
     return (type(norm) is nn.BatchNorm2d or with_activation) and norm.running_mean is not None
 

@@ -1,4 +1,4 @@
-"""Tensors kept for later use, up to a number of bytes."""
+"""A least-recently-used cache for tensors, limited by their size in bytes."""
 
 import ctypes
 from collections import OrderedDict
@@ -14,20 +14,20 @@ from fewshotseg._checks import check_at_least
 from fewshotseg.models.encodings import in_kind
 
 TRIM_EVERY = 2**24
-"""Bytes that are put in between two times that free memory is given back to the system."""
+"""After this many bytes of new entries, free memory is returned to the system."""
 
 
 class LeastRecentlyUsed:
-    """Tuples of tensors by key; those unused for longest make room once all take more than ``max_bytes``.
+    """A cache of tuples of tensors; the least recently used ones are dropped if all take more than ``max_bytes``.
 
-    Threads may share one. A copy, or what is unpickled, starts empty: what was kept can be made again.
+    It is thread-safe. Copies and unpickled caches are empty.
 
     Args:
-        max_bytes: A whole number, 0 or more.
+        max_bytes: Largest size of all tensors together, 0 or more.
 
     Raises:
         ValueError: If ``max_bytes`` is negative.
-        TypeError: If it is no integer.
+        TypeError: If it is not an integer.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -41,13 +41,13 @@ class LeastRecentlyUsed:
         return type(self), (self.limit,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Give what is kept under ``key``, or what ``make`` gives, which is kept from then on."""
+        """Return the entry of ``key``; if there is none, make and store it."""
         return self.get_all([key], lambda _: [make()])[0]
 
     def get_all(
         self, keys: Sequence[Any], make: Callable[[list[Any]], Iterable[Any]], *, at_once: int = 1
     ) -> list[Any]:
-        """Do the same for several keys: ``make`` gives what belongs to the missing ones, ``at_once`` in a call."""
+        """Return the entries of several keys; ``make`` makes the missing ones, at most ``at_once`` in a call."""
         found = {}
         with self._lock:
             for key in dict.fromkeys(keys):
@@ -66,7 +66,7 @@ class LeastRecentlyUsed:
         return key in self._kept
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep ``value`` under ``key``, in place of what is kept there."""
+        """Store ``value`` under ``key``, replacing an earlier entry."""
         value = _with_memory_of_its_own(value)
         with self._lock:
             if key in self._kept:
@@ -83,9 +83,9 @@ class LeastRecentlyUsed:
 
 
 def _give_back_free_memory() -> None:
-    """Give free pages inside the heap back to the system, where the C library can (glibc).
+    """Return free pages inside the heap to the system, if the C library supports it (glibc).
 
-    What is kept lies between things that come and go, whose holes would take as much memory again.
+    Cached tensors lie between short-lived ones, whose gaps would take as much memory again.
     """
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -96,7 +96,7 @@ def _bytes(parts: Iterable[Any]) -> int:
 
 
 def _with_memory_of_its_own(parts: Any) -> Any:
-    """Copy tensors that are views of a part of something larger, which would stay in memory with them."""
+    """Copy tensors that are views of a larger storage, as they would keep all of it in memory."""
     copied = [
         part.clone() if isinstance(part, Tensor) and part.untyped_storage().nbytes() > part.nbytes else part
         for part in parts

@@ -1,4 +1,4 @@
-"""What a shortcut was made from, to notice that it has changed."""
+"""Detects changes of a network, so that a speed-up made from it can be rebuilt."""
 
 import hashlib
 import itertools
@@ -15,11 +15,11 @@ CHILDREN = ("_modules", "_parameters", "_buffers")
 
 _count = itertools.count()
 _numbers: WeakKeyDictionary[type, int] = WeakKeyDictionary()
-"""A number for each class: two of one name, as after a change in a notebook, may compute different things."""
+"""A number for each class, as two classes of one name may differ, for example after an edit in a notebook."""
 
 
 class State:
-    """The modules of a network, their settings and their tensors, as they are now.
+    """A snapshot of a network's modules, their attributes and their tensors.
 
     Args:
         network: Any module.
@@ -34,26 +34,26 @@ class State:
             for tensor in (*module._parameters.values(), *module._buffers.values())
             if tensor is not None
         ]
-        self._probes = [_middle(tensor) for tensor in self._tensors if tensor.is_floating_point() and _at_hand(tensor)]
+        self._probes = [_middle(tensor) for tensor in self._tensors if tensor.is_floating_point() and _readable(tensor)]
         self._found = self._look()
         self._values = self._probed()
 
     def holds(self) -> bool:
-        """Whether everything is as it was. Without host-device synchronisation, in a fraction of a millisecond.
+        """Whether nothing has changed; takes a fraction of a millisecond and no host-device synchronisation.
 
-        What is written through ``parameter.data`` leaves no trace. On a CPU one value of each tensor is looked at, so
-        that a change of whole tensors is noticed all the same.
+        Writing through ``parameter.data`` leaves no trace. On a CPU one value of each tensor is compared, which detects
+        such a change of a whole tensor.
         """
         for module, before in zip(self._modules, self._attributes, strict=True):
             try:
                 if module.__dict__ != before:
                     return False
-            except (RuntimeError, ValueError, TypeError):  # an array as an attribute, which is another one now
+            except (RuntimeError, ValueError, TypeError):  # an attribute is an array, which has been replaced
                 return False
         return self._look() == self._found and torch.equal(self._probed(), self._values)
 
     def _look(self) -> list[object]:
-        """Children, hooks and tensors by identity, and the tensors' versions."""
+        """Collect the identities of children, hooks and tensors, and the versions of tensors."""
         found: list[object] = [any_global_hook()]
         for module in self._modules:
             own = module.__dict__
@@ -72,9 +72,9 @@ class State:
 
 
 def digest(network: nn.Module) -> bytes:
-    """Changes with a tensor, a module or a setting of a network; the same for networks that are alike.
+    """Compute a digest of a network's modules, settings and tensors; equal networks have equal digests.
 
-    A network with hooks, or with anything but modules, tensors and plain values, is like no other.
+    A network with hooks, or with attributes other than modules, tensors and plain values, gets a unique digest.
     """
     found = hashlib.sha256()
     alike = not any_global_hook()
@@ -107,10 +107,10 @@ def _address(tensor: Tensor) -> int:
     return tensor.data_ptr() if tensor.layout == torch.strided else 0
 
 
-def _at_hand(tensor: Tensor) -> bool:
+def _readable(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and is_eager_cpu(tensor.data) and tensor.numel() > 0
 
 
 def _middle(tensor: Tensor) -> Tensor:
-    """One value of a tensor, as a view of it."""
+    """Return the middle value of a tensor, as a view."""
     return tensor.detach()[tuple(side // 2 for side in tensor.shape)].reshape(1)

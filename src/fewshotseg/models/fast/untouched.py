@@ -1,4 +1,4 @@
-"""Whether a module does what its class says and nothing more, so that a shortcut may stand in for calling it."""
+"""Tells whether calling a module may be replaced by an equivalent computation."""
 
 from torch import nn
 from torch.nn.modules import module as globally
@@ -12,13 +12,13 @@ HOOKS = (
 
 
 def is_untouched(module: nn.Module) -> bool:
-    """True without hooks, its own or for all modules, and without a ``forward`` that was put on the instance."""
+    """Whether a module has no hooks, own or global, and no replaced ``forward``."""
     own = module.__dict__
     return "forward" not in own and not any(own[name] for name in HOOKS) and not any_global_hook()
 
 
 def any_global_hook() -> bool:
-    """Whether hooks stand for the calls of every module."""
+    """Whether a global hook is registered for all modules."""
     return bool(
         globally._global_forward_hooks
         or globally._global_forward_pre_hooks

@@ -78,7 +78,9 @@ class TestBadFiles:
     )
     def test_no_image(self, tmp_path, read, content):
         (tmp_path / "a.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"a\.png cannot be read: it is no image of a kind that Pillow reads$"):
+        with pytest.raises(
+            ValueError, match=r"a\.png cannot be read: it is not an image in a format that Pillow reads$"
+        ):
             read(tmp_path / "a.png")
 
     @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])

@@ -165,7 +165,7 @@ SMOOTH = {
 def test_smoothed_edges_are_cut_at_half_with_a_word(tmp_path, kind):
     drawing = SMOOTH[kind]
     drawing.save(tmp_path / "mask.png")
-    with pytest.warns(UserWarning, match=r"mask\.png has smoothed edges; what is more than half as bright"):
+    with pytest.warns(UserWarning, match=r"mask\.png has smoothed edges; pixels more than half as bright"):
         mask = read_object_mask(tmp_path / "mask.png").bool().numpy()
     sharp = WHITE_MASK.resize((900, 600)).rotate(5) if kind == "shrunk" else WHITE_MASK
     expected = np.asarray(sharp.resize(drawing.size, Image.Resampling.NEAREST)) > 127
@@ -211,7 +211,7 @@ def noise(*values):
         (
             OBJECT / 2,
             ValueError,
-            r"must be bool or hold whole numbers, .* got \[0, 0.5\]; a probability becomes a mask",
+            r"must be bool or hold whole numbers, .* got \[0, 0.5\]; turn a probability into a mask",
         ),
         (np.where(OBJECT, np.nan, 0), ValueError, r"must be bool or hold whole numbers, .* got \[0, nan\]"),
         (np.where(OBJECT, np.inf, 0), ValueError, r"must be bool or hold whole numbers, .* got \[0, inf\]"),
@@ -269,12 +269,13 @@ def test_formats_that_change_pixels_are_refused_at_every_door(tmp_path, kind, mo
     Image.fromarray(255 * OBJECT).convert(mode).save(path, **options)
     for read in (read_mask, read_object_mask, read_binary_mask, lambda path: to_mask("mask", path)):
         with pytest.raises(
-            ValueError, match=rf"mask\.{ending} must be in a format that keeps .* PNG; {kind} changes them$"
+            ValueError,
+            match=rf"mask\.{ending} must be in a lossless format such as PNG, as {kind} changes the pixels of a mask$",
         ):
             read(path)
     with (
         Image.open(path) as image,
-        pytest.raises(ValueError, match=rf"^mask must be in a format .* {kind} changes them$"),
+        pytest.raises(ValueError, match=rf"^mask must be in a lossless format .* {kind} changes the pixels of a mask$"),
     ):
         to_mask("mask", image)
     read_image(path)  # photographs may

@@ -165,16 +165,16 @@ def test_the_users_numbers_are_left_alone():
     [
         (RAMP // 16, ValueError, "range from 0 to 65535 .*, but the largest is 4095, which is nearly black; scale it"),
         (colours().astype(np.int64), ValueError, r"but the largest is 2\d\d, which is nearly black; .* to 8 bits"),
-        (RAMP.astype(np.int64) * 2, ValueError, "from 0 to 65535 where they have more than 8 bits, got 0 to 131070"),
-        (RAMP.astype(np.int32) - 1, ValueError, "from 0 to 65535 where they have more than 8 bits, got -1 to 65534"),
+        (RAMP.astype(np.int64) * 2, ValueError, "from 0 to 65535 if they have more than 8 bits, got 0 to 131070"),
+        (RAMP.astype(np.int32) - 1, ValueError, "from 0 to 65535 if they have more than 8 bits, got -1 to 65534"),
         (
             colours().astype(np.float32),
             ValueError,
-            r"from 0 to 1 where floating-point, got \d+ to 2\d\d; divide by 255",
+            r"from 0 to 1 if floating-point, got \d+ to 2\d\d; divide by 255",
         ),
-        (np.full((4, 6), np.nan), ValueError, "numbers from 0 to 1 where floating-point, got nan"),
-        (np.full((4, 6), np.inf), ValueError, "numbers from 0 to 1 where floating-point, got inf"),
-        (-torch.rand(3, 4, 6), ValueError, "numbers from 0 to 1 where floating-point, got -"),
+        (np.full((4, 6), np.nan), ValueError, "numbers from 0 to 1 if floating-point, got nan"),
+        (np.full((4, 6), np.inf), ValueError, "numbers from 0 to 1 if floating-point, got inf"),
+        (-torch.rand(3, 4, 6), ValueError, "numbers from 0 to 1 if floating-point, got -"),
         (colours().astype(object), TypeError, "must hold bools, integers or floating-point numbers, got object"),
         (colours().astype(str), TypeError, "must hold bools, .* got <U3"),
         (colours().astype(complex), TypeError, "must hold bools, .* got complex128"),
@@ -243,7 +243,9 @@ def test_black_is_black_in_any_number_of_bits():
 
 
 def test_fourteen_bits_in_sixteen_are_read_with_one_warning():
-    with pytest.warns(UserWarning, match="photo is read as a dark picture, as its 16-bit numbers go up to 16383 only"):
+    with pytest.warns(
+        UserWarning, match="photo is read as a dark photograph, as its 16-bit values only go up to 16383"
+    ):
         image = to_image("photo", RAMP // 4)
     assert image.max() == 63 / 255
     to_image("photo", RAMP // 4)  # a second warning would be an error

@@ -1,4 +1,4 @@
-"""Photographs and masks as people have them, files, PIL images, arrays or tensors, as one kind of tensor each."""
+"""Reads photographs and masks from files, PIL images, arrays or tensors, and converts them to tensors."""
 
 from fewshotseg.images.files import photo_endings
 from fewshotseg.images.masks import MaskLike, read_binary_mask, read_mask, read_object_mask, to_mask, write_mask

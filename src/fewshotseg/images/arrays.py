@@ -1,4 +1,4 @@
-"""Arrays and tensors as people have them, as one layout of numbers that NumPy can compute with."""
+"""Converts arrays and tensors of any layout to NumPy arrays with the channels first."""
 
 from typing import Any, TypeAlias
 
@@ -15,18 +15,18 @@ CHANNELS = (1, 3, 4)
 
 
 def channels_first(name: str, value: object) -> Array:
-    """Bring an array ``(H, W)`` or ``(H, W, C)``, or a tensor ``(H, W)`` or ``(C, H, W)``, to ``(C, H, W)``.
+    """Convert an array ``(H, W)`` or ``(H, W, C)``, or a tensor ``(H, W)`` or ``(C, H, W)``, to ``(C, H, W)``.
 
     Args:
-        name: What to call it in messages.
-        value: With 1, 3 or 4 channels, on any device and of any strides and byte order.
+        name: The name of the value in messages.
+        value: An array or tensor with 1, 3 or 4 channels, on any device.
 
     Returns:
         Bools, integers or floating-point numbers. It may share memory with ``value``.
 
     Raises:
         ValueError: If the shape is another.
-        TypeError: If it is neither array nor tensor, or not of plain numbers.
+        TypeError: If it is neither array nor tensor, or does not hold plain numbers.
     """
     if isinstance(value, Tensor):
         array, axis = _numbers(name, value), 0
@@ -43,7 +43,7 @@ def channels_first(name: str, value: object) -> Array:
             f"{name} must have shape (H, W) or (H, W, C) as an array, (H, W) or (C, H, W) as a tensor, C being 1, 3 or "
             f"4, got {array.shape}{_advice(array.shape, axis)}"
         )
-    array = np.asarray(array)  # without the ways of subclasses
+    array = np.asarray(array)  # drop subclasses of ndarray
     return array[None] if array.ndim == 2 else np.moveaxis(array, axis, 0)
 
 

@@ -1,4 +1,4 @@
-"""Opening image files: regular files of raster formats; whatever is wrong is one sentence with the file's name."""
+"""Opens image files of raster formats; every failure becomes one sentence with the file's name."""
 
 import importlib
 import stat
@@ -14,7 +14,7 @@ from fewshotseg._io import StrPath
 Result = TypeVar("Result")
 
 NOT_RASTER = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""What Pillow opens, but what holds drawings, films or measurements; some of it starts other programs."""
+"""Formats that Pillow opens but that hold drawings, videos or measurements; some start other programs."""
 
 HEIF_ENDINGS = {".heic", ".heif", ".hif"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -28,11 +28,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation, and what brings the picture upright."""
+"""EXIF orientation -> the transposition that turns the image upright."""
 
 
 def photo_endings() -> frozenset[str]:
-    """The endings of files that may be photographs, in lower case: all raster formats that Pillow reads, and HEIC.
+    """Return the file endings of photographs, in lower case: all raster formats that Pillow reads, and HEIC.
 
     Example:
         >>> {".jpg", ".png", ".tiff", ".webp", ".heic"} <= photo_endings(), ".pdf" in photo_endings()
@@ -43,14 +43,14 @@ def photo_endings() -> frozenset[str]:
 
 
 def decode(path: StrPath, extract: Callable[[Image.Image], Result]) -> Result:
-    """Open a file and take from it what is needed.
+    """Open an image file, and return what ``extract`` takes from it.
 
     Args:
-        path: A regular file; pipes and devices are refused, as opening them may wait for ever.
-        extract: Gets the image as it was opened, not yet loaded.
+        path: A regular file; pipes and devices are refused, as opening them may block for ever.
+        extract: Is called with the image, which is open but not yet loaded.
 
     Raises:
-        ValueError: If the file is not regular, broken, no image or too large; the message names it.
+        ValueError: If the file is not regular, broken, not an image or too large; the message names it.
         OSError: If there is no such file, or it may not be read.
     """
     name = shorten(str(path))
@@ -59,7 +59,7 @@ def decode(path: StrPath, extract: Callable[[Image.Image], Result]) -> Result:
     except ValueError as error:  # a NUL character
         raise ValueError(f"{name!r} cannot be the name of a file: {error}") from error
     except OSError as error:
-        raise OSError(error.errno, error.strerror, name) from error  # base64 given as a path is long
+        raise OSError(error.errno, error.strerror, name) from error  # shortened: base64 passed as a path is long
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         raise ValueError(f"{name} must be a regular file, but it is {kind}")
@@ -73,7 +73,7 @@ def decode(path: StrPath, extract: Callable[[Image.Image], Result]) -> Result:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into one ValueError that names what was read."""
+    """Turn any error of a decoder into a `ValueError` with ``name`` in its message."""
     try:
         yield
     except MemoryError:
@@ -83,28 +83,28 @@ def reading(name: str) -> Iterator[None]:
             f"{name} has more than PIL.Image.MAX_IMAGE_PIXELS = {Image.MAX_IMAGE_PIXELS} pixels; "
             "raise that limit if you trust the file"
         ) from error
-    except Exception as error:  # decoders raise whatever the bytes lead them to
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise ValueError(f"{name} cannot be read: {first_line(error)}") from error
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Load an image and turn it as its camera noted in EXIF. EXIF that is damaged says nothing."""
-    image.load()  # TIFF turns itself here, and forgets the note
+    """Load an image and apply its EXIF orientation; damaged EXIF is ignored."""
+    image.load()  # Pillow turns TIFF files here, and removes the orientation
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # as with decoders
+    except Exception:  # damaged EXIF raises many kinds of errors
         return image
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line of bearable length."""
+    """Return the first line of an exception's message, shortened."""
     lines = str(error).splitlines() or [type(error).__name__]
     return shorten(lines[0])
 
 
 def shorten(text: str, length: int = 200) -> str:
-    """The text, its middle left out where it is longer."""
+    """Cut the middle out of a text that is longer than ``length``."""
     return text if len(text) <= length else f"{text[: length // 2]}...{text[-length // 2 :]}"
 
 
@@ -119,7 +119,7 @@ def _open(file: IO[bytes]) -> Image.Image:
         if head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS:
             _register_heif()
             return Image.open(file, formats=_raster_formats())
-        raise ValueError("it is no image of a kind that Pillow reads") from None
+        raise ValueError("it is not an image in a format that Pillow reads") from None
 
 
 def _raster_formats() -> list[str]:
@@ -128,7 +128,7 @@ def _raster_formats() -> list[str]:
 
 
 def _register_heif() -> None:
-    """Teach Pillow HEIC, the format of iPhones, by an optional package."""
+    """Register a reader of HEIC, the format of iPhones, from an optional package."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:

@@ -1,4 +1,4 @@
-"""The one rule of what the numbers of a mask mean: 0 background, 1 object, 255 void."""
+"""Interprets the values of a mask as 0 background, 1 object and 255 void."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,18 +10,18 @@ VOID = 255
 
 
 def object_labels(name: str, values: Array, void: int | None = None) -> NDArray[np.int64]:
-    """What people mean by a mask of one object.
+    """Find the object in a mask of one object, by the rules of `fewshotseg.images.to_mask`.
 
     Args:
-        name: What to call it in messages.
-        values: ``(C, H, W)`` with 1, 3 (RGB) or 4 (RGB and opacity) channels.
-        void: A value that marks pixels that are neither object nor background.
+        name: The name of the mask in messages.
+        values: ``(C, H, W)`` with 1, 3 (RGB) or 4 (RGBA) channels.
+        void: The value of pixels that are neither object nor background.
 
     Returns:
-        ``(H, W)`` of 0, 1 and 255.
+        ``(H, W)`` int64 of 0, 1 and 255.
 
     Raises:
-        ValueError: If it is not clear which pixels are the object, or none are.
+        ValueError: If it is ambiguous which pixels are the object, or none are.
     """
     levels = _levels(name, values)
     if levels.dtype.kind == "b":
@@ -31,7 +31,7 @@ def object_labels(name: str, values: Array, void: int | None = None) -> NDArray[
     if not np.isfinite(marks).all() or (marks < 0).any() or (marks % 1 != 0).any():
         raise ValueError(
             f"{name} must be bool or hold whole numbers, 1 the object, 0 the background and 255 void, got "
-            f"{_listed(found)}; a probability becomes a mask by > 0.5"
+            f"{_listed(found)}; turn a probability into a mask by > 0.5"
         )
     if not marks.size:
         hint = f"; {void} is void" if void in found else ""
@@ -44,13 +44,13 @@ def object_labels(name: str, values: Array, void: int | None = None) -> NDArray[
             say_once(
                 "0/255",
                 f"{name} holds 255 but no 1, so 255 is read as the object, not as void; "
-                "a mask that is bool or holds 1 leaves no doubt",
+                "to avoid the ambiguity, use a bool mask or 1 for the object",
             )
     elif void is None and is_interpolated(levels) and _is_black_and_white(levels, found[-1]):
         labels = (levels > found[-1] / 2).astype(np.int64)
         say_once(
             "smooth",
-            f"{name} has smoothed edges; what is more than half as bright as its brightest is read as the object",
+            f"{name} has smoothed edges; pixels more than half as bright as the brightest are read as the object",
         )
     else:
         raise ValueError(
@@ -63,11 +63,7 @@ def object_labels(name: str, values: Array, void: int | None = None) -> NDArray[
 
 
 def check_class_ids(name: str, labels: NDArray[np.uint8]) -> None:
-    """Raise if the values of a stored mask, ``(H, W)``, cannot be class ids.
-
-    Raises:
-        ValueError: If edges run through the values between.
-    """
+    """Raise `ValueError` if the values of a stored mask ``(H, W)`` look interpolated and so cannot be class ids."""
     count = np.count_nonzero(np.bincount(labels.reshape(-1)))
     if count > 2 and is_interpolated(labels):
         raise ValueError(
@@ -77,17 +73,17 @@ def check_class_ids(name: str, labels: NDArray[np.uint8]) -> None:
 
 
 def is_interpolated(values: Array) -> bool:
-    """Whether edges run through the values between, as smoothing, resizing and JPEG leave them.
+    """Whether edges have intermediate values, as smoothing, resizing and JPEG produce them.
 
-    Either many pixels at edges lie between two opposite neighbours or are like none of the four, or many values fill no
-    area. In the 2900 masks of VOC and COCO that were looked at, the first are at most 5 % of the pixels at edges, and
-    the second at most two values; once they were resized bilinearly or saved as JPEG, mostly 20 % and ten values.
+    The test is that many pixels at edges have a value between two opposite neighbours or equal none of the four, or
+    that many values fill no area. In 2900 masks of VOC and COCO the first are at most 5 % of the pixels at edges and
+    the second at most two values; after bilinear resizing or JPEG, mostly 20 % and ten values.
     """
     centre = values[1:-1, 1:-1]
     left, right, above, below = values[1:-1, :-2], values[1:-1, 2:], values[:-2, 1:-1], values[2:, 1:-1]
     differ = [centre != neighbour for neighbour in (left, right, above, below)]
     edges, stray = np.logical_or.reduce(differ), np.logical_and.reduce(differ)
-    if 2 * edges.sum() >= edges.size:  # no areas at all: nothing that was a mask
+    if 2 * edges.sum() >= edges.size:  # no areas at all, so it was never a mask
         return False
     for low, high in ((left, right), (right, left), (above, below), (below, above)):
         stray |= (low < centre) & (centre < high)
@@ -101,13 +97,13 @@ def is_interpolated(values: Array) -> bool:
 
 
 def _is_black_and_white(levels: Array, brightest: float) -> bool:
-    """Whether fewer pixels lie between 0 and nearly the brightest than there."""
+    """Whether at least half of the pixels above 0 are nearly as bright as the brightest."""
     bright = levels >= 0.9 * float(brightest)
     return int(((levels > 0) & ~bright).sum()) <= int(bright.sum())
 
 
 def _levels(name: str, values: Array) -> Array:
-    """``(C, H, W)`` as one number for each pixel, or as bools."""
+    """Reduce the channels of ``(C, H, W)`` to one number or bool for each pixel."""
     if len(values) == 1:
         only: Array = values[0]
         return only
@@ -115,7 +111,7 @@ def _levels(name: str, values: Array) -> Array:
     if len(values) == 4 and (not values[3].any() or values[3].min() < values[3].max()):
         opacity: Array = values[3]
         if _is_one_colour(values[:3, drawn & (opacity > 0)]):
-            opacity = opacity * drawn  # black beside it is a background even where it is not transparent
+            opacity = opacity * drawn  # black is background even where it is opaque
         return opacity if len(np.unique(opacity)) > 2 else opacity > 0
     values = values[:3]
     if (values == values[:1]).all():
@@ -124,18 +120,18 @@ def _levels(name: str, values: Array) -> Array:
     if not _is_one_colour(values[:, drawn]):
         raise ValueError(
             f"{name} must mark the object by one colour on black, but has several colours; "
-            "leave the object's alone and make all other pixels black"
+            "keep the object's colour and make all other pixels black"
         )
     return drawn
 
 
 def _is_one_colour(colours: Array) -> bool:
-    """Whether the columns of ``(3, N)`` are one, again and again."""
+    """Whether all columns of ``(3, N)`` are equal; False for none."""
     return colours.size > 0 and bool((colours == colours[:, :1]).all())
 
 
 def _listed(found: Array) -> str:
-    """The values, or how many there are."""
+    """List the values for a message, or if they are many their number and range."""
     if len(found) <= 6:
         return f"[{', '.join(f'{value:g}' for value in found.tolist())}]"
     return f"{len(found)} values from {found[0]:g} to {found[-1]:g}"

@@ -1,4 +1,4 @@
-"""Masks: class ids from files, and one object from a file, a PIL image, an array or a tensor."""
+"""Reads masks: class ids from files, or one object from a file, a PIL image, an array or a tensor."""
 
 import os
 from io import BytesIO
@@ -19,7 +19,7 @@ from fewshotseg.images.mask_rule import check_class_ids, object_labels
 from fewshotseg.images.photos import rgb, rgba
 
 MaskLike: TypeAlias = StrPath | Image.Image | NDArray[np.generic] | Tensor
-"""A mask of one object: a path, a PIL image, an array or a tensor, laid out as an `ImageLike`. See `to_mask`."""
+"""A mask of one object: a path, a PIL image, an array or a tensor, with the shapes of `ImageLike`. See `to_mask`."""
 
 # fmt: off
 LOSSLESS = {
@@ -27,27 +27,27 @@ LOSSLESS = {
     "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
 }
 # fmt: on
-"""Pillow's names of the formats that keep every pixel; TIFF and WebP may."""
+"""Pillow's names of the lossless formats; TIFF and WebP may also be lossy."""
 
 GREYS_APART = {"L;2": 85, "L;4": 17}
-"""Between two numbers of a file with 2 or 4 bits of grey, which Pillow spreads to 0 to 255."""
+"""Factor by which Pillow multiplies the values of files with 2 or 4 bits of grey, to fill 0 to 255."""
 
 
 def read_mask(path: StrPath) -> tv_tensors.Mask:
-    """Read a mask whose pixel values are class ids, 0 background and 255 void. A palette's colours play no part.
+    """Read a mask whose pixel values are class ids, with 0 background and 255 void; palette colours are ignored.
 
-    In a mask of 0 and 255 alone, 255 is void here; data sets know whether all their masks are white on black, see
-    `fewshotseg.data.FileSource`. A person's mask of one object is for `read_object_mask`.
+    In a mask of 0 and 255 only, 255 is void here; `fewshotseg.data.FileSource` detects data sets whose masks are all
+    white on black. Use `read_object_mask` for a hand-made mask of one object.
 
     Args:
         path: A file with one channel of at most 8 bits, palette or greyscale, in a lossless format such as PNG.
 
     Returns:
-        ``(H, W)`` int64, the values as they are stored, in 1, 2, 4 or 8 bits; turned if EXIF says so, as photographs.
+        ``(H, W)`` int64, the values as stored in 1, 2, 4 or 8 bits; EXIF orientation is applied.
 
     Raises:
-        ValueError: If the file is broken, not regular, too large (as in `read_image`), of a format that changes pixels
-            or of other channels, or if its values are interpolated. The message names the file.
+        ValueError: If the file is broken, not regular, too large (as in `read_image`), in a lossy format, has other
+            channels, or its values are interpolated. The message names the file.
         OSError: If there is no such file, or it may not be read.
 
     Example:
@@ -70,7 +70,7 @@ def read_mask(path: StrPath) -> tv_tensors.Mask:
 
 
 def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
-    """Read a mask that is white on black, with edges of any softness.
+    """Read a mask that is white on black; soft edges are cut at half brightness.
 
     Args:
         path: A file of any mode, in a lossless format such as PNG.
@@ -79,7 +79,7 @@ def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
         ``(H, W)`` int64: 1 where the brightness is at least 128 of 255, else 0.
 
     Raises:
-        ValueError: If the file is broken, not regular, too large (as in `read_image`) or may have changed pixels.
+        ValueError: If the file is broken, not regular, too large (as in `read_image`) or in a lossy format.
         OSError: If there is no such file, or it may not be read.
     """
 
@@ -94,11 +94,11 @@ def read_binary_mask(path: StrPath) -> tv_tensors.Mask:
 
 
 def read_object_mask(path: StrPath, *, void: int | None = None) -> tv_tensors.Mask:
-    """Read a person's mask of one object, by the rule of `to_mask`.
+    """Read a mask of one object, by the rules of `to_mask`.
 
     Args:
         path: A file of any mode, in a lossless format such as PNG.
-        void: A value that marks pixels that are neither object nor background.
+        void: The value of pixels that are neither object nor background.
 
     Returns:
         ``(H, W)`` int64 of 0 background, 1 object and 255 void.
@@ -111,25 +111,25 @@ def read_object_mask(path: StrPath, *, void: int | None = None) -> tv_tensors.Ma
 
 
 def to_mask(name: str, value: MaskLike, *, void: int | None = None) -> tv_tensors.Mask:
-    """Bring a mask of one object to ``(H, W)`` int64 of 0 background, 1 object and 255 void.
+    """Convert a mask of one object to ``(H, W)`` int64 of 0 background, 1 object and 255 void.
 
-    * Bools, and numbers 0, 1 and 255 are what they are called. One other value beside 0 is the object: so is 255
-      where there is no 1, as in masks that are white on black; a warning says so once.
-    * Grey RGB counts as grey. On black, one colour is the object.
-    * Where opacity varies, what is not transparent is the object; but black is not, beside one other colour.
-    * A palette's indices count, unless another colour than the first is black: then colours do.
-    * White on black with smoothed edges is cut at half, and a warning says so once.
-    * Everything else is refused: several values or colours, probabilities, formats that change pixels (JPEG, also in
-      TIFF; JPEG 2000, AVIF, HEIC, lossy WebP), and a mask without object.
+    * False and 0 are background, True and 1 the object, 255 void. If there is one other value besides 0, it is the
+      object. So is 255 if there is no 1, as in masks that are white on black; a warning says so once.
+    * RGB with equal channels is read as grey. A single colour on black is the object.
+    * If opacity varies, pixels that are not transparent are the object, except black ones next to a single colour.
+    * In palette images the indices count, unless an index other than 0 is black or transparent: then the colours do.
+    * White on black with smoothed edges is cut at half brightness; a warning says so once.
+    * Everything else is refused: several values or colours, probabilities, lossy formats (JPEG, also in TIFF; JPEG
+      2000, AVIF, HEIC, lossy WebP), and a mask without object.
 
     Args:
-        name: What to call it in messages; a file is called by its path.
+        name: The name of the mask in messages; files are named by their path.
         value: Any `MaskLike`.
-        void: A value that marks pixels that are neither object nor background.
+        void: The value of pixels that are neither object nor background.
 
     Raises:
-        ValueError: If it is refused, see above, has another shape, or a file or PIL image cannot be read.
-        TypeError: If it is no mask, or holds other things than numbers.
+        ValueError: If the mask is refused, see above, has another shape, or a file or PIL image cannot be read.
+        TypeError: If it is not a mask, or does not hold numbers.
         OSError: If there is no such file.
 
     Example:
@@ -152,12 +152,12 @@ def to_mask(name: str, value: MaskLike, *, void: int | None = None) -> tv_tensor
 
 
 def write_mask(path: StrPath, mask: NDArray[np.uint8]) -> None:
-    """Write class ids as a palette PNG, in the colours of PASCAL VOC, so that viewers show something.
+    """Write class ids as a palette PNG with the colours of PASCAL VOC.
 
-    The file is replaced whole; a crash leaves no half of it. Missing folders are made.
+    The file is replaced atomically; missing folders are created.
 
     Args:
-        path: Where to.
+        path: The file to write.
         mask: ``(H, W)`` uint8, class ids.
 
     Raises:
@@ -173,12 +173,12 @@ def write_mask(path: StrPath, mask: NDArray[np.uint8]) -> None:
 
 
 class _Stored(NamedTuple):
-    """What the file or PIL image of a mask holds.
+    """The content of a mask's file or PIL image.
 
     Attributes:
-        mode: Pillow's.
-        lossy: The name of its format if that may have changed pixels, else empty.
-        numbers: ``(H, W)`` as they are stored, the indices of a palette; or colours, ``(H, W, 3 or 4)``.
+        mode: Pillow's mode.
+        lossy: The name of its format if that is lossy, else empty.
+        numbers: Stored values or palette indices ``(H, W)``, or colours ``(H, W, 3 or 4)``.
     """
 
     mode: str
@@ -198,9 +198,9 @@ def _stored(image: Image.Image) -> _Stored:
 
 
 def _drawn(image: Image.Image) -> _Stored:
-    """The same, but colours in place of a palette's indices where black or nothing is another index than 0.
+    """Read as `_stored`, but with a palette's colours if an index other than 0 is black or transparent.
 
-    Programs that make a palette of a drawing number its colours as they like: 0 may well be the object.
+    Programs that turn a drawing into a palette image number its colours in any order: 0 may be the object.
     """
     stored = _stored(image)
     if stored.mode != "P":
@@ -218,19 +218,17 @@ def _object_mask(name: str, stored: _Stored, void: int | None) -> tv_tensors.Mas
 
 
 def _mask(labels: Array) -> tv_tensors.Mask:
-    return torch.from_numpy(labels).long().as_subclass(tv_tensors.Mask)  # calling it would move it to a default device
+    return torch.from_numpy(labels).long().as_subclass(tv_tensors.Mask)  # Mask() would move it to the default device
 
 
 def _check_lossless(name: str, lossy: str) -> None:
     if lossy:
-        raise ValueError(
-            f"{name} must be in a format that keeps the pixels of a mask as they are, such as PNG; {lossy} changes them"
-        )
+        raise ValueError(f"{name} must be in a lossless format such as PNG, as {lossy} changes the pixels of a mask")
 
 
 def _lossy(image: Image.Image) -> str:
-    """The format of a PIL image if it may have changed pixels."""
-    if image.format is None:  # made here, from no file
+    """Return the format of a PIL image if it is lossy, else an empty string."""
+    if image.format is None:  # not from a file
         return ""
     if image.format == "TIFF" and image.info.get("compression") in {"jpeg", "tiff_jpeg", "webp"}:
         return "JPEG in TIFF"
@@ -240,7 +238,7 @@ def _lossy(image: Image.Image) -> str:
 
 
 def _is_lossless_webp(file: IO[bytes] | None) -> bool:
-    """Whether the pixels are of the lossless kind; of moving pictures, where some may be, this says no."""
+    """Whether a WebP file is lossless; False for animations, which may mix both."""
     if file is None or file.closed:
         return False
     file.seek(12)
@@ -253,7 +251,7 @@ def _is_lossless_webp(file: IO[bytes] | None) -> bool:
 
 
 def palette() -> list[int]:
-    """PASCAL VOC's colours: the bits of an id, three at a time, are the high bits of red, green and blue."""
+    """Compute PASCAL VOC's palette: each three bits of an id are one bit of red, green and blue, highest first."""
     ids = np.arange(256)
     channels = [sum(((ids >> (3 * i + c)) & 1) << (7 - i) for i in range(3)) for c in range(3)]
     palette: list[int] = np.stack(channels, axis=1).flatten().tolist()

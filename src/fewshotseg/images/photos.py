@@ -1,4 +1,4 @@
-"""Photographs: the same pixels from a file, a PIL image, an array or a tensor."""
+"""Reads photographs: the same pixels from a file, a PIL image, an array or a tensor."""
 
 import os
 from collections.abc import Callable
@@ -24,15 +24,15 @@ uint8, floating-point numbers from 0 to 1, or whole numbers from 0 to 65535 in m
 """
 
 NEARLY_BLACK, DARK = 1 << 12, 1 << 14
-"""Below these no 16-bit photograph stays: cameras that give 12 or 14 bits do."""
+"""Largest values of photographs that a camera of 12 or 14 bits stored in 16 bits without scaling."""
 
 
 def read_image(path: StrPath) -> tv_tensors.Image:
     """Read a photograph as RGB.
 
-    Greyscale, palette, CMYK and LAB files are converted, of 16 bits the high 8 are kept, floating-point numbers from
-    0 to 1 are rounded to 8 bits, transparency is dropped, and the orientation that a camera wrote into EXIF is applied.
-    Of several pictures in a file the first counts.
+    Greyscale, palette, CMYK and LAB files are converted. 16-bit files are reduced to their high 8 bits, floating-point
+    numbers from 0 to 1 are rounded to 8 bits, transparency is dropped, and EXIF orientation is applied. If a file holds
+    several images, the first is read.
 
     Args:
         path: A file in any raster format that Pillow reads; HEIC needs the extra ``heif``.
@@ -41,8 +41,9 @@ def read_image(path: StrPath) -> tv_tensors.Image:
         ``(3, H, W)`` uint8.
 
     Raises:
-        ValueError: If the file is broken, no image, no regular file, has more than ``PIL.Image.MAX_IMAGE_PIXELS``
-            pixels, or numbers without a known range (see `to_image`). The message names the file.
+        ValueError: If the file is broken, not an image, not a regular file, has more than
+            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or values of an unknown range (see `to_image`). The message names the
+            file.
         OSError: If there is no such file, or it may not be read.
 
     Example:
@@ -53,19 +54,19 @@ def read_image(path: StrPath) -> tv_tensors.Image:
         >>> read_image(path).shape
         torch.Size([3, 3, 4])
     """
-    return _as_bytes(_read(path)).as_subclass(tv_tensors.Image)  # calling it would move them to a default device
+    return _as_bytes(_read(path)).as_subclass(tv_tensors.Image)  # Image() would move it to the default device
 
 
 def read_reduced(path: StrPath, factor: Callable[[tuple[int, int]], int]) -> tuple[tv_tensors.Image, tuple[int, int]]:
-    """Read a photograph for a model that sees it smaller, as `read_image` does.
+    """Read a photograph as `read_image` does, and reduce it by a whole factor.
 
-    Every square of pixels becomes its mean. JPEG files are decoded at half, a quarter or an eighth of their size where
-    that is not smaller than asked for, which is several times faster and differs from the mean by some grey levels;
-    they may stay up to twice as large.
+    Each square of pixels is replaced by its mean. JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if that is
+    not smaller than asked for, which is several times faster and differs from the mean by a few grey levels; they may
+    stay up to twice as large as asked for.
 
     Args:
-        path: A file.
-        factor: Gets height and width, and says how many pixels a square should have on each side, 1 or more.
+        path: The file.
+        factor: Computes the factor, 1 or more, from height and width.
 
     Returns:
         ``(3, h, w)`` uint8, and the photograph's own height and width.
@@ -94,7 +95,7 @@ def read_reduced(path: StrPath, factor: Callable[[tuple[int, int]], int]) -> tup
 
 
 def reduce_image(pixels: Tensor, step: int) -> tv_tensors.Image:
-    """Every square of ``step`` x ``step`` pixels of ``(3, H, W)`` uint8 as its mean."""
+    """Reduce ``(3, H, W)`` uint8: each square of ``step`` x ``step`` pixels becomes its mean."""
     if step > 1:
         small = Image.fromarray(pixels.permute(1, 2, 0).numpy()).reduce(step)
         pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
@@ -102,18 +103,18 @@ def reduce_image(pixels: Tensor, step: int) -> tv_tensors.Image:
 
 
 def to_image(name: str, value: ImageLike) -> tv_tensors.Image:
-    """Bring a photograph to ``(3, H, W)`` float32 from 0 to 1; files and PIL images are read as `read_image` does.
+    """Convert a photograph to ``(3, H, W)`` float32 from 0 to 1; files and PIL images are read as by `read_image`.
 
-    Whole numbers in more than 8 bits are 16-bit photographs, of which the high 8 bits count. One that never goes
-    above 4095, as cameras of 12 bits store it, would be nearly black and is refused; up to 16383 a warning says so.
+    Integers of more than 8 bits are 16-bit photographs, reduced to their high 8 bits. If all values are below 4096, as
+    cameras of 12 bits store them, the photograph would be nearly black and is refused; below 16384 a warning is given.
 
     Args:
-        name: What to call it in messages.
+        name: The name of the photograph in messages.
         value: Any `ImageLike`.
 
     Raises:
-        ValueError: If the shape or the values are not possible, or a file or PIL image cannot be read.
-        TypeError: If it is no image, or holds other things than numbers.
+        ValueError: If the shape or the values are out of range, or a file or PIL image cannot be read.
+        TypeError: If it is not an image, or does not hold numbers.
         OSError: If there is no such file.
 
     Example:
@@ -138,19 +139,19 @@ def to_image(name: str, value: ImageLike) -> tv_tensors.Image:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A loaded image of any mode of at most 8 bits as RGB, without transparency."""
+    """Convert a loaded image of any mode of at most 8 bits to RGB; transparency is dropped."""
     if image.mode == "LAB":
         from PIL import ImageCms  # optional in builds of Pillow
 
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
-    if image.has_transparency_data:  # Pillow warns of a palette with several transparent colours otherwise
+    if image.has_transparency_data:  # Pillow would warn about a palette with several transparent colours
         image = rgba(image)
     return image.convert("RGB")
 
 
 def rgba(image: Image.Image) -> Image.Image:
-    """A loaded image with transparency as RGB and opacity."""
+    """Convert a loaded image with transparency to RGBA."""
     return image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
 
 
@@ -164,8 +165,8 @@ def _read(path: StrPath) -> Tensor:
 
 
 def _stored(image: Image.Image) -> tuple[Array, int]:
-    """The numbers of an image, ``(H, W)`` or ``(H, W, 3)``, and how many bits its file had for each."""
-    layout = str(getattr(image, "tile", ""))  # such as "RGB;16B": Pillow keeps the high 8 bits, and then says no more
+    """Return the values of an image, ``(H, W)`` or ``(H, W, 3)``, and the number of bits of each in its file."""
+    layout = str(getattr(image, "tile", ""))  # such as "RGB;16B"; after loading Pillow keeps only the high 8 bits
     bits = 16 if ";16" in layout else 12 if "I;12" in layout else 8
     image = upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
@@ -174,7 +175,7 @@ def _stored(image: Image.Image) -> tuple[Array, int]:
 
 
 def _pixels(name: str, values: Array, bits: int = 8) -> Tensor:
-    """``(C, H, W)`` numbers as ``(3, H, W)`` uint8 or, from 0 to 1, float32."""
+    """Convert ``(C, H, W)`` values to ``(3, H, W)``, uint8 or float32 from 0 to 1."""
     kind = values.dtype.kind
     if kind == "f":
         values = _unit(name, values)
@@ -189,11 +190,9 @@ def _pixels(name: str, values: Array, bits: int = 8) -> Tensor:
 
 def _unit(name: str, values: Array) -> NDArray[np.float32]:
     low, high = float(np.min(values)), float(np.max(values))
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # not so for NaN
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # true for NaN
         hint = "; divide by 255 if that is white" if low >= 0 and 1 < high <= 255 else ""
-        raise ValueError(
-            f"{name} must hold numbers from 0 to 1 where floating-point, got {low:.3g} to {high:.3g}{hint}"
-        )
+        raise ValueError(f"{name} must hold numbers from 0 to 1 if floating-point, got {low:.3g} to {high:.3g}{hint}")
     return values.astype(np.float32).clip(0, 1)
 
 
@@ -203,8 +202,7 @@ def _high_bits(name: str, values: Array, bits: int) -> NDArray[np.uint8]:
         return (values.astype(np.uint16) >> 4).astype(np.uint8)
     if low < 0 or high > 65535:
         raise ValueError(
-            f"{name} must hold whole numbers from 0 to 65535 where they have more than 8 bits, got {low} to {high}; "
-            "scale them"
+            f"{name} must hold integers from 0 to 65535 if they have more than 8 bits, got {low} to {high}; scale them"
         )
     _check_brightness(name, high)
     return (values.astype(np.uint16) >> 8).astype(np.uint8)
@@ -213,12 +211,12 @@ def _high_bits(name: str, values: Array, bits: int) -> NDArray[np.uint8]:
 def _check_brightness(name: str, high: int) -> None:
     if 0 < high < NEARLY_BLACK:
         raise ValueError(
-            f"{name} must use the range from 0 to 65535 where its numbers have more than 8 bits, "
+            f"{name} must use the range from 0 to 65535 if its integers have more than 8 bits, "
             f"but the largest is {high}, which is nearly black; scale it, or convert it to 8 bits"
         )
     if NEARLY_BLACK <= high < DARK:
         say_once(
             "dark",
-            f"{name} is read as a dark picture, as its 16-bit numbers go up to {high} only; "
-            "if a camera of 14 bits made it, scale it to the range from 0 to 65535",
+            f"{name} is read as a dark photograph, as its 16-bit values only go up to {high}; "
+            "if a camera of 14 bits took it, scale it to the range from 0 to 65535",
         )

@@ -1,4 +1,4 @@
-"""Objects that would vanish when their mask becomes smaller."""
+"""Keeps small objects from vanishing when their mask is resized."""
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,14 @@ from fewshotseg.ops import foreground_weights
 
 
 def keep_object(mask: Tensor, resized: Tensor) -> Tensor:
-    """Give a resized mask the object that resizing lost.
+    """Restore the object in a resized mask if resizing has lost it.
 
     Args:
         mask: ``(H, W)`` integers, 1 the object.
-        resized: ``(h, w)``, the same area in another size, without padding.
+        resized: ``(h, w)``, the same mask resized, without padding.
 
     Returns:
-        ``resized`` itself if it shows the object, or if there is none; else a copy in which every pixel that covers a
+        ``resized`` itself if it shows the object or the mask has none; else a copy in which every pixel that covers
         part of the object is 1.
 
     Raises:
@@ -38,15 +38,15 @@ def keep_object(mask: Tensor, resized: Tensor) -> Tensor:
 
 
 def keep_location(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Let a mask be seen from a feature grid, whose locations may all miss a small object.
+    """Enlarge an object that falls between the locations of a feature grid, so that one location sees it.
 
     Args:
         mask: ``(H, W)`` integers, 1 the object.
-        grid: ``(h, w)`` of the feature maps, whose corners are the mask's, see `fewshotseg.ops.foreground_weights`.
+        grid: ``(h, w)`` of the feature maps, with aligned corners as in `fewshotseg.ops.foreground_weights`.
 
     Returns:
-        ``mask`` itself if a location of the grid sees the object, or if there is none; else a copy in which the pixels
-        around the location nearest to the middle of the object are 1 too, so that this location sees nothing else.
+        ``mask`` itself if resizing it to the grid keeps the object, or if it has none; else a copy in which the pixels
+        around the location nearest to the middle of the object are 1 too, so that this location gets weight 1.
 
     Raises:
         ValueError: If ``mask`` is not two-dimensional.

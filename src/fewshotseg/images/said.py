@@ -1,4 +1,4 @@
-"""Warnings that are given once in a process."""
+"""Warnings that are shown only once in a process."""
 
 import warnings
 
@@ -6,7 +6,7 @@ _said: set[str] = set()
 
 
 def say_once(topic: str, sentence: str) -> None:
-    """Warn, unless this process was warned of the topic before."""
+    """Warn, unless this process has already warned about the topic."""
     if topic not in _said:
         warnings.warn(sentence, stacklevel=3)
-        _said.add(topic)  # not before: where warnings are errors, every one is raised
+        _said.add(topic)  # after the warning, which raises if warnings are errors

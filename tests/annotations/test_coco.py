@@ -76,7 +76,7 @@ def test_annotations_of_a_class_are_one_mask_and_crowds_are_void_beside_others(t
 
 
 def test_a_box_without_outline_counts_with_a_word(tmp_path):
-    with pytest.warns(UserWarning, match="the whole box counts as the object"):
+    with pytest.warns(UserWarning, match="the whole box is taken as the object"):
         masks = read_coco(save(tmp_path, {"segmentation": [], "bbox": [1, 1, 4, 2]}), "a.jpg")
     assert np.array_equal(masks["mug"], box(1, 1, 5, 3))
 

@@ -1,4 +1,4 @@
-"""Annotation files of the tools that people mark objects with, read as masks and written from masks."""
+"""Reads annotation files of labelling tools as masks, and writes masks as such files."""
 
 from fewshotseg.annotations.class_masks import labelmap_text, read_class_mask
 from fewshotseg.annotations.coco import coco_annotations, coco_content, read_coco, to_coco

@@ -1,4 +1,4 @@
-"""Mask pictures of several classes, and the file beside them that names colours, as CVAT writes it for PASCAL VOC."""
+"""Masks of several classes in colours, with CVAT's ``labelmap.txt``, which names the colours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,18 +22,18 @@ Colour = tuple[int, int, int]
 
 
 def read_class_mask(path: StrPath, labelmap: StrPath) -> dict[str, Tensor]:
-    """Read a mask whose colours stand for classes, such as one of CVAT's format "Segmentation mask".
+    """Read a mask whose colours stand for classes, such as one in CVAT's format "Segmentation mask".
 
     Args:
         path: A PNG file, palette or RGB.
-        labelmap: The text file that says which colour is which class, see `labelmap_text`.
+        labelmap: The text file that names the class of each colour, see `labelmap_text`.
 
     Returns:
-        For each class that the mask shows, ``(H, W)`` int64 of 0 background, 1 object and 255 void; void is what has
-        the colour of PASCAL VOC's void.
+        Class -> its mask, for each class in the file: ``(H, W)`` int64 of 0 background, 1 object and 255 void. Pixels
+        in the colour of PASCAL VOC's void are void.
 
     Raises:
-        ValueError: If a file cannot be read as that, or the mask has a colour without name.
+        ValueError: If a file cannot be read, or the mask has a colour that is not listed.
         OSError: If there is no such file, or it may not be read.
     """
     path = check_path("path", path)
@@ -50,7 +50,7 @@ def read_class_mask(path: StrPath, labelmap: StrPath) -> dict[str, Tensor]:
 
 
 def find_labelmap(mask: Path) -> Path | None:
-    """The file that names the colours of a mask, in its folder or in the one above, if it names any of them."""
+    """Find the ``labelmap.txt`` of a mask in its folder or the parent; None if it lists none of the mask's colours."""
     for folder in mask.absolute().parents[:2]:
         if (folder / LABELMAP).is_file():
             named = {_packed(colour) for colour in _read_labelmap(folder / LABELMAP)} - {0}
@@ -59,7 +59,7 @@ def find_labelmap(mask: Path) -> Path | None:
 
 
 def labelmap_text(names: Sequence[str]) -> str:
-    """The content of the file that names the colours of `fewshotseg.images.write_mask`.
+    """Write the text of a ``labelmap.txt`` for the colours of `fewshotseg.images.write_mask`.
 
     Example:
         >>> print(labelmap_text(["mug", "cup"]))
@@ -96,7 +96,7 @@ def _read_labelmap(path: Path) -> dict[Colour, str]:
 
 
 def _colours(path: Path) -> NDArray[np.int64]:
-    """The colours of a picture, ``(H, W)``, each as one number."""
+    """Read the colours of an image as one number for each pixel, ``(H, W)``."""
     pixels = decode(path, lambda image: np.asarray(rgb(upright(image)))).astype(np.int64)
     return np.asarray((pixels[..., 0] << 16) + (pixels[..., 1] << 8) + pixels[..., 2])
 

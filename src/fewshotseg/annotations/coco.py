@@ -1,4 +1,4 @@
-"""COCO's JSON: one file for many photographs, by COCO, CVAT, Label Studio and others."""
+"""Reads and writes COCO's JSON, one file for many photographs, as CVAT, Label Studio and others export it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -20,22 +20,22 @@ from fewshotseg.images.said import say_once
 
 
 def read_coco(path: StrPath, photo: StrPath, *, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
-    """Read what a file in COCO's format says of one photograph.
+    """Read the annotations of one photograph from a file in COCO's format.
 
-    Polygons and run lengths count, compressed or not; pycocotools isn't needed. A crowd is void where its class has
-    other annotations on the photograph, and else the object. Of an annotation without outline the box counts, and a
-    warning says so.
+    Polygons and run lengths are read, compressed or not, without pycocotools. A crowd is void if its class has other
+    annotations on the photograph, else the object. If an annotation has a box only, the box is the object, with a
+    warning.
 
     Args:
         path: The JSON file.
-        photo: Its path or name. Names in the file may have other folders, or a prefix as Label Studio gives them.
-        size: ``(H, W)`` of the photograph, which has to be the one in the file; not compared by default.
+        photo: The photograph's path or name. Names in the file may have other folders, or a prefix of Label Studio.
+        size: ``(H, W)`` of the photograph, to compare with the file's; not compared by default.
 
     Returns:
-        For each category that the photograph shows a mask ``(H, W)`` int64 of 0 background, 1 object and 255 void.
+        Category -> its mask, for each on the photograph: ``(H, W)`` int64 of 0 background, 1 object and 255 void.
 
     Raises:
-        ValueError: If the file is not of that format, has anything at fault, or no such photograph.
+        ValueError: If the file is of another format, faulty, or does not list the photograph.
         OSError: If there is no such file, or it may not be read.
     """
     path, photo = check_path("path", path), check_path("photo", photo)
@@ -65,17 +65,17 @@ def read_coco(path: StrPath, photo: StrPath, *, size: tuple[int, int] | None = N
 
 
 def to_coco(masks: Mapping[str, ClassMask], names: Sequence[str], *, tolerance: float = 0.0) -> dict[str, Any]:
-    """Masks of photographs as the content of a COCO file: one annotation for each class of each photograph.
+    """Convert masks to the content of a COCO file, with one annotation for each class of each photograph.
 
     Args:
-        masks: File names of photographs, with ``/`` between folders, to masks ``(H, W)``, bool or integers: 0
+        masks: File name of a photograph, with ``/`` between folders -> its mask ``(H, W)``, bool or integers: 0
             background, 1 the first of ``names``, ...; 255 void is not written.
-        names: Of the classes, whose category ids are 1, 2, ...
-        tolerance: How far polygons may stray from the edges of pixels to have fewer points, in pixels. With 0
-            pycocotools decodes them to the mask itself.
+        names: The class names; their category ids are 1, 2, ...
+        tolerance: Largest distance in pixels of simplified polygons from the edges of pixels. With 0 pycocotools
+            decodes them to exactly the mask.
 
     Returns:
-        What ``json.dump`` writes: polygons, and run lengths for what has holes, which polygons cannot have.
+        A dict for ``json.dump``. Masks are polygons, or run lengths if they have holes, which polygons cannot have.
 
     Raises:
         ValueError: If a mask has another shape or ids without names, or ``tolerance`` is negative.
@@ -93,7 +93,7 @@ def to_coco(masks: Mapping[str, ClassMask], names: Sequence[str], *, tolerance: 
 
 
 def coco_annotations(mask: ClassMask, names: Sequence[str], *, tolerance: float = 0.0) -> list[Json]:
-    """The annotations of one photograph, still without ids; see `to_coco`."""
+    """Make the annotations of one photograph, without ids; see `to_coco`."""
     check_number("tolerance", tolerance, 0)
     annotations = []
     for class_id, where in present_classes(class_ids(mask, names)):
@@ -115,7 +115,7 @@ def coco_annotations(mask: ClassMask, names: Sequence[str], *, tolerance: float 
 
 
 def coco_content(photos: Sequence[tuple[str, Sequence[int], list[Json]]], names: Sequence[str]) -> Json:
-    """File names, sizes ``(H, W)`` and annotations of photographs, see `coco_annotations`, as the content of a file."""
+    """Make the content of a COCO file from file names, sizes ``(H, W)`` and annotations of `coco_annotations`."""
     images: list[Json] = []
     annotations: list[Json] = []
     for number, (file_name, (height, width), found) in enumerate(photos, start=1):
@@ -129,7 +129,7 @@ def coco_content(photos: Sequence[tuple[str, Sequence[int], list[Json]]], names:
 
 
 def _runs(where: NDArray[np.bool_]) -> Json:
-    """Run lengths down the columns, background first."""
+    """Encode a mask as run lengths, column by column, beginning with the background."""
     flat = where.ravel(order="F")
     changes = np.nonzero(flat[1:] != flat[:-1])[0] + 1
     runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
@@ -137,7 +137,7 @@ def _runs(where: NDArray[np.bool_]) -> Json:
 
 
 def _find(path: Path, pictures: Sequence[Picture], photo: Path, size: tuple[int, int] | None) -> Picture:
-    """The entry of a photograph: of its name, or the only one there is if that has its size."""
+    """Find the entry of a photograph by its name; or take the only entry, if that has the photograph's size."""
     named = [(picture, PurePosixPath(str(picture.file_name).replace("\\", "/")).name) for picture in pictures]
     found = [picture for picture, name in named if name == photo.name]
     found = found or [picture for picture, name in named if name.endswith(f"-{photo.name}")]
@@ -188,5 +188,5 @@ def _box(box: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     left, top, width, height = box
     polygon = [left, top, left + width, top, left + width, top + height, left, top + height]
     check_polygon(polygon, size)
-    say_once("box", "an annotation has a box and no outline: the whole box counts as the object; an outline is better")
+    say_once("box", "an annotation has a box and no outline: the whole box is taken as the object; outlines are better")
     return fill_polygon(np.array(polygon, dtype=np.float64).reshape(-1, 2), size)

@@ -1,4 +1,4 @@
-"""LabelMe's JSON: one file a photograph, with polygons and other shapes."""
+"""Reads and writes LabelMe's JSON, one file for each photograph, with polygons and other shapes."""
 
 import base64
 import binascii
@@ -21,31 +21,31 @@ from fewshotseg.data.sources.annotations import Json, as_whole, read_json
 from fewshotseg.images.files import reading
 
 VERSION = "5.5.0"
-"""Of LabelMe, whose files these are like; later versions read them too."""
+"""The version of LabelMe whose format is written; later versions read it too."""
 
 IGNORED = {"__ignore__", "_background_"}
-"""LabelMe's own labels for what is neither object nor background, and for the background."""
+"""LabelMe's labels for void and for the background."""
 
 MAX_SIDE = 10**5
 
 
 def read_labelme(path: StrPath, *, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
-    """Read a file of LabelMe.
+    """Read the masks in a file of LabelMe.
 
-    Polygons, rectangles, circles and masks count; several shapes with the same label are one class. What has the label
-    ``__ignore__`` is void.
+    Polygons, rectangles, circles and masks are read; shapes with the same label are one class. Shapes with the label
+    ``__ignore__`` are void.
 
     Args:
         path: The JSON file.
-        size: ``(H, W)`` of the photograph, which the file has to be about; by default the one that it says.
+        size: ``(H, W)`` of the photograph, to compare with the file's; not compared by default.
 
     Returns:
-        For each label a mask ``(H, W)`` int64 of 0 background, 1 object and 255 void. Pixels whose middle lies inside
-        of a shape are of it.
+        Label -> its mask: ``(H, W)`` int64 of 0 background, 1 object and 255 void. A pixel belongs to a shape if its
+        middle lies inside.
 
     Raises:
-        ValueError: If the file is no JSON of LabelMe, a shape encloses nothing or has other coordinates than numbers,
-            or the size is another.
+        ValueError: If the file is not JSON of LabelMe, a shape encloses nothing or has invalid coordinates, or the size
+            differs.
         OSError: If there is no such file, or it may not be read.
 
     Example:
@@ -75,19 +75,19 @@ def read_labelme(path: StrPath, *, size: tuple[int, int] | None = None) -> dict[
 
 
 def to_labelme(mask: ClassMask, names: Sequence[str], image_path: str, *, tolerance: float = 1.0) -> dict[str, Any]:
-    """A mask as the content of a LabelMe file: a polygon for each connected part of each class.
+    """Convert a mask to the content of a LabelMe file, with a polygon for each connected region of each class.
 
-    LabelMe's polygons have no holes; the outline of a part with holes goes by a cut to each of them and around it, so
-    that filling it leaves them empty.
+    LabelMe's polygons cannot have holes; the outline of a region with holes is joined to each hole by a cut, so that
+    filling it leaves them empty.
 
     Args:
-        mask: ``(H, W)`` bool or integers: 0 background, 1 the first of ``names``, ...; 255 void is not drawn.
-        names: Of the classes.
-        image_path: Of the photograph, as seen from the folder of the file.
-        tolerance: How far outlines may stray from the edges of pixels to have fewer points, in pixels.
+        mask: ``(H, W)`` bool or integers: 0 background, 1 the first of ``names``, ...; 255 void is not written.
+        names: The class names.
+        image_path: The path of the photograph relative to the file's folder.
+        tolerance: Largest distance in pixels of simplified outlines from the edges of pixels.
 
     Returns:
-        What ``json.dump`` writes.
+        A dict for ``json.dump``.
 
     Raises:
         ValueError: If the mask has another shape or ids without names, or ``tolerance`` is negative.
@@ -180,7 +180,7 @@ def _with_points(kind: str, points: Ring, least: int, most: int | None = 2) -> R
 
 
 def _paste(text: object, points: Ring, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A picture in base64 whose upper left pixel lies at the first point."""
+    """Decode a mask in base64, and place it with its upper left pixel at the first point."""
     try:
         raw = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""What readers give and writers take: masks of classes by name, and masks of class ids with a list of names."""
+"""Masks by class name, which readers return, and masks of class ids, which writers take."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,14 +11,14 @@ from fewshotseg._checks import as_list, name_some, shown
 from fewshotseg.images.mask_rule import VOID
 
 Labels = Mapping[str, Tensor]
-"""Class names to masks ``(H, W)`` int64 of 0 background, 1 object and 255 void."""
+"""Class name -> its mask ``(H, W)`` int64 of 0 background, 1 object and 255 void."""
 
 ClassMask = NDArray[np.integer] | NDArray[np.bool_] | Tensor
-"""``(H, W)``: 0 background, the position of a class in a list of names from 1 on, and 255 void; bools for one class."""
+"""``(H, W)``: 0 background, 1, 2, ... the classes in the order of a list of names, 255 void; or bool for one class."""
 
 
 def label_masks(inside: Mapping[str, NDArray[np.bool_]], unclear: NDArray[np.bool_] | None = None) -> dict[str, Tensor]:
-    """Masks of classes from where they are, void where that is unclear and a class isn't."""
+    """Make masks from the pixels of each class; ``unclear`` pixels outside of a class are void in its mask."""
     masks = {}
     for name, where in inside.items():
         labels = where.astype(np.int64)
@@ -29,7 +29,7 @@ def label_masks(inside: Mapping[str, NDArray[np.bool_]], unclear: NDArray[np.boo
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """The names as a list; raise unless they are different strings, at most 254."""
+    """Return the names as a list; raise unless they are 1 to 254 different strings."""
     listed = as_list("names", names, "a list of class names")
     if not listed or len(listed) > 254 or not all(isinstance(name, str) and name for name in listed):
         raise ValueError(f"names must be 1 to 254 class names, got {shown(listed)}")
@@ -39,7 +39,7 @@ def check_names(names: Sequence[str]) -> list[str]:
 
 
 def class_ids(mask: ClassMask, names: Sequence[str]) -> NDArray[np.uint8]:
-    """A mask as class ids, ``(H, W)``; raise unless every id has a name or is void."""
+    """Convert a mask to class ids ``(H, W)`` uint8; raise unless every id has a name or is void."""
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if values.ndim != 2 or values.dtype.kind not in "bui":
         raise ValueError(f"mask must be (H, W) of whole numbers or bools, got {values.dtype} of shape {values.shape}")
@@ -54,14 +54,14 @@ def class_ids(mask: ClassMask, names: Sequence[str]) -> NDArray[np.uint8]:
 
 
 def present_classes(ids: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Each class id that occurs, ascending, and where."""
+    """Yield each class id in a mask, ascending, and its pixels ``(H, W)``."""
     for class_id in _found(ids):
         if class_id not in {0, VOID}:
             yield class_id, ids == class_id
 
 
 def _found(ids: NDArray[np.uint8]) -> list[int]:
-    """The values that occur, ascending. Counting a few rows at a time is much faster than sorting, and small."""
+    """List the values that occur, ascending; counting a few rows at a time is much faster than sorting."""
     counts = np.zeros(256, dtype=np.int64)
     for top in range(0, len(ids), 64):
         counts += np.bincount(ids[top : top + 64].reshape(-1), minlength=256)

@@ -1,4 +1,4 @@
-"""Outlines of a mask along the edges of its pixels, so that filling them gives the mask back to the pixel."""
+"""Traces the outlines of a mask along the edges of its pixels, so that filling them restores the mask exactly."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ring = NDArray[np.float64]
-"""``(N, 2)``: x and y of the corners of a closed line. Pixel (x, y) reaches from there to (x + 1, y + 1)."""
+"""``(N, 2)``: x and y of the corners of a closed line. Pixel (x, y) covers the square from there to (x + 1, y + 1)."""
 
 
 class Region(NamedTuple):
     """A connected part of a mask.
 
     Attributes:
-        outer: Its outline.
-        holes: The outlines of what it lacks inside.
+        outer: The outline.
+        holes: The outlines of its holes.
     """
 
     outer: Ring
@@ -22,7 +22,7 @@ class Region(NamedTuple):
 
 
 def regions_of(mask: NDArray[np.bool_]) -> list[Region]:
-    """Trace a mask. Pixels that touch by their corners alone belong to different regions.
+    """Trace the connected regions of a mask; pixels that touch only at a corner belong to different regions.
 
     Args:
         mask: ``(H, W)``.
@@ -39,12 +39,12 @@ def regions_of(mask: NDArray[np.bool_]) -> list[Region]:
     rings = [corners[cycle] for cycle in cycles]
     first = np.array([ring[0] for ring in rings], dtype=np.intp).reshape(
         -1, 2
-    )  # uppermost and there leftmost, see _cycles
+    )  # the leftmost of the topmost corners, see _cycles
     is_outer = inside[first[:, 1], first[:, 0]]
     beside = _cycle_to_the_left(corners, down, cycle_of, first)
     regions: dict[int, Region] = {}
     owner: list[int] = []
-    for number, ring in enumerate(rings):  # from above: the owner of what lies to the left is known
+    for number, ring in enumerate(rings):  # from top to bottom, so that the owner of the line to the left is known
         owner.append(number if is_outer[number] else owner[beside[number]])
         if is_outer[number]:
             regions[number] = Region(ring.astype(np.float64), [])
@@ -54,10 +54,10 @@ def regions_of(mask: NDArray[np.bool_]) -> list[Region]:
 
 
 def _corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
-    """Where outlines turn, ``(N, 2)`` in the order of reading, and for each the corner across and the one up or down.
+    """Find the corners of all outlines, ``(N, 2)`` row by row, and the neighbours of each in its row and its column.
 
-    Along a row of corners every first is joined with every second, and along a column too. Where two pixels of the
-    mask touch by their corners, two outlines turn, and there are two corners.
+    In each row of corners the first is joined with the second, the third with the fourth and so on; likewise in each
+    column. Where two pixels of the mask touch at a corner, two outlines turn, so there are two corners.
     """
     around = np.pad(mask, 1)
     above_left, above_right = around[:-1, :-1], around[:-1, 1:]
@@ -66,7 +66,7 @@ def _corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp
     touch = (above_left == below_right) & (above_right == below_left) & (above_left != above_right)
     rows, columns = np.nonzero(odd | touch)
     copies = np.where(touch[rows, columns], 2, 1)
-    # Of two corners in one place the first is the left one; it is the lower one where the pixels are / and not \.
+    # Of two corners in one place the first belongs to the left; it is the lower one if the pixels lie like / and not \.
     swapped = np.repeat(touch[rows, columns] & above_right[rows, columns], copies)
     corners = np.repeat(np.stack([columns, rows], axis=1), copies, axis=0)
     number = np.arange(len(corners))
@@ -79,7 +79,7 @@ def _corners(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp
 
 
 def _cycles(across: NDArray[np.intp], updown: NDArray[np.intp]) -> tuple[list[list[int]], NDArray[np.intp]]:
-    """Corners joined to closed lines, each from its first corner on, and the line that each corner is of."""
+    """Join corners to closed lines, each beginning at its first corner; also return the line of each corner."""
     to_side, to_end = across.tolist(), updown.tolist()
     cycle_of = [-1] * len(to_side)
     cycles: list[list[int]] = []
@@ -99,7 +99,7 @@ def _cycles(across: NDArray[np.intp], updown: NDArray[np.intp]) -> tuple[list[li
 def _cycle_to_the_left(
     corners: NDArray[np.intp], updown: NDArray[np.intp], cycle_of: NDArray[np.intp], points: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    """For each point the line that is met first on the way to the left, half a pixel below it; any if there is none."""
+    """Find for each point the nearest line to its left, half a pixel below it; any line if there is none."""
     upper = np.nonzero(corners[:, 1] < corners[updown, 1])[0]
     lengths = corners[updown[upper], 1] - corners[upper, 1]
     edge = np.repeat(upper, lengths)  # one entry for each pixel of height

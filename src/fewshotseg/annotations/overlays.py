@@ -1,4 +1,4 @@
-"""Masks drawn on their photograph, and objects cut out of it."""
+"""Draws masks on photographs, and cuts objects out of them."""
 
 from collections.abc import Sequence
 
@@ -23,26 +23,26 @@ COLOURS: list[Colour] = [
     (148, 80, 200),
 ]
 # fmt: on
-"""Of the first classes, which people with any eyes tell apart; further classes begin again."""
+"""Colours of the first classes, chosen to be told apart also by colour-blind people; later classes repeat them."""
 
 
 def overlay(
     image: ImageLike, mask: ClassMask, *, colours: Sequence[Colour] = COLOURS, alpha: float = 0.4
 ) -> tv_tensors.Image:
-    """Tint a photograph where its mask is, with an outline as wide as its size asks for.
+    """Tint a photograph inside its mask, and draw the mask's outline with a width in proportion to the size.
 
     Args:
         image: The photograph.
         mask: ``(H, W)`` bool or integers: 0 background, 1, 2, ... classes; 255 void is not drawn.
-        colours: Red, green and blue from 0 to 255, of the classes in turn.
-        alpha: How much of the colour to take, from 0 to 1; the outline takes all of it.
+        colours: Red, green and blue from 0 to 255 of each class; repeated if there are more classes.
+        alpha: Opacity of the tint, from 0 to 1; the outline is opaque.
 
     Returns:
         ``(3, H, W)`` uint8.
 
     Raises:
         ValueError: If the sizes differ, or an argument is out of range.
-        TypeError: If something is no image.
+        TypeError: If ``image`` is not an image.
 
     Example:
         >>> overlay(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=bool)).shape
@@ -55,7 +55,7 @@ def overlay(
 def draw_overlay(
     image: ImageLike, mask: ClassMask, *, colours: Sequence[Colour] = COLOURS, alpha: float = 0.4
 ) -> Image.Image:
-    """As `overlay`, as a PIL image."""
+    """Draw as `overlay` does, and return a PIL image."""
     check_share("alpha", alpha)
     ids = class_ids(mask, [""] * (VOID - 1))
     pixels = _pixels(image)
@@ -65,14 +65,14 @@ def draw_overlay(
     for class_id, where in present_classes(ids):
         colour = colours[(class_id - 1) % len(colours)]
         area = Image.fromarray(255 * where.astype(np.uint8))
-        inside = area.filter(ImageFilter.BoxBlur(width)).point([0] * 255 + [255])  # farther than that from the rest
+        inside = area.filter(ImageFilter.BoxBlur(width)).point([0] * 255 + [255])  # farther than width from the edge
         picture.paste(picture.point(_tints(colour, alpha)), mask=area)
         picture.paste(colour, mask=ImageChops.subtract(area, inside))
     return picture
 
 
 def _tints(colour: Colour, alpha: float) -> list[int]:
-    """What torchvision makes of each value of red, of green and of blue: a table is faster than drawing each pixel."""
+    """Make torchvision's tint as a lookup table for red, green and blue, which is faster than drawing all pixels."""
     values = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     tints: list[int] = (
         draw_segmentation_masks(values, torch.ones(1, 256, dtype=torch.bool), alpha=alpha, colors=colour)
@@ -83,7 +83,7 @@ def _tints(colour: Colour, alpha: float) -> list[int]:
 
 
 def cutout(image: ImageLike, mask: ClassMask) -> Image.Image:
-    """A photograph with everything transparent but its objects, as a PIL image of mode RGBA.
+    """Make everything but the objects of a photograph transparent; returns a PIL image of mode RGBA.
 
     Args:
         image: The photograph.
@@ -91,7 +91,7 @@ def cutout(image: ImageLike, mask: ClassMask) -> Image.Image:
 
     Raises:
         ValueError: If the sizes differ.
-        TypeError: If something is no image.
+        TypeError: If ``image`` is not an image.
     """
     ids = class_ids(mask, [""] * (VOID - 1))
     pixels = _pixels(image)
@@ -102,7 +102,7 @@ def cutout(image: ImageLike, mask: ClassMask) -> Image.Image:
 
 
 def _pixels(image: ImageLike) -> Tensor:
-    """The photograph as ``(3, H, W)`` uint8, itself if it is that already."""
+    """Convert a photograph to ``(3, H, W)`` uint8, without a copy if it already is."""
     if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and len(image) == 3:
         pixels: Tensor = image.cpu()
     else:

@@ -1,4 +1,4 @@
-"""Polygons as people draw them: filled to masks, made simpler, and holes joined to their outline."""
+"""Fills polygons, simplifies them, and joins holes to their outline."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,14 @@ from fewshotseg.annotations.outlines import Region, Ring
 
 
 def fill_polygon(polygon: Ring, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels whose middle lies in a polygon, ``(H, W)``; where it crosses itself, by the rule of even and odd.
+    """Find the pixels whose middle lies inside a polygon, by the even-odd rule.
 
     Args:
-        polygon: ``(N, 2)`` x and y. Pixel (x, y) reaches from there to (x + 1, y + 1).
-        size: Height and width. What lies outside is cut off.
+        polygon: ``(N, 2)`` x and y. Pixel (x, y) covers the square from there to (x + 1, y + 1).
+        size: Height and width of the mask; the polygon is clipped to it.
+
+    Returns:
+        ``(H, W)`` bool.
 
     Example:
         >>> fill_polygon(np.array([[0, 0], [2, 0], [2, 1], [0, 1]]), (2, 3)).tolist()
@@ -22,7 +25,7 @@ def fill_polygon(polygon: Ring, size: tuple[int, int]) -> NDArray[np.bool_]:
     height, width = size
     start, end = polygon, np.roll(polygon, -1, axis=0)
     top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
-    first = np.ceil(top.clip(0, height) - 0.5).astype(np.intp)  # rows whose middle an edge passes
+    first = np.ceil(top.clip(0, height) - 0.5).astype(np.intp)  # rows whose middle an edge crosses
     last = np.ceil(bottom.clip(0, height) - 0.5).astype(np.intp)
     count = (last - first).clip(min=0)
     edge = np.repeat(np.arange(len(polygon)), count)
@@ -36,14 +39,14 @@ def fill_polygon(polygon: Ring, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def polygon_of(region: Region, tolerance: float) -> list[list[float]]:
-    """A region as one polygon of points ``[x, y]``.
+    """Convert a region to one polygon of points ``[x, y]``.
 
-    Formats without holes get them by a cut: the line goes from the outline to the hole, around it, and back the same
-    way, so that filling leaves the hole empty.
+    Holes are joined by cuts: the line goes from the outline to the hole, around it, and back the same way, so that
+    filling leaves the hole empty.
 
     Args:
-        region: From `regions_of`.
-        tolerance: How far the line may stray from the edges of pixels, in pixels.
+        region: A region of `regions_of`.
+        tolerance: Largest distance in pixels of the simplified line from the edges of pixels.
     """
     outer = simplify(region.outer, tolerance)
     for hole in sorted(region.holes, key=lambda ring: float(ring[:, 0].min())):
@@ -53,9 +56,9 @@ def polygon_of(region: Region, tolerance: float) -> list[list[float]]:
 
 
 def simplify(ring: Ring, tolerance: float) -> Ring:
-    """The closed line with fewer points, none of the others farther from it than ``tolerance`` (Douglas and Peucker).
+    """Remove points of a closed line that are at most ``tolerance`` from the rest (Douglas-Peucker).
 
-    One that would be left with less than three points stays as it is.
+    A line that would keep less than three points is not changed.
     """
     if tolerance <= 0 or len(ring) <= 4:
         return ring
@@ -79,7 +82,7 @@ def simplify(ring: Ring, tolerance: float) -> Ring:
 
 
 def _distances(points: Ring, start: Ring, end: Ring) -> NDArray[np.float64]:
-    """From the points to the straight line between two others, which may be the same."""
+    """Compute the distances of points from the line segment between two points, which may be equal."""
     along = end - start
     length = float(np.square(along).sum())
     share = ((points - start) @ along / length).clip(0, 1) if length else np.zeros(len(points))
@@ -87,9 +90,9 @@ def _distances(points: Ring, start: Ring, end: Ring) -> NDArray[np.float64]:
 
 
 def _join(outer: Ring, hole: Ring) -> Ring:
-    """One line around both, which goes from the hole's left to the nearest corner and back.
+    """Join two closed lines by a cut from the hole's leftmost corner to the nearest corner of the outer line.
 
-    The hole is gone round the other way, as some programs fill what a line winds around, and not by even and odd.
+    The hole is traced in the opposite direction, as some programs fill by the winding number, not by even and odd.
     """
     hole = hole[::-1]
     begin = int(hole[:, 0].argmin())
@@ -99,7 +102,7 @@ def _join(outer: Ring, hole: Ring) -> Ring:
 
 
 def as_points(pairs: Sequence[object]) -> Ring | None:
-    """``[[x, y], ...]`` as an array if it is that, of numbers, else None."""
+    """Convert ``[[x, y], ...]`` to an array; None if it is something else."""
     try:
         points = np.array(pairs, dtype=np.float64)
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""The one door to annotations of a photograph, whichever tool made them."""
+"""Reads the annotations of a photograph in any supported format."""
 
 import json
 from pathlib import Path
@@ -14,24 +14,24 @@ from fewshotseg.data.sources.annotations import read_json
 from fewshotseg.images import read_object_mask
 
 OBJECT = "object"
-"""What the class of a mask without names is called."""
+"""The class name of a mask without names."""
 
 
 def read_annotations(path: StrPath, photo: StrPath, *, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
-    """Read what a file says of a photograph.
+    """Read the annotations of a photograph from a file.
 
     Args:
-        path: LabelMe's JSON, COCO's (also by CVAT, Label Studio and others), or a mask in a lossless format: of one
-            object, or of several classes with CVAT's ``labelmap.txt`` in its folder or the one above.
-        photo: The photograph's path or name, by which its entry in a COCO file is found.
-        size: ``(H, W)`` of the photograph, turned upright; what the file says has to fit. Not compared by default.
+        path: JSON of LabelMe or COCO (also exported by CVAT, Label Studio and others), or a mask in a lossless format:
+            of one object, or of several classes with CVAT's ``labelmap.txt`` in its folder or the parent.
+        photo: The photograph's path or name, to find its entry in a COCO file.
+        size: ``(H, W)`` of the upright photograph, to compare with the file's; not compared by default.
 
     Returns:
-        Class names to masks ``(H, W)`` int64 of 0 background, 1 object and 255 void. The class of a mask without names
-        is called ``"object"``.
+        Class name -> its mask ``(H, W)`` int64 of 0 background, 1 object and 255 void. The class of a mask without
+        names is ``"object"``.
 
     Raises:
-        ValueError: If the file is of another kind, at fault, or about another photograph or size.
+        ValueError: If the file is of another format, faulty, or about another photograph or size.
         OSError: If there is no such file, or it may not be read.
 
     Example:
@@ -72,9 +72,9 @@ def read_example(
     Args:
         path: As in `read_annotations`.
         photo: As in `read_annotations`.
-        name: Of the class; where it is None, the file may only have one.
+        name: The name of the class; if None, the file must have exactly one.
         size: As in `read_annotations`.
-        void: A value that marks pixels of a mask of one object that are neither object nor background.
+        void: In a mask of one object, the value of pixels that are neither object nor background.
 
     Returns:
         ``(H, W)`` int64 of 0 background, 1 object and 255 void.

@@ -1,4 +1,4 @@
-"""YOLO's text files for segmentation: one file a photograph, one line a polygon."""
+"""Writes YOLO's text files for segmentation: one file for each photograph, one line for each polygon."""
 
 import json
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from fewshotseg.annotations.polygons import polygon_of
 
 
 def to_yolo(mask: ClassMask, names: Sequence[str], *, tolerance: float = 1.0) -> str:
-    r"""A mask as YOLO's lines: a class from 0 on, and the x and y of a polygon as shares of width and height.
+    r"""Convert a mask to YOLO's lines: a class, from 0 on, and x and y of a polygon as shares of width and height.
 
-    A line for each connected part of each class. YOLO's polygons have no holes; the outline of a part with holes goes
-    by a cut to each of them and around it.
+    There is one line for each connected region of each class. YOLO's polygons cannot have holes; the outline of a
+    region with holes is joined to each hole by a cut.
 
     Args:
         mask: ``(H, W)`` bool or integers: 0 background, 1 the first of ``names``, ...; 255 void is not written.
-        names: Of the classes; the first is YOLO's class 0.
-        tolerance: How far outlines may stray from the edges of pixels to have fewer points, in pixels.
+        names: The class names; the first is YOLO's class 0.
+        tolerance: Largest distance in pixels of simplified outlines from the edges of pixels.
 
     Raises:
         ValueError: If the mask has another shape or ids without names, or ``tolerance`` is negative.
@@ -40,7 +40,7 @@ def to_yolo(mask: ClassMask, names: Sequence[str], *, tolerance: float = 1.0) ->
 
 
 def yolo_data(names: Sequence[str]) -> str:
-    """The content of ``data.yaml`` beside the folders ``images`` and ``labels``.
+    """Write the text of ``data.yaml`` for the folders ``images`` and ``labels``.
 
     Example:
         >>> print(yolo_data(["mug"]))

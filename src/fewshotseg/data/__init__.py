@@ -1,4 +1,4 @@
-"""Data sets as sources, episodes drawn from them, class splits, transforms and protocols. Never imports models."""
+"""Sources of annotated images, episodes, class splits, transforms and evaluation protocols."""
 
 from fewshotseg.data.episodes.dataset import Episode, EpisodeDataset
 from fewshotseg.data.episodes.lists import EpisodeSpec, episodes_hash, read_episodes, write_episodes

@@ -1,4 +1,4 @@
-"""What an image and its mask must be to be moved together."""
+"""Checks of an image and its mask before a transform."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from torchvision import tv_tensors
 from fewshotseg._checks import FLOATS, MAX_SIDE, as_list, check_number
 
 MASK_DTYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-"""Those that can hold void."""
+"""Integer dtypes that can hold 255, void."""
 
 
 def check_image(image: tv_tensors.Image) -> None:
-    """Raise unless an image can be moved: ``(C, H, W)``, uint8 or floating point."""
+    """Raise unless an image can be transformed: ``(C, H, W)``, uint8 or floating point."""
     _check_kind("image", image, tv_tensors.Image)
     if image.ndim != 3 or image.numel() == 0:
         raise ValueError(f"image must have shape (C, H, W) and hold something, got {tuple(image.shape)}")
@@ -22,7 +22,7 @@ def check_image(image: tv_tensors.Image) -> None:
 
 
 def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask) -> None:
-    """Raise unless an image and its mask can be moved together.
+    """Raise unless an image and its mask can be transformed together.
 
     Args:
         image: ``(C, H, W)``, uint8 or floating point.
@@ -30,7 +30,7 @@ def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask) -> None:
 
     Raises:
         ValueError: If a shape does not fit, or a side is empty.
-        TypeError: If one is not the kind of tensor that torchvision tells from the other, or of another dtype.
+        TypeError: If they are not ``tv_tensors.Image`` and ``tv_tensors.Mask``, or of another dtype.
     """
     check_image(image)
     _check_kind("mask", mask, tv_tensors.Mask)
@@ -41,13 +41,13 @@ def check_pair(image: tv_tensors.Image, mask: tv_tensors.Mask) -> None:
 
 
 def _check_kind(name: str, value: Tensor, kind: type) -> None:
-    # Told apart by type alone, torchvision would resize a mask that is a plain tensor as if it were an image.
+    # torchvision goes by the type: a mask that is a plain tensor would be resized bilinearly, as an image.
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be a tv_tensors.{kind.__name__}, got {type(value).__name__}")
 
 
 def check_color(color: Sequence[float]) -> tuple[float, ...]:
-    """Raise unless ``color`` is numbers, at least one."""
+    """Return ``color`` as a tuple; raise unless it holds numbers, at least one."""
     listed = as_list("color", color, "a list with a number for each channel")
     if not listed:
         raise ValueError("color must be a number for each channel, got none")
@@ -55,7 +55,7 @@ def check_color(color: Sequence[float]) -> tuple[float, ...]:
 
 
 def fill_for(image: Tensor, color: tuple[float, ...]) -> list[float]:
-    """The colour in torchvision's form; raise unless it has a number for each channel of the image, or one for all."""
+    """Return the colour as a list; raise unless it has a number for each channel of the image, or one for all."""
     if len(color) not in (1, image.shape[0]):
         raise ValueError(f"color must have the {image.shape[0]} channels of image, got {color}")
     return list(color)

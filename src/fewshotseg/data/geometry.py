@@ -1,4 +1,4 @@
-"""Moves of an image and its episode mask together that torchvision does not have."""
+"""Geometric transforms of an image and its episode mask that torchvision lacks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from fewshotseg.ops.square import MAX_SQUARE, check_square, fitted_size
 
 
 class RandomScale(nn.Module):
-    """Resize by a factor drawn uniformly: the image bilinearly without antialiasing, the mask to the nearest.
+    """Resize by a random factor: the image bilinearly without antialiasing, the mask by nearest sampling.
 
     Args:
         scale: Smallest and largest factor, from 0.01 to 10.
@@ -43,7 +43,7 @@ class RandomScale(nn.Module):
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
-        """Resize both by the same factor."""
+        """Resize image and mask by the same factor."""
         check_pair(image, mask)
         low, high = self.scale
         factor = low + (high - low) * float(torch.rand((), dtype=torch.float32, device="cpu"))
@@ -56,20 +56,20 @@ class RandomScale(nn.Module):
 
 
 class ForegroundCrop(nn.Module):
-    """A random square crop that is drawn again while it loses too much of the foreground.
+    """Crop a random square, and draw again while the crop loses too much of the foreground.
 
-    Sides that are too short are padded first, half on each side, an odd pixel below or right: with ``color``, and
-    void in the mask. A mask without foreground takes the first crop.
+    Sides that are too short are first padded equally on both sides, with an odd pixel at the bottom or right: the image
+    with ``color``, the mask with void. For a mask without foreground the first crop is taken.
 
     Args:
-        size: Side of the crop, in pixels, up to 16384.
-        color: Of the padding, one number for each channel or for all, in the units of the image.
-        keep: The share of the image's foreground pixels (labels from 1 on, but not void) that a crop must hold.
-        max_redraws: How often to draw again at most, up to 10000; the last crop is taken as it is.
+        size: Side of the crop in pixels, up to 16384.
+        color: Colour of the padding, one number for each channel or for all, in the units of the image.
+        keep: Smallest share, from 0 to 1, of the image's foreground pixels (labels above 0 except void) in the crop.
+        max_redraws: Largest number of further draws, up to 10000; the last crop is always accepted.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If an argument is not a number, or not numbers, as it should be.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -89,7 +89,7 @@ class ForegroundCrop(nn.Module):
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask) -> tuple[Tensor, Tensor]:
-        """Pad and crop both alike."""
+        """Pad and crop image and mask alike."""
         check_pair(image, mask)
         below, right = (max(self.size - side, 0) for side in mask.shape)
         padding = [right // 2, below // 2, right - right // 2, below - below // 2]
@@ -116,17 +116,18 @@ class ForegroundCrop(nn.Module):
 
 
 class FitSquare(nn.Module):
-    """Resize into the top-left corner of a square: the image bilinearly, the mask to the nearest, void beside it.
+    """Resize into the top-left corner of a square and pad: the image bilinearly, the mask by nearest sampling.
 
     Args:
-        size: Side of the square, in pixels, up to 16384.
-        color: Of the padding, one number for each channel or for all, in the units of the image.
+        size: Side of the square in pixels, up to 16384.
+        color: Colour of the padding, one number for each channel or for all, in the units of the image. The mask is
+            padded with void.
         multiple: See `fitted_size`.
-        antialias: Whether the image is smoothed before it shrinks; OpenCV, and so PFENet, does not.
+        antialias: Whether to smooth the image when it shrinks; OpenCV, and so PFENet, does not.
 
     Raises:
-        ValueError: If ``multiple`` is below 1, ``size`` below ``multiple``, or a number out of its range.
-        TypeError: If an argument is not a number, or not numbers, as it should be.
+        ValueError: If ``multiple`` is below 1, ``size`` below ``multiple``, or a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -147,7 +148,7 @@ class FitSquare(nn.Module):
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Resize and pad both alike; an image without a mask comes back alone."""
+        """Resize and pad image and mask alike; without a mask only the image is returned."""
         if mask is None:
             check_image(image)
         else:
@@ -160,7 +161,7 @@ class FitSquare(nn.Module):
         return fitted, F.pad(F.resize(mask, [height, width]), padding, fill=VOID)
 
     def _resized(self, image: Tensor, height: int, width: int) -> Tensor:
-        if width == 1:  # torch's antialiased resize to one column repeats the first row; to one row it is right
+        if width == 1:  # torch's antialiased resize to one column is wrong (it repeats the first row); to one row right
             column: Tensor = F.resize(image.mT, [1, height], antialias=self.antialias).mT
             return column
         resized: Tensor = F.resize(image, [height, width], antialias=self.antialias)
@@ -172,15 +173,15 @@ class FitSquare(nn.Module):
 
 
 class Blur(v2.GaussianBlur):  # type: ignore[misc]  # torchvision has no types
-    """Torchvision's blur, which leaves images alone that are too small to be mirrored at their edges.
+    """Apply torchvision's Gaussian blur, except to images that are too small for its mirrored padding.
 
     Args:
         kernel_size: Side of the Gaussian kernel, odd, up to 99 pixels.
-        sigma: Of the Gaussian kernel, from 0.01 to 100 pixels.
+        sigma: Standard deviation of the Gaussian kernel, from 0.01 to 100 pixels.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If one is no number.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is not a number.
 
     Example:
         >>> import torch
@@ -197,5 +198,5 @@ class Blur(v2.GaussianBlur):  # type: ignore[misc]  # torchvision has no types
 
     @override
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Blur an image; a mask stays as it is."""
+        """Blur an image; a mask is returned unchanged."""
         return inpt if min(inpt.shape[-2:]) <= self.kernel_size[0] // 2 else super().transform(inpt, params)

@@ -5,19 +5,18 @@ from fewshotseg.data.splits import ClassSplit
 
 
 def hidden_novel_share(source: SegmentationSource, split: ClassSplit) -> float:
-    r"""The share of novel classes among all that stands in the training images of a fold.
+    r"""Compute the share of novel classes among all classes that the training images of a fold show.
 
-    Training images are those that hold at least one base class. A class counts once in each of them that has a pixel
-    of it, however many objects these are, since class masks do not tell objects apart: with $B$ pairs of a training
-    image and a base class, and $N$ pairs of a training image and a novel class, the share is $N / (B + N)$. Classes
-    in neither part of the split do not count.
+    Training images are those that show at least one base class. A class counts once for each image that has a pixel of
+    it, as class masks do not tell objects apart: with $B$ pairs of a training image and a base class, and $N$ pairs of
+    a training image and a novel class, the share is $N / (B + N)$. Classes in neither part of the split are ignored.
 
     Args:
-        source: Images with class masks; only ``class_areas`` is looked at.
+        source: Images with class masks; only ``class_areas`` is read.
         split: Base and novel classes.
 
     Returns:
-        From 0, where training images hold no novel class, towards 1. The paper has 0.235 for Fold-2 of PASCAL-5i.
+        The share, 0 if no training image shows a novel class. The paper reports 0.235 for Fold-2 of PASCAL-5i.
 
     Raises:
         ValueError: If no image holds a base class, or a class is both base and novel.

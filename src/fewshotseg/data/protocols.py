@@ -1,4 +1,4 @@
-"""How published numbers were measured, as data: what differs between papers stands in fields, not in prose."""
+"""Evaluation protocols of published numbers, as data."""
 
 import hashlib
 import json
@@ -15,36 +15,35 @@ SplitName = Literal["contiguous", "interleaved", "all novel"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationProtocol:
-    """The lists, episodes and sizes behind a number. Numbers of different protocols cannot be compared.
+    """The image lists, episodes and sizes behind a number; numbers of different protocols cannot be compared.
 
-    Make a variant with `dataclasses.replace`, under a name of its own; its `hash` tells it from the others.
+    Make a variant with `dataclasses.replace` and give it a new name; its `hash` differs from the others.
 
     Attributes:
-        name: What it is called, such as ``"pfenet-pascal"``.
-        benchmark: The classes and their folds.
-        split: How the classes are dealt to the folds: ``"contiguous"`` (fold i of PASCAL-5i has classes 5i+1 to 5i+5)
-            or ``"interleaved"`` (fold i of COCO-20i has classes i+1, i+5, i+9, ...).
-        train_images: The list to train on.
-        test_images: The list to draw test episodes from.
-        novel_in_training: What becomes of training images with objects of novel classes: these objects count as
-            ``"background"``, are void (``"ignore"``), or the images are left out (``"drop"``).
-        min_area: An image is listed for a class from this many pixels on, in the mask at its original size.
-        episodes: Test episodes of a fold and a seed.
-        draw: ``"pfenet"``: PFENet's own random numbers, see `pfenet_episodes`; ``"number"``: by seed and
-            number, see `EpisodeDataset`.
-        workers: Of PFENet's loader, on which its episodes depend; None for the other way to draw.
-        max_passes: Passes over PFENet's list at most; None for the other way to draw.
-        seeds: One whole evaluation each.
-        train_size: Side of the training crops, in pixels.
-        test_size: Side of the square that test images are brought to, in pixels.
-        test_resize: The preset that does it: ``"pfenet_eval"`` or ``"hsnet_eval"``.
-        scoring: Where pixels are counted: ``"original"``: at the size of the label file, logits resized as
-            `restore_size` does by default; ``"resized"``: on the square of ``test_size``.
-            Pixels labelled 255 are never counted.
+        name: The name, such as ``"pfenet-pascal"``.
+        benchmark: The data set, which determines the classes.
+        split: How the classes are split into folds: ``"contiguous"`` (fold i of PASCAL-5i has classes 5i+1 to 5i+5),
+            ``"interleaved"`` (fold i of COCO-20i has classes i+1, i+5, i+9, ...), or ``"all novel"``.
+        train_images: The list of training images.
+        test_images: The list of images that test episodes are drawn from.
+        novel_in_training: How objects of novel classes in training images are treated: as ``"background"``, as void
+            (``"ignore"``), or the images are left out (``"drop"``).
+        min_area: Smallest area in pixels, in the mask at its original size, for an image to be listed for a class.
+        episodes: Number of test episodes for each fold and seed.
+        draw: How episodes are drawn: ``"pfenet"``, with PFENet's own random numbers, see `pfenet_episodes`; or
+            ``"number"``, by seed and number, see `EpisodeDataset`.
+        workers: Number of workers of PFENet's loader, on which its episodes depend; None unless ``draw="pfenet"``.
+        max_passes: Largest number of passes over PFENet's list; None unless ``draw="pfenet"``.
+        seeds: Seeds of the test episodes; each is a whole evaluation.
+        train_size: Side of the training crops in pixels.
+        test_size: Side in pixels of the square that test images are resized to.
+        test_resize: The preset that resizes them: ``"pfenet_eval"`` or ``"hsnet_eval"``.
+        scoring: Where pixels are counted: ``"original"``, at the size of the label file, with logits resized by
+            `restore_size`; or ``"resized"``, on the square of ``test_size``. Pixels labelled 255 are never counted.
 
     Raises:
-        ValueError: If a field has no possible value.
-        TypeError: If a field is of another type.
+        ValueError: If the value of a field is not allowed.
+        TypeError: If a field is of a wrong type.
 
     Example:
         >>> print(PFENET_PASCAL)
@@ -110,7 +109,7 @@ class EvaluationProtocol:
             raise ValueError("seeds must hold at least one seed, got none")
 
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change with any field but the name; the same on every machine."""
+        """Compute twelve hexadecimal digits from all fields but the name; they are the same on every machine."""
         content = {key: value for key, value in asdict(self).items() if key != "name"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -138,7 +137,7 @@ PFENET_PASCAL = EvaluationProtocol(
     test_resize="pfenet_eval",
     scoring="original",
 )
-"""PFENet on PASCAL-5i, as its released code tests (its text says 5000 episodes, the loop scores one more)."""
+"""PFENet on PASCAL-5i, as its released code tests (the paper says 5000 episodes; the loop scores one more)."""
 
 PFENET_COCO = replace(
     PFENET_PASCAL,
@@ -154,14 +153,14 @@ PFENET_COCO = replace(
 )
 """PFENet on COCO-20i with its released settings.
 
-Its episodes follow the order of its list of images, which is not known here; `COCOSource` goes by image id.
+Its episodes depend on the order of its list of images, which is not known here; `COCOSource` orders by image id.
 """
 
 SCNET_PASCAL = replace(PFENET_PASCAL, name="scnet-pascal")
-"""SCNet on PASCAL-5i: says that it follows PFENet, and differs in nothing that it says."""
+"""SCNet on PASCAL-5i: the paper follows PFENet and states no difference."""
 
 SCNET_COCO = replace(PFENET_COCO, name="scnet-coco", train_size=473, test_size=473)
-"""SCNet on COCO-20i: as PFENet, with the crops of 473 pixels that its text states for both benchmarks."""
+"""SCNet on COCO-20i: as PFENet, but with crops of 473 pixels, which the paper states for both benchmarks."""
 
 HSNET_PASCAL = replace(
     PFENET_PASCAL,
@@ -178,13 +177,13 @@ HSNET_PASCAL = replace(
     test_resize="hsnet_eval",
     scoring="resized",
 )
-"""The sizes and number of episodes of HSNet on PASCAL-5i, and nearly its lists; the episodes are this package's.
+"""HSNet's sizes and number of episodes on PASCAL-5i, and nearly its lists; the episodes are drawn by this package.
 
-HSNet's test lists leave out small objects by a rule that is not published: they hold 346, 451, 725 and 346 pairs of an
-image and a class in folds 0 to 3, all of them in VOC 2012 val. An area of 2048 pixels comes closest, with 365, 467, 734
-and 357 pairs, of which 25, 16, 25 and 13 differ from HSNet's. For exactly its pairs, give one of its lists to
+HSNet's test lists leave out small objects by an unpublished rule: they hold 346, 451, 725 and 346 pairs of an image and
+a class in folds 0 to 3, all from VOC 2012 val. A minimum area of 2048 pixels comes closest, with 365, 467, 734 and 357
+pairs, of which 25, 16, 25 and 13 differ from HSNet's. To use exactly its pairs, pass one of its lists to
 `SubsetSource.from_pairs`, and draw with ``min_area=1``. HSNet goes through its list in order, and its 5-shot supports
-may repeat; episodes here are drawn by class, without repetition. Its training lists hold 10092 of the 10582 images.
+may repeat; here episodes are drawn by class, without repetition. Its training lists hold 10092 of the 10582 images.
 """
 
 HSNET_COCO = replace(
@@ -196,7 +195,7 @@ HSNET_COCO = replace(
     test_images=PFENET_COCO.test_images,
     min_area=1,
 )
-"""The same on COCO-20i. Which images HSNet's lists of COCO leave out, if any, is not known here, so none are."""
+"""HSNet on COCO-20i, likewise. Whether HSNet's lists leave out images is not known here, so none are left out."""
 
 PATNET_DEEPGLOBE = replace(
     HSNET_PASCAL,
@@ -209,10 +208,10 @@ PATNET_DEEPGLOBE = replace(
     episodes=600,
     seeds=(0, 1, 2, 3, 4),
 )
-"""The sizes and the number of episodes of PATNet on DeepGlobe; the episodes are this package's.
+"""PATNet's sizes and number of episodes on DeepGlobe; the episodes are drawn by this package.
 
-PATNet's code takes the classes in turn, so that all have equally many episodes; here they are drawn. It tests 600
-episodes with one seed, while its paper, as far as is remembered, averages five runs. So these are five seeds.
+PATNet's code takes the classes in turn, so that all have equally many episodes; here classes are drawn. Its code tests
+600 episodes with one seed, while its paper probably averages five runs, hence the five seeds.
 """
 
 PATNET_ISIC = replace(
@@ -221,7 +220,7 @@ PATNET_ISIC = replace(
     benchmark="ISIC 2018",
     test_images="the training images of task 1, 3 classes",
 )
-"""The same on ISIC 2018, with the classes of PATNet's list."""
+"""PATNet on ISIC 2018, with the classes of PATNet's list."""
 
 PATNET_CHESTX = replace(
     PATNET_DEEPGLOBE,
@@ -229,7 +228,7 @@ PATNET_CHESTX = replace(
     benchmark="Chest X-ray",
     test_images="the images with a mask of the lungs, 1 class",
 )
-"""The same on the chest X-rays of Montgomery and Shenzhen."""
+"""PATNet on the chest X-rays of Montgomery and Shenzhen."""
 
 PATNET_FSS1000 = replace(
     PATNET_DEEPGLOBE,
@@ -238,9 +237,9 @@ PATNET_FSS1000 = replace(
     test_images="the 240 test classes, 2400",
     episodes=2400,
 )
-"""The same on the test classes of FSS-1000.
+"""PATNet on the test classes of FSS-1000.
 
-HSNet's and ABCDFSS's code ask for each of the 2400 images once; PATNet's own reader of this set was not seen.
+HSNet's and ABCDFSS's code segment each of the 2400 images once; PATNet's own reader of this data was not available.
 """
 
 ABCDFSS_SUIM = replace(
@@ -270,4 +269,4 @@ PROTOCOLS: Mapping[str, EvaluationProtocol] = MappingProxyType(
         )
     }
 )
-"""All of them by name, for command lines."""
+"""All protocols by name."""

@@ -1,4 +1,4 @@
-"""The class splits of PASCAL-5i and COCO-20i: which classes of a fold are seen in training, and which are new."""
+"""The class splits of PASCAL-5i and COCO-20i: the base and novel classes of each fold."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -41,7 +41,7 @@ PASCAL_TO_COCO: Mapping[int, int] = {
     pascal: next(coco for coco, other in COCO_CLASSES.items() if other == _COCO_NAMES.get(name, name))
     for pascal, name in PASCAL_CLASSES.items()
 }
-"""COCO's class id of each of PASCAL VOC's: all twenty are among COCO's."""
+"""PASCAL VOC's class id -> COCO's; COCO has all twenty classes."""
 
 
 class ClassSplit(NamedTuple):
@@ -57,10 +57,10 @@ class ClassSplit(NamedTuple):
 
 
 def pascal5i(fold: int) -> ClassSplit:
-    """The split of PASCAL-5i: five neighbouring classes are novel, the other fifteen are base.
+    """Return a split of PASCAL-5i: five consecutive classes are novel, the other fifteen are base.
 
     Args:
-        fold: 0 to 3. Novel are the classes ``5 * fold + 1`` to ``5 * fold + 5``.
+        fold: 0 to 3. The novel classes are ``5 * fold + 1`` to ``5 * fold + 5``.
 
     Raises:
         ValueError: If there is no such fold.
@@ -76,13 +76,13 @@ def pascal5i(fold: int) -> ClassSplit:
 
 
 def coco20i(fold: int, *, layout: str = "interleaved") -> ClassSplit:
-    """The split of COCO-20i: twenty classes are novel, the other sixty are base.
+    """Return a split of COCO-20i: twenty classes are novel, the other sixty are base.
 
     Args:
         fold: 0 to 3.
         layout: ``"interleaved"``, every fourth class from ``fold + 1`` on, as in PFENet, HSNet and SCNet; or
-            ``"contiguous"``, the classes ``20 * fold + 1`` to ``20 * fold + 20``, as in PANet. Results of the two
-            can't be compared.
+            ``"contiguous"``, the classes ``20 * fold + 1`` to ``20 * fold + 20``, as in PANet. Results with different
+            layouts cannot be compared.
 
     Raises:
         ValueError: If there is no such fold or layout.

@@ -1,8 +1,8 @@
-"""What happens to an image and its episode mask before the model: presets named after their protocols.
+"""Transforms of an image and its episode mask, as presets named after the methods that use them.
 
-All are compositions of `torchvision.transforms.v2`: print one to see its numbers, put others beside it. They take
-an image as ``tv_tensors.Image`` (uint8, ``(3, H, W)``) and a mask as ``tv_tensors.Mask`` (int64, ``(H, W)``,
-1 foreground, 0 background, 255 void) and give the normalised float32 image and the int64 mask.
+All are compositions of `torchvision.transforms.v2`; print one to see its settings. They take an image as
+``tv_tensors.Image`` (uint8, ``(3, H, W)``) and a mask as ``tv_tensors.Mask`` (int64, ``(H, W)``, 1 foreground,
+0 background, 255 void) and return the normalised float32 image and the int64 mask.
 """
 
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ from fewshotseg.ops.square import MAX_SQUARE
 
 
 class Preset(v2.Compose):  # type: ignore[misc]  # torchvision has no types
-    """Torchvision's composition, for an image and its mask together.
+    """A ``v2.Compose`` for an image and its mask.
 
-    Random numbers come from torch's default CPU generator, also where another device is the default.
+    Random numbers come from torch's default CPU generator, even if another device is the default.
     """
 
     @override
     def forward(self, image: tv_tensors.Image, mask: tv_tensors.Mask | None = None) -> Any:
-        """Transform both.
+        """Transform an image and its mask.
 
         Args:
             image: ``(3, H, W)``, uint8 or floating point.
-            mask: ``(H, W)`` label mask; presets for evaluation also take an image alone.
+            mask: ``(H, W)`` label mask; presets for evaluation also accept an image without a mask.
 
         Returns:
-            Image and mask, or the image alone.
+            Image and mask, or only the image.
 
         Raises:
             ValueError: If a shape does not fit, or a side is empty.
-            TypeError: If one is not a tensor of torchvision's for images or masks, or of another dtype.
+            TypeError: If they are not ``tv_tensors.Image`` and ``tv_tensors.Mask``, or of another dtype.
         """
         if mask is None and not any(isinstance(each, RandomScale | ForegroundCrop) for each in self.transforms):
             check_image(image)
@@ -71,31 +71,31 @@ def pfenet_train(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Preset:
-    """PFENet's augmentation: scale, rotation, blur, mirroring and a crop that keeps the object.
+    """Make PFENet's augmentation: random scale, rotation, blur, mirroring and a crop that keeps the object.
 
-    Defaults are those for PASCAL-5i; for COCO-20i PFENet has ``size=641, scale=(0.8, 1.25)``. What rotation and padding
-    uncover has the mean colour (0 after normalisation) and is void in the mask.
+    The defaults are PFENet's for PASCAL-5i; for COCO-20i it uses ``size=641, scale=(0.8, 1.25)``. Pixels that rotation
+    and padding uncover get the mean colour (0 after normalisation) and are void in the mask.
 
     Args:
-        size: Side of the square crop, in pixels, up to 16384.
-        scale: Range of a factor for both sides, from 0.01 to 10, drawn uniformly; None leaves the size alone.
-        degrees: Rotation by an angle drawn uniformly from ``-degrees`` to ``degrees``, about the centre; 0 to 180.
+        size: Side of the square crop in pixels, up to 16384.
+        scale: Smallest and largest factor of a random resize, from 0.01 to 10; None does not resize.
+        degrees: Largest angle of the rotation about the centre, in either direction, 0 to 180.
         rotate_p: Probability of the rotation.
-        blur_kernel: Side of the Gaussian kernel, odd, up to 99 pixels. Images half as small are not blurred.
-        blur_sigma: Of the Gaussian kernel, from 0.01 to 100 pixels.
+        blur_kernel: Side of the Gaussian kernel, odd, up to 99 pixels. Images of at most half its side are not blurred.
+        blur_sigma: Standard deviation of the Gaussian kernel, from 0.01 to 100 pixels.
         blur_p: Probability of the blur.
         flip_p: Probability of mirroring left to right.
         keep: See `ForegroundCrop`.
         max_redraws: See `ForegroundCrop`.
-        mean: Of red, green and blue from 0 to 1; also the colour of the padding.
-        std: Of red, green and blue from 0.001 to 1.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise by; also the colour of the padding.
+        std: Standard deviation of red, green and blue, from 0.001 to 1, to normalise by.
 
     Returns:
-        The transform, to be given to an `EpisodeDataset`.
+        The transform, for example for an `EpisodeDataset`.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -133,24 +133,24 @@ def scnet_train(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Preset:
-    """The augmentation that SCNet's text names (Sec. 4.2): `pfenet_train` without scale and blur.
+    """Make the augmentation that the SCNet paper describes (Sec. 4.2): `pfenet_train` without scale and blur.
 
     Args:
-        size: Side of the square crop, in pixels; 473 for both benchmarks.
-        degrees: Rotation, either way.
+        size: Side of the square crop in pixels; 473 for both benchmarks.
+        degrees: Largest angle of the rotation, in either direction.
         rotate_p: Probability of the rotation.
-        flip_p: Probability of mirroring.
+        flip_p: Probability of mirroring left to right.
         keep: See `ForegroundCrop`.
         max_redraws: See `ForegroundCrop`.
-        mean: Of red, green and blue from 0 to 1.
-        std: Of red, green and blue from 0.001 to 1.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise by; also the colour of the padding.
+        std: Standard deviation of red, green and blue, from 0.001 to 1, to normalise by.
 
     Returns:
         The transform.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> len(scnet_train().transforms), len(pfenet_train().transforms)
@@ -178,24 +178,24 @@ def pfenet_eval(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Preset:
-    """PFENet's resize for evaluation: into the top-left corner of a black square, draws nothing.
+    """Make PFENet's resize for evaluation: into the top-left corner of a black square.
 
-    Sides are rounded down to multiples of 8, so that the longer one has 472 of 473 pixels (640 of 641). The square
-    is black before normalisation, so its padding is not 0 after it.
+    Sides are rounded down to multiples of 8, so the longer one fills 472 of 473 pixels (640 of 641). The padding is
+    black before normalisation, so it is not 0 afterwards.
 
     Args:
-        size: Side of the square, in pixels.
+        size: Side of the square in pixels.
         multiple: See `fitted_size`.
-        color: Of the padding, red, green and blue from 0 to 1.
-        mean: Of red, green and blue from 0 to 1.
-        std: Of red, green and blue from 0.001 to 1.
+        color: Colour of the padding: red, green and blue from 0 to 1.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise by.
+        std: Standard deviation of red, green and blue, from 0.001 to 1, to normalise by.
 
     Returns:
-        The transform; `restore_size` leads back.
+        The transform, without randomness; `restore_size` inverts it for maps.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -219,19 +219,20 @@ def padded_eval(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Preset:
-    """A plain resize for evaluation: the longer side becomes ``size``, the rest of the square has the mean colour.
+    """Make a resize for evaluation: the longer side becomes ``size``, and the rest of the square the mean colour.
 
     Args:
-        size: Side of the square, in pixels.
-        mean: Of red, green and blue from 0 to 1; also the colour of the padding, which is then 0.
-        std: Of red, green and blue from 0.001 to 1.
+        size: Side of the square in pixels.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise by; also the colour of the padding, which is 0
+            after normalisation.
+        std: Standard deviation of red, green and blue, from 0.001 to 1, to normalise by.
 
     Returns:
-        The transform; it draws nothing. `restore_size` leads back.
+        The transform, without randomness; `restore_size` inverts it for maps.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -250,19 +251,19 @@ def hsnet_eval(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Preset:
-    """HSNet's resize, for training too: every image is stretched to a square, masks with it.
+    """Make HSNet's resize, which it also uses in training: every image is stretched to a square, with its mask.
 
     Args:
-        size: Side of the square, in pixels.
-        mean: Of red, green and blue from 0 to 1.
-        std: Of red, green and blue from 0.001 to 1.
+        size: Side of the square in pixels.
+        mean: Mean of red, green and blue, from 0 to 1, to normalise by.
+        std: Standard deviation of red, green and blue, from 0.001 to 1, to normalise by.
 
     Returns:
-        The transform; it draws nothing.
+        The transform, without randomness.
 
     Raises:
-        ValueError: If a number is out of its range.
-        TypeError: If one is no number, or ``mean`` or ``std`` not three of them.
+        ValueError: If a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch

@@ -219,7 +219,9 @@ def test_numbers_out_of_range_are_refused(settings, message):
 
 def test_supports_of_several_sizes_are_refused():
     episodes = dataset(transform=lambda image, mask: (image[:, : int(image.sum()) % 5 + 1].float(), mask), length=40)
-    with pytest.raises(ValueError, match=r"transform must bring all supports to one size, .* got \[\(3, .* in episode"):
+    with pytest.raises(
+        ValueError, match=r"transform must resize all supports to one size, .* got \[\(3, .* in episode"
+    ):
         list(map(episodes.__getitem__, range(40)))
 
 

@@ -113,7 +113,7 @@ def test_a_transform_that_looks_at_the_background_is_refused():
         return image[:, : 1 + int((mask == 0).sum()) % 7].float(), mask[: 1 + int((mask == 0).sum()) % 7]
 
     episodes = EpisodesWithClasses(EpisodeDataset(SyntheticSource(30, num_classes=6, size=64), [1], transform=crop))
-    with pytest.raises(ValueError, match="transform must look at nothing but the foreground of a mask"):
+    with pytest.raises(ValueError, match="transform must depend only on the foreground of a mask"):
         list(map(episodes.__getitem__, range(30)))
 
 

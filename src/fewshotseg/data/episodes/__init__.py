@@ -1,1 +1,1 @@
-"""Episodes drawn from a source, or read from a list."""
+"""Draws episodes from a source, or reads them from a list."""

@@ -1,4 +1,4 @@
-"""Episodes as a data set: item number n is the same on every machine, in every order, with any number of workers."""
+"""A data set of episodes, whose items are the same on every machine, in any order, with any number of workers."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
@@ -26,7 +26,7 @@ from fewshotseg.data.transforms import padded_eval
 
 
 class Episode(NamedTuple):
-    """A query image with supports of the same class; `torch.utils.data.default_collate` makes batches of them.
+    """A query image with supports of the same class; `torch.utils.data.default_collate` batches episodes.
 
     Attributes:
         support_images: ``(S, 3, H, W)`` float.
@@ -34,7 +34,7 @@ class Episode(NamedTuple):
         query_image: ``(3, H, W)`` float.
         query_mask: ``(H, W)`` int64.
         class_id: The class; ``(B,)`` int64 in a batch.
-        number: The position in the data set, which names the images there; ``(B,)`` int64 in a batch.
+        number: The position in the data set; ``(B,)`` int64 in a batch. ``EpisodeDataset.spec`` names its images.
     """
 
     support_images: Tensor
@@ -46,28 +46,28 @@ class Episode(NamedTuple):
 
 
 class EpisodeDataset(Dataset[Episode]):
-    """Episodes drawn from a source. Item ``n`` depends on ``(seed, n)``, the source and the settings, nothing else.
+    """Draws episodes from a source; item ``n`` depends only on ``(seed, n)``, the source and the settings.
 
     The class is drawn uniformly from ``class_ids``, then the query and the supports uniformly and without repetition
-    from the images that hold the class. With one seed, the supports of fewer shots are the first supports of more. The
-    transform's randomness (torch's default CPU generator) is derived from ``(seed, n)`` and the position in the
-    episode; the caller's random state stays as it was.
+    from the images that show the class. With the same seed, the supports of fewer shots are the first ones of more. The
+    transform's random numbers (torch's default CPU generator) are seeded by ``(seed, n)`` and the position in the
+    episode; the caller's random state does not change.
 
     Args:
         source: Images with class masks.
-        class_ids: The classes to draw from, in any order; one that stands there twice counts once.
+        class_ids: The classes to draw from; order and repetitions do not matter.
         shots: S, the number of supports.
         length: The number of episodes, up to 2147483647.
-        seed: Of all draws, 0 or more.
-        transform: Applied to every image and its episode mask (1 the class, 0 everything else, 255 void), as the
-            presets in `fewshotseg.data.transforms`. By default `padded_eval`: 473 x 473, ImageNet's normalisation.
-        min_area: An image holds a class from this many pixels of the stored mask on.
+        seed: Seed of all random numbers, 0 or more.
+        transform: Applied to every image and its episode mask (1 the class, 0 everything else, 255 void), such as a
+            preset of `fewshotseg.data.transforms`. By default `padded_eval`: 473 x 473, ImageNet's normalisation.
+        min_area: Smallest area in pixels of the stored mask for an image to count for a class.
         ignore_classes: Classes that become void, for data where novel objects must not count as background.
 
     Raises:
-        ValueError: If a class has fewer than ``shots + 1`` images (it says which, and how many), a class is also to
-            be ignored, ids of the source repeat, or a number is out of range.
-        TypeError: If an argument is of a wrong type, such as a class that is no integer.
+        ValueError: If a class has fewer than ``shots + 1`` images, is among ``ignore_classes``, ids of the source
+            repeat, or a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -82,7 +82,10 @@ class EpisodeDataset(Dataset[Episode]):
     """
 
     specs: Sequence[EpisodeSpec]
-    """All episodes. Others of as many supports may be put in their place."""
+    """All episodes; may be replaced by others with as many supports."""
+
+    images_by_class: Mapping[int, list[int]]
+    """Class id -> positions in the source of the images that episodes of the class are drawn from."""
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class EpisodeDataset(Dataset[Episode]):
         length = check_at_least("length", length, 1, 2**31 - 1)
         self.seed = check_at_least("seed", seed, 0, MAX_SEED)
         self.source = source
-        images = images_by_class(source, class_ids, shots=shots, min_area=min_area)
+        self.images_by_class = images = images_by_class(source, class_ids, shots=shots, min_area=min_area)
         self.specs = DrawnSpecs(source.ids, images, shots, length, self.seed)
         self.ignore_classes = frozenset(check_class_ids("ignore_classes", ignore_classes))
         if both := sorted(self.ignore_classes & images.keys()):
@@ -118,22 +121,22 @@ class EpisodeDataset(Dataset[Episode]):
         seed: int = 0,
         ignore_classes: Collection[int] = (),
     ) -> Self:
-        """Episodes of a list that is given: read from a file, or PFENet's own.
+        """Make a data set of given episodes, for example those of `read_episodes` or `pfenet_episodes`.
 
         Args:
-            source: Where the images are.
+            source: The source of the images.
             specs: The episodes, at least one.
             transform: As above.
-            seed: Of the transform's randomness.
+            seed: Seed of the transform's random numbers.
             ignore_classes: As above.
 
         Returns:
-            A data set as long as the list.
+            A data set with an item for each episode.
 
         Raises:
-            ValueError: If there is no episode; if one has no supports, one twice or its query among them, or names an
-                image that the source does not have or that does not hold the class; if numbers of supports differ.
-            TypeError: If an argument is of a wrong type, or something in ``specs`` no episode.
+            ValueError: If there is no episode; if one has no supports, repeats one, or has its query among them; if one
+                names an image that the source lacks or that does not show the class; if numbers of supports differ.
+            TypeError: If an argument is of a wrong type, or ``specs`` holds something else than episodes.
         """
         check_source(source)
         specs = check_specs(specs)
@@ -161,29 +164,29 @@ class EpisodeDataset(Dataset[Episode]):
         return episodes
 
     def spec(self, number: int) -> EpisodeSpec:
-        """Name the class and the images of episode ``number``; nothing is decoded. All of them are in ``specs``.
+        """Return the class and the image ids of episode ``number``, without decoding images.
 
         Raises:
             IndexError: If there is no such episode.
-            TypeError: If ``number`` is no integer.
+            TypeError: If ``number`` is not an integer.
         """
         return self.specs[episode_number(number, len(self))]
 
     def sample(self, image_id: str, class_id: int) -> Sample:
-        """Decode one image, with its mask as an episode of a class has it, before any transform.
+        """Decode one image and its episode mask for a class, before the transform.
 
-        With a transform that draws nothing, ``transform(*sample(image_id, class_id))`` is what every episode gets
-        for this image and class, so that it can be kept for the next one.
+        If the transform is not random, ``transform(*sample(image_id, class_id))`` is the same for every episode with
+        this image and class, so that it can be cached.
 
         Raises:
-            ValueError: If the source has no such image, or ``class_id`` is one that no class can have.
-            TypeError: If ``class_id`` is no integer.
+            ValueError: If the source has no such image, or ``class_id`` is not a possible class id.
+            TypeError: If ``class_id`` is not an integer.
         """
         image, mask = self._load(image_id)
         return Sample(image, episode_mask(mask, class_id, ignore_classes=self.ignore_classes))
 
     def class_sample(self, image_id: str) -> Sample:
-        """Decode one image, with the mask of all its classes; those to be ignored are void.
+        """Decode one image and the mask of all its classes, where ``ignore_classes`` are void.
 
         Raises:
             ValueError: If the source has no such image.

@@ -1,4 +1,4 @@
-"""Training episodes that nobody can answer without a look at the support."""
+"""Training episodes that cannot be solved without the support."""
 
 from collections.abc import Collection, Sequence
 
@@ -11,30 +11,29 @@ from fewshotseg.data.episodes.sampling import MAX_SEED, Specs, check_class_ids, 
 from fewshotseg.data.sources.source import SegmentationSource
 
 MIN_PIXELS = 400
-"""What each of two classes in an image must at least cover to be asked for."""
+"""Smallest area in pixels of each of two classes in an image for a query that shows both."""
 
 KINDS = ("two classes", "two classes", "absent", "same image")
-"""Each is drawn equally often."""
+"""Kinds of hard episodes; each entry is drawn equally often."""
 
 
 class HardSpecs(Specs):
-    """Episodes of which a share is exchanged for hard ones.
+    """Replaces a share of episodes by hard ones.
 
-    Most photographs show one thing, which is found without a support; a model trained on them alone learns to do so. A
-    hard episode has a query that shows two classes and asks for one, or a query without the class, or the query itself
-    among the supports. Number n depends on ``(seed, n)``, the source and the settings, nothing else.
+    Most photographs show one thing, which can be segmented without a support; a model trained only on them learns to
+    ignore the support. A hard episode has a query that shows two classes and asks for one, or a query without the
+    class, or the query itself among the supports. Episode n depends only on ``(seed, n)``, the source and the settings.
 
     Args:
-        usual: What is drawn otherwise, at least one episode.
-        source: Where the images are.
-        class_ids: The classes to ask for.
-        share: Of hard episodes, from 0 to 1.
-        seed: Of the exchange and of what is put in, 0 or more.
+        usual: The other episodes, at least one.
+        source: The source of the images.
+        class_ids: The classes of hard episodes.
+        share: Share of hard episodes, from 0 to 1.
+        seed: Seed of all random numbers, 0 or more.
 
     Raises:
         ValueError: If a number is out of range, a class has too few images, or no image shows two classes.
         TypeError: If an argument is of a wrong type.
-
 
     Example:
         >>> from fewshotseg.data import EpisodeDataset, SyntheticSource
@@ -79,7 +78,7 @@ class HardSpecs(Specs):
     @override
     def draw(self, number: int) -> EpisodeSpec:
         usual = self._usual[number]
-        stream = np.random.default_rng((self._seed, number, 1))  # 1: not the draws of the usual episode
+        stream = np.random.default_rng((self._seed, number, 1))  # 1: other random numbers than the usual episode's
         if stream.random() >= self._share:
             return usual
 

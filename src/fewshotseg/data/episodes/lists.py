@@ -1,4 +1,4 @@
-"""Episodes by name: which images make one up, and lists of them that can be shared and checked."""
+"""Lists of episodes by image ids, and their files and hashes."""
 
 import hashlib
 import json
@@ -13,12 +13,12 @@ _FORMAT = "fewshotseg episodes 1"
 
 
 class EpisodeSpec(NamedTuple):
-    """What an episode consists of, before anything is decoded.
+    """The class and the image ids of an episode.
 
     Attributes:
         class_id: The class to segment.
         query: The id of the query image in its source.
-        supports: The ids of the support images, in their order.
+        supports: The ids of the support images, in order.
     """
 
     class_id: int
@@ -27,7 +27,7 @@ class EpisodeSpec(NamedTuple):
 
 
 def episodes_hash(specs: Iterable[EpisodeSpec]) -> str:
-    """The SHA-256 of a list of episodes: equal if and only if classes, images and all orders are.
+    """Compute the SHA-256 digest of a list of episodes, from classes, image ids and their order.
 
     Args:
         specs: The episodes.
@@ -36,7 +36,7 @@ def episodes_hash(specs: Iterable[EpisodeSpec]) -> str:
         64 hexadecimal digits, the same on every machine.
 
     Raises:
-        ValueError: If a class id is one that no class can have.
+        ValueError: If a class id is not possible.
         TypeError: If something is not an episode.
 
     Example:
@@ -47,17 +47,17 @@ def episodes_hash(specs: Iterable[EpisodeSpec]) -> str:
 
 
 def write_episodes(path: StrPath, specs: Iterable[EpisodeSpec]) -> None:
-    """Write a list of episodes as JSON, one episode a line, with its hash.
+    """Write a list of episodes as JSON, one episode on each line, with its hash.
 
-    The file appears under its name when it is complete, and not before; its folder is made.
+    The file is written atomically; its folder is created.
 
     Args:
-        path: The file; one of that name is replaced.
+        path: The file; an existing one is replaced.
         specs: The episodes.
 
     Raises:
-        ValueError: If a class id is one that no class can have.
-        TypeError: If something is not an episode, or ``path`` no path.
+        ValueError: If a class id is not possible.
+        TypeError: If something is not an episode, or ``path`` is not a path.
         OSError: If the file cannot be written.
 
     Example:
@@ -82,16 +82,16 @@ def read_episodes(path: StrPath) -> list[EpisodeSpec]:
         path: The file.
 
     Returns:
-        The episodes in their order.
+        The episodes, in order.
 
     Raises:
-        ValueError: If the file is cut off, is something else, or was changed after it was written.
-        TypeError: If ``path`` is no path.
+        ValueError: If the file is damaged, of another format, or was edited.
+        TypeError: If ``path`` is not a path.
         OSError: If the file cannot be read.
     """
     path = check_path("path", path)
     expected = f"{path} must be a list of episodes ({_FORMAT!r})"
-    if path.exists() and not path.is_file():  # reading a pipe would never end
+    if path.exists() and not path.is_file():  # reading a pipe could block for ever
         raise ValueError(f"{expected}, got a folder or a special file")
     try:
         content = json.loads(path.read_bytes())
@@ -110,12 +110,12 @@ def read_episodes(path: StrPath) -> list[EpisodeSpec]:
 
 
 def check_specs(specs: Iterable[EpisodeSpec]) -> list[EpisodeSpec]:
-    """Give the episodes as a list; raise unless each is a class id, the id of a query and those of supports."""
+    """Return the episodes as a list; raise unless each is a class id, a query's id and supports' ids."""
     return [_check_spec(number, spec) for number, spec in enumerate(as_list("specs", specs, "a list of episodes"))]
 
 
 def check_class_id(name: str, value: int) -> int:
-    """Python's own ``value``; raise unless it is an id that a class can have: 1 or more, and not that of void."""
+    """Return ``value`` as a Python integer; raise unless it is a possible class id: 1 or more, but not 255, void."""
     value = check_at_least(name, value, 1)
     if value == VOID:
         raise ValueError(f"{name} must be the id of a class, got {VOID}, which is void")

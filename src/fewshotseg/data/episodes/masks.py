@@ -1,4 +1,4 @@
-"""From the class mask of an image to the labels that an episode asks for."""
+"""Converts class masks to the masks of episodes."""
 
 from collections.abc import Collection, Iterable
 
@@ -13,7 +13,7 @@ from fewshotseg.data.sources.source import VOID
 
 
 def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int] = ()) -> tv_tensors.Mask:
-    """Turn a class mask into the mask of an episode.
+    """Convert a class mask to the mask of an episode.
 
     Args:
         mask: ``(H, W)`` class ids; 0 background, 255 void.
@@ -24,9 +24,9 @@ def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int]
         ``(H, W)`` int64: 1 the class, 255 void, 0 everything else.
 
     Raises:
-        ValueError: If the class of the episode is among those to ignore, one is not an id that a class can have, or
-            ``mask`` is not two-dimensional.
-        TypeError: If ``mask`` is no tensor of integers, or a class no integer.
+        ValueError: If the class of the episode is among ``ignore_classes``, a class id is not possible, or ``mask`` is
+            not two-dimensional.
+        TypeError: If ``mask`` is not a tensor of integers, or a class id not an integer.
 
     Example:
         >>> import torch
@@ -46,20 +46,20 @@ def episode_mask(mask: Tensor, class_id: int, *, ignore_classes: Collection[int]
 def labels_of_classes(
     mask: Tensor, class_ids: Iterable[int], *, ignore_classes: Collection[int] = ()
 ) -> tv_tensors.Mask:
-    """Turn a class mask into consecutive labels, as a classifier of several classes has them.
+    """Convert a class mask to consecutive labels, such as the targets of a classifier.
 
     Args:
         mask: ``(H, W)`` or ``(B, H, W)`` class ids; 0 background, 255 void.
-        class_ids: The classes in the order of their labels, up to 254: the first becomes 1, the second 2, and so on.
+        class_ids: The classes in the order of their labels, at most 254: the first becomes 1, the second 2, and so on.
         ignore_classes: Other classes that become void.
 
     Returns:
         int64 of the same shape: 1 to the number of classes, 255 void, 0 everything else.
 
     Raises:
-        ValueError: If a class stands in ``class_ids`` twice or is also to be ignored, there are more than 254, one is
-            not an id that a class can have, or the shape does not fit.
-        TypeError: If ``mask`` is no tensor of integers, or a class no integer.
+        ValueError: If ``class_ids`` holds a class twice, one of ``ignore_classes`` or more than 254, a class id is not
+            possible, or the shape does not fit.
+        TypeError: If ``mask`` is not a tensor of integers, or a class id not an integer.
 
     Example:
         >>> import torch
@@ -82,8 +82,8 @@ def labels_of_classes(
 
 
 def _void(mask: Tensor, ignore_classes: Iterable[int]) -> Tensor:
-    """Where a class mask is void or shows a class to ignore."""
+    """Find where a class mask is void or shows one of ``ignore_classes``."""
     void = mask == VOID
-    for ignored in ignore_classes:  # much faster than torch.isin for one or a few
+    for ignored in ignore_classes:  # much faster than torch.isin for a few classes
         void = void | (mask == ignored)
     return void

@@ -1,4 +1,4 @@
-"""A transform applied with random numbers that depend on the episode and the place in it alone."""
+"""Applies a transform with random numbers that depend only on the episode and the position in it."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ from torchvision import tv_tensors
 from fewshotseg._checks import shown
 
 EpisodeTransform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[Tensor, Tensor]]
-"""Turns a uint8 image ``(3, H, W)`` and its episode mask ``(H, W)`` into what the model takes."""
+"""Transforms a uint8 image ``(3, H, W)`` and its episode mask ``(H, W)`` to the model's input."""
 
 _LOCKS: dict[int, RLock] = {}
-"""One a process: a lock that a fork copied while a thread held it would stay shut."""
+"""Process id -> lock: a lock that is held while the process forks would never be released in the child."""
 
 
 def check_transform(transform: EpisodeTransform) -> None:
@@ -33,20 +33,20 @@ def moved(
     number: int,
     place: int,
 ) -> tuple[Tensor, Tensor]:
-    """Transform an image and its mask; the same draws for the same seed, episode and place, whatever the mask.
+    """Transform an image and its mask, with the same random numbers for the same seed, episode and place.
 
     Args:
-        transform: Draws from torch's default CPU generator; the caller's random state stays as it was.
+        transform: Draws from torch's default CPU generator; the caller's random state does not change.
         image: ``(3, H, W)`` uint8.
         mask: ``(H, W)`` int64.
-        seed: Of the data set.
-        number: Of the episode.
-        place: 0 for the query, then the supports.
+        seed: The seed of the data set.
+        number: The number of the episode.
+        place: The position in the episode: 0 the query, 1, 2, ... the supports.
 
     Raises:
         TypeError: If the transform returns something else than two tensors.
     """
-    # place + 1, as numpy's seeds do not tell (seed, number) from (seed, number, 0), which drew the images.
+    # place + 1, as numpy's seed (seed, number, 0) equals (seed, number), which draws the images of the episode.
     state = np.random.SeedSequence((seed, number, place + 1)).generate_state(1, np.uint64)
     # Threads share torch's generator, so they take turns.
     with _LOCKS.setdefault(os.getpid(), RLock()), torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -58,11 +58,11 @@ def moved(
 
 
 def stacked(shots: Sequence[tuple[Tensor, Tensor]], number: int) -> tuple[Tensor, Tensor]:
-    """Images and masks of supports, stacked; raise unless the transform brought all to one size."""
+    """Stack images and masks of supports; raise unless the transform gives all of them one size."""
     images, masks = zip(*shots, strict=True)
     if len({part.shape for part in images}) > 1 or len({part.shape for part in masks}) > 1:
         raise ValueError(
-            f"transform must bring all supports to one size, as padded_eval does, "
+            f"transform must resize all supports to one size, as padded_eval does, "
             f"got {shown([tuple(image.shape) for image in images])} in episode {number}"
         )
     return torch.stack(images), torch.stack(masks)

@@ -14,17 +14,17 @@ from fewshotseg._checks import check_at_least
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.masks import episode_mask, labels_of_classes
 from fewshotseg.data.episodes.moving import EpisodeTransform, moved, stacked
-from fewshotseg.data.episodes.sampling import episode_number, images_by_class
+from fewshotseg.data.episodes.sampling import episode_number
 from fewshotseg.data.sources.source import VOID, SegmentationSource
 
 
 class NWaySpec(NamedTuple):
-    """What an N-way episode consists of, before anything is decoded.
+    """The classes and the image ids of an N-way episode.
 
     Attributes:
         class_ids: The N classes, in the order of their labels 1 to N.
         query: The id of the query image in its source; it shows at least one of the classes.
-        supports: For each class, the ids of its support images.
+        supports: The ids of the support images of each class.
     """
 
     class_ids: tuple[int, ...]
@@ -33,12 +33,12 @@ class NWaySpec(NamedTuple):
 
 
 class NWayEpisode(NamedTuple):
-    """A query with supports of N classes; `torch.utils.data.default_collate` makes batches of them.
+    """A query with supports of N classes; `torch.utils.data.default_collate` batches episodes.
 
     Attributes:
         support_images: ``(N, S, 3, H, W)`` float.
-        support_masks: ``(N, S, H, W)`` int64: 1 the class of these supports, 0 background, 255 void and the objects of
-            the episode's other classes, which are neither.
+        support_masks: ``(N, S, H, W)`` int64: 1 the class of these supports, 0 background, 255 void. Objects of the
+            episode's other classes are void too.
         query_image: ``(3, H, W)`` float.
         query_mask: ``(H, W)`` int64: 1 to N for the classes, 0 everything else, 255 void.
         class_ids: ``(N,)`` int64, the class of each label.
@@ -54,13 +54,12 @@ class NWayEpisode(NamedTuple):
 
 
 class NWayDataset(Dataset[NWayEpisode]):
-    """N-way episodes drawn from a source, as PANet has them.
+    """Draws N-way episodes from a source, as in PANet.
 
-    Item ``n`` depends on ``(seed, n)``, the source and the settings, nothing else. N classes are drawn without
-    repetition, then one of them for the query, whose other classes come as they are: a query may show all N classes or
-    just one. The query and the supports of a class are drawn uniformly and without repetition from the images that hold
-    it; an image that shows two of the classes may be a support of both. With one way the episodes are those of
-    `EpisodeDataset`.
+    Item ``n`` depends only on ``(seed, n)``, the source and the settings. N classes are drawn without repetition, then
+    one of them for the query; the query may show the other classes or not. The query and the supports of a class are
+    drawn uniformly and without repetition from the images that show it; an image that shows two of the classes may be a
+    support of both. With one way the episodes are those of `EpisodeDataset`.
 
     Args:
         source: Images with class masks.
@@ -68,9 +67,9 @@ class NWayDataset(Dataset[NWayEpisode]):
         ways: N, the number of classes in an episode, up to 254.
         shots: S, the number of supports of each class.
         length: The number of episodes, up to 2147483647.
-        seed: Of all draws, 0 or more.
+        seed: Seed of all random numbers, 0 or more.
         transform: As in `EpisodeDataset`; the masks of queries have the labels 1 to N.
-        min_area: An image holds a class from this many pixels of the stored mask on.
+        min_area: Smallest area in pixels of the stored mask for an image to count for a class.
         ignore_classes: Classes that become void.
 
     Raises:
@@ -100,10 +99,9 @@ class NWayDataset(Dataset[NWayEpisode]):
         ignore_classes: Collection[int] = (),
     ) -> None:
         ways = check_at_least("ways", ways, 1, VOID - 1)
-        classes = tuple(class_ids) if not isinstance(class_ids, str) and isinstance(class_ids, Iterable) else class_ids
         self._one_way = EpisodeDataset(
             source,
-            classes,
+            class_ids,
             shots=shots,
             length=length,
             seed=seed,
@@ -111,22 +109,23 @@ class NWayDataset(Dataset[NWayEpisode]):
             min_area=min_area,
             ignore_classes=ignore_classes,
         )
-        images = images_by_class(source, classes, shots=shots, min_area=min_area)
+        images = self._one_way.images_by_class
         if len(images) < ways:
             raise ValueError(f"class_ids must be at least as many classes as ways, {ways}, got {len(images)}")
         self.specs: Sequence[NWaySpec] = DrawnNWaySpecs(source.ids, images, ways, shots, len(self._one_way), self.seed)
+        """All episodes."""
 
     @property
     def seed(self) -> int:
-        """Of all draws."""
+        """Seed of all random numbers."""
         return self._one_way.seed
 
     def spec(self, number: int) -> NWaySpec:
-        """Name the classes and the images of episode ``number``; nothing is decoded.
+        """Return the classes and the image ids of episode ``number``, without decoding images.
 
         Raises:
             IndexError: If there is no such episode.
-            TypeError: If ``number`` is no integer.
+            TypeError: If ``number`` is not an integer.
         """
         return self.specs[episode_number(number, len(self))]
 
@@ -155,15 +154,15 @@ class NWayDataset(Dataset[NWayEpisode]):
 
 
 class DrawnNWaySpecs(Sequence[NWaySpec]):
-    """The classes drawn, then the way of the query, the query, and the supports of one class after the other.
+    """Draws the classes of an episode, the class of the query, the query, and the supports of each class.
 
     Args:
-        ids: Of all images.
-        images: Class id to positions in ``ids``.
-        ways: Classes an episode.
-        shots: Supports a class.
+        ids: The ids of all images.
+        images: Class id -> positions in ``ids``.
+        ways: Number of classes in an episode.
+        shots: Number of supports of each class.
         length: The number of episodes.
-        seed: Of all draws.
+        seed: Seed of all random numbers.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""PFENet's own validation episodes, drawn as its loader draws them, but without its worker processes."""
+"""PFENet's test episodes, drawn with the same random numbers as its data loader."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,31 +23,31 @@ def pfenet_episodes(
     workers: int = 8,
     min_area: int = 2048,
 ) -> list[EpisodeSpec]:
-    """Draw the episodes that PFENet's released code is scored on: the same queries, classes and supports.
+    """Draw the episodes that PFENet's released code tests on: the same queries, classes and supports.
 
-    PFENet goes through the images of its list in order, again and again. An image is in the list if it holds a class
-    with at least ``min_area`` pixels. Its class is drawn from all that it shows, however small; supports come from
-    the images that hold the class with ``min_area`` pixels. Draws depend on the number of worker processes of the
-    original loader, which is therefore a setting: 8 for PASCAL-5i, 16 for COCO-20i. Equal to the original only for its
-    label files at their resolution, in the order of its list.
+    PFENet goes through its list of images in order, several times. An image is listed if it shows a class of the fold
+    with at least ``min_area`` pixels. The class of an episode is drawn from all that the query shows, however small;
+    its supports are drawn from the images that show it with at least ``min_area`` pixels. The random numbers depend on
+    the number of worker processes of PFENet's loader, which is therefore a setting: 8 for PASCAL-5i, 16 for COCO-20i.
+    The episodes equal PFENet's only for its label files at their original size, in the order of its list.
 
     Args:
         source: Images with class masks, in the order of PFENet's list.
         class_ids: The classes of the fold.
         shots: S, the number of supports.
-        length: Episodes at most, up to 10 million; PFENet scores 5001 on PASCAL-5i and 20001 on COCO-20i.
-        max_passes: Passes over the list at most: 20 in PFENet's test, 10 in its validation while training.
-        seed: Of PFENet's run, 0 or more.
-        workers: Of PFENet's loader, up to 1024; 0 for a loader without worker processes.
-        min_area: In pixels of the stored masks.
+        length: Largest number of episodes, up to 10 million; PFENet scores 5001 on PASCAL-5i and 20001 on COCO-20i.
+        max_passes: Largest number of passes over the list: 20 in PFENet's test, 10 in its validation during training.
+        seed: The seed of PFENet's run, 0 or more.
+        workers: Number of worker processes of PFENet's loader, up to 1024; 0 for a loader without them.
+        min_area: Smallest area in pixels of the stored masks.
 
     Returns:
-        ``length`` episodes, or fewer where the passes end; supports in the order in which they were drawn (PFENet
-        stacks them in reverse).
+        ``length`` episodes, or fewer if ``max_passes`` ends first; supports in the order in which they were drawn
+        (PFENet stacks them in reverse).
 
     Raises:
-        ValueError: If a class has fewer than ``shots + 1`` images in the list, where PFENet would search forever, or
-            if one shows only in other classes' images; leave it out of ``class_ids`` then. If a number is out of range.
+        ValueError: If a class has fewer than ``shots + 1`` listed images, for which PFENet would search for ever (leave
+            the class out of ``class_ids``), or a number is out of range.
         TypeError: If an argument is of a wrong type.
 
     Example:
@@ -78,11 +78,11 @@ def pfenet_episodes(
 
 
 def _worker_streams(seed: int, workers: int) -> Iterator[Sequence[random.Random]]:
-    """Python's generators as the worker processes of each pass have them."""
+    """Yield for each pass the random generators of the loader's worker processes."""
     base_seeds = torch.Generator().manual_seed(seed)
     alone = [random.Random(seed)]
     while True:
-        # A torch loader draws one 64-bit number a pass and seeds worker w with it plus w.
+        # A torch loader draws one 64-bit number for each pass, and seeds worker w with that number plus w.
         base = int(torch.empty((), dtype=torch.int64, device="cpu").random_(generator=base_seeds))
         yield [random.Random(base + worker) for worker in range(workers)] or alone
 
@@ -90,7 +90,7 @@ def _worker_streams(seed: int, workers: int) -> Iterator[Sequence[random.Random]
 def _draw_supports(stream: random.Random, candidates: Sequence[int], query: int, shots: int) -> list[int]:
     drawn: list[int] = []
     while len(drawn) < shots:
-        stream.randint(1, len(candidates))  # PFENet draws once for nothing before every support
+        stream.randint(1, len(candidates))  # PFENet draws a number that it does not use before every support
         support = query
         while support == query or support in drawn:
             support = candidates[stream.randint(1, len(candidates)) - 1]

@@ -1,4 +1,4 @@
-"""Drawing episodes: the class, the query and the supports of number n from (seed, n) alone."""
+"""Draws episodes: the class, the query and the supports of episode n, from (seed, n)."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,16 +17,16 @@ MAX_SEED = 2**63 - 1
 def images_by_class(
     source: SegmentationSource, class_ids: Iterable[int], *, shots: int, min_area: int
 ) -> dict[int, list[int]]:
-    """List the images that hold each class with at least ``min_area`` pixels, in the order of the source.
+    """List the images that show each class with at least ``min_area`` pixels, in the order of the source.
 
     Args:
         source: Images with class masks.
         class_ids: The classes.
-        shots: Every class must have one image more than that.
-        min_area: In pixels of the stored mask.
+        shots: Number of supports; every class must have at least ``shots + 1`` images.
+        min_area: Smallest area in pixels of the stored mask.
 
     Returns:
-        Class id, ascending, to positions in the source.
+        Class id, ascending -> positions in the source.
 
     Raises:
         ValueError: If there is no class, one has too few images, a number is out of range, or ids of the source repeat.
@@ -53,7 +53,7 @@ def images_by_class(
 def refuse_small_classes(
     source: SegmentationSource, images: Mapping[int, Sequence[int]], shots: int, condition: str = ""
 ) -> None:
-    """Raise unless every class, at least one, has images for ``shots`` supports and a query."""
+    """Raise unless there is a class, and every class has images for ``shots`` supports and a query."""
     few = {class_id: len(found) for class_id, found in images.items() if len(found) <= shots}
     if few or not images:
         counts = [f"{class_id} ({source.class_names.get(class_id, 'unknown')}): {few[class_id]}" for class_id in few]
@@ -65,7 +65,7 @@ def refuse_small_classes(
 
 
 def check_class_ids(name: str, class_ids: Iterable[int]) -> tuple[int, ...]:
-    """Python's own ids, ascending, each once; raise unless all are ids that a class can have."""
+    """Return the class ids as Python integers, ascending, without repetitions; raise unless all are possible ids."""
     return tuple(
         sorted(
             {check_class_id(f"every class of {name}", each) for each in as_list(name, class_ids, "a list of classes")}
@@ -74,7 +74,7 @@ def check_class_ids(name: str, class_ids: Iterable[int]) -> tuple[int, ...]:
 
 
 def check_source(source: SegmentationSource) -> None:
-    """Raise unless ``source`` has what a `SegmentationSource` has, and an id of its own for every image."""
+    """Raise unless ``source`` follows `SegmentationSource`, and every image has a different id."""
     check_members(source)
     if len(source.ids) != len(source.class_areas):
         raise ValueError(
@@ -85,7 +85,7 @@ def check_source(source: SegmentationSource) -> None:
 
 
 def episode_number(number: int, length: int) -> int:
-    """Python's own ``number``, counted from the start; raise unless it is one of ``length`` episodes."""
+    """Return ``number`` as a Python integer from 0 on; raise unless it is one of ``length`` episodes."""
     if isinstance(number, slice) or not hasattr(number, "__index__"):
         raise TypeError(f"the number of an episode must be an integer, got {type(number).__name__}")
     try:
@@ -95,11 +95,11 @@ def episode_number(number: int, length: int) -> int:
 
 
 class Specs(Sequence[EpisodeSpec]):
-    """Episodes that are drawn when they are asked for, in any order."""
+    """A sequence of episodes, each of which is drawn when it is accessed."""
 
     @abstractmethod
     def draw(self, number: int) -> EpisodeSpec:
-        """Draw episode ``number``, from 0 to one less than their count."""
+        """Draw episode ``number``, from 0 to ``len(self) - 1``."""
 
     @overload
     def __getitem__(self, number: int) -> EpisodeSpec: ...
@@ -113,14 +113,14 @@ class Specs(Sequence[EpisodeSpec]):
 
 
 class DrawnSpecs(Specs):
-    """The class drawn uniformly, then the query and the supports uniformly from its images.
+    """Draws the class uniformly, then the query and the supports uniformly from its images.
 
     Args:
-        ids: Of all images.
-        images: Class id to positions in ``ids``.
-        shots: Supports an episode.
+        ids: The ids of all images.
+        images: Class id -> positions in ``ids``.
+        shots: Number of supports of an episode.
         length: The number of episodes.
-        seed: Of all draws.
+        seed: Seed of all random numbers.
     """
 
     def __init__(self, ids: Sequence[str], images: Mapping[int, list[int]], shots: int, length: int, seed: int) -> None:

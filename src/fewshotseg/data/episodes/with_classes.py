@@ -1,4 +1,4 @@
-"""Episodes that also tell all classes of the query, as models need that learn base classes beside the episode's."""
+"""Episodes with the class mask of the query, for models that also learn the base classes."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from fewshotseg.data.sources.source import VOID
 
 
 class EpisodeWithClasses(NamedTuple):
-    """An `Episode` and one thing more.
+    """An `Episode` with the class mask of its query.
 
     Attributes:
         support_images: ``(S, 3, H, W)`` float.
@@ -37,19 +37,20 @@ class EpisodeWithClasses(NamedTuple):
 
 
 class EpisodesWithClasses(Dataset[EpisodeWithClasses]):
-    """The episodes of a data set with the class mask of each query under the same augmentation.
+    """Adds to the episodes of a data set the class mask of each query, transformed like the query.
 
-    BAM and HDMNet train a classifier of the base classes on it; `labels_of_classes` numbers them as a classifier does.
-    All else is what ``episodes`` gives, bit for bit. Classes that ``episodes`` ignores are void here too.
+    BAM and HDMNet train a classifier of the base classes on it; `labels_of_classes` makes its targets. All other
+    entries are bit-identical to those of ``episodes``. Classes that ``episodes`` ignores are void here too.
 
     The query is transformed twice with the same random numbers. The second time the mask is 1 for the episode's class,
-    0 and 255 as always, and negative for all other classes, so that what looks for the foreground finds the same.
+    0 for background, 255 for void and negative for all other classes, so that a transform that looks for the foreground
+    (labels above 0) does the same.
 
     Args:
-        episodes: Where they come from.
+        episodes: The data set.
 
     Raises:
-        TypeError: If ``episodes`` is no `EpisodeDataset`.
+        TypeError: If ``episodes`` is not an `EpisodeDataset`.
 
     Example:
         >>> from fewshotseg.data import SyntheticSource, labels_of_classes, pfenet_train
@@ -75,7 +76,7 @@ class EpisodesWithClasses(Dataset[EpisodeWithClasses]):
         """Load an episode.
 
         Raises:
-            ValueError: If the transform does something else to the query when the mask says what the background is.
+            ValueError: If the transform treats the query differently when the mask shows the other classes.
             IndexError: If there is no such episode.
         """
         number = episode_number(number, len(self))
@@ -95,8 +96,8 @@ class EpisodesWithClasses(Dataset[EpisodeWithClasses]):
         same = torch.equal(image, episode.query_image) and torch.equal(marked == 1, episode.query_mask == 1)
         if not same:
             raise ValueError(
-                f"transform must look at nothing but the foreground of a mask, and draw from torch's generator alone, "
-                f"so that it moves a mask of all classes in the same way, got another query in episode {number}"
+                f"transform must depend only on the foreground of a mask and on torch's random generator, so that it "
+                f"treats a mask of all classes in the same way, got another query in episode {number}"
             )
         classes = torch.where(marked < 0, -marked, torch.where(marked == 1, class_id, marked))
         return EpisodeWithClasses(*episode, query_classes=classes)

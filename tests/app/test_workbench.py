@@ -217,7 +217,7 @@ def test_others_files_are_left_alone(bench, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/annotations.json").write_text("mine")
     bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
-    with pytest.raises(ValueError, match=r"annotations.json exists and is no result of this command"):
+    with pytest.raises(ValueError, match=r"annotations.json exists, and this command did not write it"):
         bench.save(0.5, ["coco"])
     assert (tmp_path / "out/annotations.json").read_text() == "mine"
 

@@ -97,7 +97,7 @@ def test_densities_beside_a_head_go_with_it(checkpoint, tmp_path, capsys):
         )
         == 2
     )
-    assert "density_weight must be left out for a model without a trained head" in capsys.readouterr().err
+    assert "density_weight must be left out for the training-free model" in capsys.readouterr().err
 
 
 def test_programs_and_a_model_side_by_side(tmp_path, monkeypatch, capsys):

@@ -134,7 +134,10 @@ def test_a_photograph_of_16_bits_is_that_of_8(files):
     [
         ({"shown": ["--mask", "none.png"]}, "none.png: No such file or directory"),
         ({"support": ["queries/broken.jpg"]}, "queries/broken.jpg cannot be read"),
-        ({"shown": ["--mask", "lossy.jpg"]}, "lossy.jpg must be in a format that keeps .* PNG; JPEG changes them"),
+        (
+            {"shown": ["--mask", "lossy.jpg"]},
+            "lossy.jpg must be in a lossless format such as PNG, as JPEG changes the pixels",
+        ),
         (
             {"shown": ["--mask", "small.png"]},
             "small.png must have the size of support.png, 90 x 60 pixels, got 50 x 60",

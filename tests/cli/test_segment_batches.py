@@ -26,7 +26,7 @@ def test_queries_may_be_files_folders_and_patterns_and_count_once(files):
     found = find_photos(["queries/first.png", "queries/*.*g", str(files / "queries")])
     assert [path.name for path in found.photos] == ["first.png", "second.png"]
     assert found.faults == []
-    assert [path.name for path in found.passed_over["no photographs, by their ending"]] == ["notes.txt"]
+    assert [path.name for path in found.skipped["not the file ending of an image"]] == ["notes.txt"]
 
 
 def test_what_a_folder_holds_besides_photographs_is_counted_and_named(files, reddest, capsys):
@@ -38,13 +38,13 @@ def test_what_a_folder_holds_besides_photographs_is_counted_and_named(files, red
     assert run(shown=["--mask", "queries/mask.png"]) == 0
     assert results() == masks_of("first.png", "second.png")
     said = capsys.readouterr().err
-    assert "3 passed over (hidden): queries/.thumbnails, queries/._first.png, queries/.hidden.jpg\n" in said
-    assert "1 passed over (folders, which --recursive looks into): queries/inner\n" in said
-    assert "1 passed over (films: save frames of them as pictures first): queries/clip.mpg\n" in said
-    assert "1 passed over (documents and drawings: save them as PNG first): queries/paper.pdf\n" in said
-    assert "1 passed over (raw files of cameras: save them as JPEG or TIFF first): queries/raw.dng\n" in said
-    assert "1 passed over (no photographs, by their ending): queries/notes.txt\n" in said
-    assert "1 passed over (masks of the examples): queries/mask.png\n" in said
+    assert "3 skipped (hidden): queries/.thumbnails, queries/._first.png, queries/.hidden.jpg\n" in said
+    assert "1 skipped (folders: --recursive searches them): queries/inner\n" in said
+    assert "1 skipped (videos: save frames of them as images first): queries/clip.mpg\n" in said
+    assert "1 skipped (documents and drawings: save them as PNG first): queries/paper.pdf\n" in said
+    assert "1 skipped (raw files of cameras: save them as JPEG or TIFF first): queries/raw.dng\n" in said
+    assert "1 skipped (not the file ending of an image): queries/notes.txt\n" in said
+    assert "1 skipped (masks of the examples): queries/mask.png\n" in said
     assert said.count("\n") == 7
 
 
@@ -52,7 +52,7 @@ def test_long_lists_are_cut(files, capsys):
     for number in range(9):
         (files / "queries" / f"{number}.txt").touch()
     run()
-    assert "9 passed over (no photographs, by their ending): queries/0.txt, queries/1.txt, queries/2.txt, " in (
+    assert "9 skipped (not the file ending of an image): queries/0.txt, queries/1.txt, queries/2.txt, " in (
         said := capsys.readouterr().err
     )
     assert said.endswith("queries/4.txt, ...\n")
@@ -64,7 +64,7 @@ def test_folders_in_folders(files, capsys):
     assert run("--recursive", out="queries/out") == 0
     assert results("queries/out") == masks_of("first.png", "inner/deep/first.png", "second.png")
     assert np.array_equal(value("queries/out/inner/deep/first-probability.png"), pixels(seed=3)[..., 0])
-    assert "1 passed over (links to folders, which are not followed): queries/loop\n" in capsys.readouterr().err
+    assert "1 skipped (links to folders, which are not followed): queries/loop\n" in capsys.readouterr().err
     Path("queries/second.png").unlink()
     assert run("--recursive", out="queries/out") == 0  # results are no queries, not even those of another time
     assert len(results("queries/out")) == 9
@@ -97,12 +97,12 @@ def make_bad(folder):
     return {
         "a-cut.jpg": "cannot be read: image file is truncated",
         "b-empty.png": "cannot be read: the file is empty",
-        "c-text.png": "cannot be read: it is no image of a kind that Pillow reads",
+        "c-text.png": "cannot be read: it is not an image in a format that Pillow reads",
         "d-pipe.png": "must be a regular file, but it is a pipe, a socket or a device",
         "e-socket.png": "must be a regular file",
         "f-device.png": "must be a regular file",
         "g-broken-link.png": "No such file or directory",
-        "h-float.tif": "must hold numbers from 0 to 1 where floating-point, got 9.5 to 9.5",
+        "h-float.tif": "must hold numbers from 0 to 1 if floating-point, got 9.5 to 9.5",
         "i-black.png": "nearly black",
         "j-telephone.heic": "HEIC needs pillow-heif: pip install 'fewshotseg[heif]'",
     }
@@ -157,11 +157,11 @@ def test_a_photograph_that_the_model_cannot_carry_is_named_too(files, reddest, m
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.jpg", "none.jpg is no file, no folder and no pattern that matches any"),
-        ("queries/*.jpg", r"queries/\*.jpg is no file, no folder and no pattern that matches any"),
+        ("none.jpg", "none.jpg is not a file, not a folder and not a pattern that matches files"),
+        ("queries/*.jpg", r"queries/\*.jpg is not a file, not a folder and not a pattern that matches files"),
         ("empty", "empty holds no photographs"),
-        ("a\0b", "is no file, no folder and no pattern"),
-        ("x" * 5000, "is no file, no folder and no pattern"),
+        ("a\0b", "is not a file, not a folder and not a pattern"),
+        ("x" * 5000, "is not a file, not a folder and not a pattern"),
     ],
 )
 def test_names_that_lead_to_nothing_are_said_and_the_rest_is_done(files, capsys, name, message):
@@ -254,7 +254,7 @@ def test_results_of_other_examples_or_settings_are_not_taken_for_these(files, re
     capsys.readouterr()
     assert run(*CHANGES[change]) == 2
     assert re.search(
-        r"out holds 6 results of other photographs, examples or settings, such as out/first-mask.png; take another",
+        r"out holds 6 results of other photographs, examples or settings, such as out/first-mask.png; choose another",
         capsys.readouterr().err,
     )
     assert reddest.asked == []
@@ -288,7 +288,8 @@ def test_pictures_of_others_are_never_overwritten(files, capsys, options):
     before = Path("out/first-mask.png").read_bytes()
     assert run(*options) == 1
     assert (
-        "queries/first.png is not segmented, as out/first-mask.png exists and is no result" in capsys.readouterr().err
+        "queries/first.png is not segmented, as out/first-mask.png exists and this command did not write"
+        in capsys.readouterr().err
     )
     assert Path("out/first-mask.png").read_bytes() == before
     assert results() == sorted(["first-mask.png", *masks_of("second.png")])

@@ -96,8 +96,8 @@ def test_the_order_of_classes_and_their_names_make_other_results(files, reddest,
             "small.json is of 50 x 60 pixels, but its photograph has",
         ),
         (["--support", "support.png"], "mask or box must be given for each support, 1 of them, got 0"),
-        ([], "support with mask or box, or class, must be given: what to look for"),
-        (["--support", "set.fss", "--mask", "mask.png"], "support must be set.fss alone, without mask, box and class"),
+        ([], "an example of what to look for must be given: --support with --mask or --box, or --class"),
+        (["--support", "set.fss", "--mask", "mask.png"], "support must be set.fss alone, without mask, box or class"),
         (["--support", "set.fss"], "set.fss: No such file or directory"),
     ],
 )
@@ -169,8 +169,8 @@ def test_an_example_beside_its_mask_is_no_query(files, capsys):
     for query in (["queries"], ["queries/*.png"]):
         assert run(support=["queries/example.png"], shown=shown, query=query, out=query[0][-1]) == 0
         said = capsys.readouterr().err
-        assert "1 passed over (examples, with their masks beside them): queries/example.png\n" in said
-        assert "1 passed over (masks of the examples): queries/example-mask.png\n" in said
+        assert "1 skipped (examples, with their masks beside them): queries/example.png\n" in said
+        assert "1 skipped (masks of the examples): queries/example-mask.png\n" in said
         assert results(query[0][-1]) == masks_of("first.png", "second.png")
 
 

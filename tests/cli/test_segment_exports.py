@@ -159,14 +159,14 @@ def test_shared_files_of_others_are_never_overwritten(files, capsys, name):
     Path("out").mkdir()
     Path("out", name).write_text("mine")
     assert run(*ALL, "--overwrite") == 2
-    assert f"out/{name} exists and is no result of this command" in capsys.readouterr().err
+    assert f"out/{name} exists, and this command did not write it" in capsys.readouterr().err
     assert Path("out", name).read_text() == "mine"
 
 
 def test_files_of_others_beside_a_photograph_are_never_overwritten(files, capsys):
     Path("queries/first.json").write_text("mine")
     assert run(*ALL, "--overwrite", out="queries") == 1
-    assert "queries/first.json exists and is no result of this command" in capsys.readouterr().err
+    assert "queries/first.json exists, and this command did not write it" in capsys.readouterr().err
     assert Path("queries/first.json").read_text() == "mine"
     assert Path("queries/second.json").exists()
 

@@ -68,18 +68,18 @@ def make_others(folder):
 
 
 def make_rest(folder):
-    """What is no photograph, and the word that it is passed over with."""
+    """Files that are not photographs, and the beginning of the reason why each is skipped."""
     rest = {
         ".hidden.jpg": "hidden",
         "._jpeg.jpg": "hidden",
         ".DS_Store": "hidden",
-        "Thumbs.db": "no photographs",
-        "clip.mp4": "films",
-        "clip.mpg": "films",
+        "Thumbs.db": "not the file ending",
+        "clip.mp4": "videos",
+        "clip.mpg": "videos",
         "paper.pdf": "documents",
         "drawing.svg": "documents",
         "raw.CR2": "raw files",
-        "notes.txt": "no photographs",
+        "notes.txt": "not the file ending",
         "inner": "folders",
     }
     for name in rest:

@@ -1,4 +1,4 @@
-"""The command ``fewshotseg``: what the package does, for those who do not write Python."""
+"""The command ``fewshotseg`` and its parser; each subcommand is a module of this folder."""
 
 import argparse
 import signal
@@ -16,18 +16,21 @@ from typing_extensions import override
 from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
 
 COMMANDS = {
-    "segment": "segment photographs by one or a few examples",
-    "annotate": "mark objects on a local page, and see what a model finds by them",
-    "train": "train a model, on your own photographs or a benchmark",
+    "segment": "segment photographs by one or a few annotated examples",
+    "annotate": "mark objects in your browser and see at once what a model finds in other photographs",
+    "train": "train a model on your own photographs or on a benchmark",
     "evaluate": "measure a model on classes that it was not trained on",
-    "export": "write a trained model to share, as ONNX, or as programs of torch.export",
-    "check": "decode every file of a data set, count classes, name every fault",
+    "export": "write a trained model as a file to share, as ONNX or as torch.export programs",
+    "check": "decode every file of a data set, count its classes and report every fault",
 }
-"""Each is a module of this folder: ``add_arguments(parser)``, and ``run(options)`` that returns the exit status."""
+"""Each is a module of this folder: ``add_arguments(parser)``, and ``run(options)``, which returns the exit status."""
+
+DESCRIPTION = "Few-shot segmentation: annotate one or a few photographs, and find the same objects in others."
+EPILOG = "fewshotseg COMMAND --help explains a command, with examples."
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses arguments in one sentence, as commands refuse everything else."""
+    """An argument parser that reports wrong arguments in one line, without the usage."""
 
     @override
     def error(self, message: str) -> NoReturn:
@@ -35,20 +38,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what cannot be done ends it with one sentence.
+    """Run a command; an expected error is printed in one line, without a traceback.
 
     Args:
-        arguments: Of the command line; by default this process's.
+        arguments: The words of the command line, by default those of this process.
 
     Returns:
-        The exit status: 0 if all is well, 2 if the command could not be done, 128 and a signal's number if one ended
-        it; some commands also have 1, see their help.
+        The exit status: 0 for success, 2 if the command failed, 128 plus the signal's number if a signal stopped it;
+        some commands also return 1, as their help says.
 
     Raises:
         SystemExit: After ``--help`` and ``--version``, and with status 2 if the arguments are wrong.
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    parser = _Parser(prog="fewshotseg", description="Few-shot segmentation of photographs.")
+    parser = _Parser(prog="fewshotseg", description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"fewshotseg {version('fewshotseg')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     name = next((word for word in given if word in COMMANDS), None)
@@ -85,7 +88,7 @@ def _run(module: ModuleType, options: argparse.Namespace, prog: str) -> int:
 
 @contextmanager
 def _warnings_in_one_line(prog: str) -> Iterator[None]:
-    """Print warnings that are meant for users as the commands print everything else."""
+    """Print each `UserWarning` in one line, with the name of the command, while the block runs."""
     with warnings.catch_warnings():
         usual: Any = warnings.showwarning
 

@@ -1,12 +1,14 @@
-"""Mark objects on a page of your browser, see at once what a model finds by them elsewhere, and save all of it.
+"""Mark objects in your browser, see at once what a model finds in other photographs, and save the masks.
 
     fewshotseg annotate photo.jpg photos/ --out found/
     fewshotseg annotate photos/ --recursive --out found/ --model last.pth
 
-Prints the address of the page, which only this machine can open, and opens it in your browser. Nothing is sent
-anywhere. The page ends with Ctrl+C. --out gets what is saved there: a support set for fewshotseg segment --support,
-the marks in examples/, and for each photograph what was ticked, as fewshotseg segment names it. Photographs that are
-added on the page are copied to photos/ in it.
+The command prints the address of a page and opens it in your browser. Only this machine can open the page, and nothing
+is sent anywhere else. Ctrl+C stops the command.
+
+What you save goes to --out: a support set, which fewshotseg segment --support reads; your marks, in examples/; and for
+each photograph the files that you ticked, named as fewshotseg segment names them. Photographs that you add on the page
+are copied to photos/ there.
 """
 
 import argparse
@@ -27,36 +29,39 @@ from fewshotseg.cli.talk import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command can be asked for."""
+    """Add the options of the command."""
     add = parser.add_argument
-    add("photos", nargs="*", metavar="PHOTO", help="photographs, folders of them, or patterns like '*.jpg'")
-    add("--recursive", action="store_true", help="look into the folders of a folder, too")
-    add("--out", type=Path, default=Path("annotated"), help="folder of what is saved (default: %(default)s)")
-    add("--port", type=int, help="of the page (default: a free one)")
-    add("--no-browser", action="store_true", help="only print the address")
-    add("--model", default="scnet-lite0", help="a trained model: a name or a file (default: %(default)s)")
-    add("--size", type=int, help="pixels of the longer side as the model sees it (default: as it was trained)")
-    add("--device", help="such as cpu or cuda:1 (default: CUDA where there is any)")
+    add("photos", nargs="*", metavar="PHOTO", help="Photographs, folders of them, or patterns such as '*.jpg'.")
+    add("--recursive", action="store_true", help="Search the subfolders of folders too.")
+    add("--out", type=Path, metavar="FOLDER", default=Path("annotated"),
+        help="Folder to save to (default: %(default)s).")  # fmt: skip
+    add("--port", type=int, metavar="N", help="Port of the page (default: a free one).")
+    add("--no-browser", action="store_true", help="Print the address, but do not open a browser.")
+    add("--model", default="scnet-lite0", metavar="MODEL", help="The model: a name such as scnet-lite0, or a file "
+        "(default: %(default)s).")  # fmt: skip
+    add("--size", type=int, metavar="N", help="Resize photographs to this many pixels on the longer side before the "
+        "model sees them (default: the size that the model was trained with).")  # fmt: skip
+    add("--device", help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show the page until somebody ends it.
+    """Serve the page until it is stopped.
 
     Args:
-        options: With the attributes of `add_arguments`.
+        options: The parsed options of `add_arguments`.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        ValueError: If an argument or the model is not possible, or no photograph is found.
-        OSError: If the model is not there, or the port is taken.
+        ValueError: If an argument or the model cannot be used, or no photograph is found.
+        OSError: If the model's file is missing, or the port is taken.
         ImportError: If gradio or a package that the model needs is not installed.
     """
     from fewshotseg.app.page import serve
     from fewshotseg.app.workbench import Workbench
 
-    if find_spec("gradio") is None:  # said before anything else takes its time
+    if find_spec("gradio") is None:  # before the slow imports
         raise ModuleNotFoundError("gradio must be installed", name="gradio")
     if options.port is not None:
         check_at_least("port", options.port, 1, 65535)
@@ -75,12 +80,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _say_where(url: str) -> None:
-    say(f"the page is at {url} (Ctrl+C ends it)")
+    say(f"the page is at {url} (Ctrl+C stops it)")
 
 
 @contextmanager
 def _until_interrupted() -> Iterator[threading.Event]:
-    """Within: Ctrl+C and a request to end set the event."""
+    """While the block runs, SIGINT (Ctrl+C) and SIGTERM set the event."""
     ended = threading.Event()
     before = {each: signal.signal(each, lambda *_: ended.set()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:

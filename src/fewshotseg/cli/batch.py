@@ -1,4 +1,4 @@
-"""Segmenting one photograph after the other, while others are read and written."""
+"""Segments photographs one by one, while other threads read the next one and write the last one."""
 
 import os
 import statistics
@@ -21,16 +21,16 @@ from fewshotseg.images import read_image, read_reduced, reduce_image
 from fewshotseg.models.segmentation_model import threshold_of
 
 FAILURES = (*EXPECTED, RuntimeError)
-"""What one photograph may raise without ending the others."""
+"""Exceptions that fail one photograph and not the whole run."""
 
 
 class Photo(NamedTuple):
-    """A photograph that was read.
+    """A photograph in memory.
 
     Attributes:
         size: Height and width.
         small: ``(3, h, w)`` uint8, reduced for the model.
-        pixels: ``(3, H, W)`` uint8, where pictures need them.
+        pixels: ``(3, H, W)`` uint8 at full size, or None if no result shows the photograph itself.
     """
 
     size: tuple[int, int]
@@ -39,14 +39,14 @@ class Photo(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """How photographs are segmented.
+    """A run over photographs: a predictor, where its results go, and the settings.
 
     Attributes:
-        predictor: With its examples.
-        results: Where to write.
+        predictor: A `fewshotseg.FewShotPredictor` that has its examples.
+        results: The files to write.
         threshold: As in `fewshotseg.FewShotPredictor.predict`.
-        min_presence: Classes that are less present are left out.
-        overwrite: Whether to do those again that are done.
+        min_presence: Classes with a presence below this, 0 to 1, are left out of the mask.
+        overwrite: Whether to segment photographs again that already have results.
     """
 
     predictor: Any
@@ -56,13 +56,13 @@ class Batch(NamedTuple):
     overwrite: bool = False
 
     def run(self, photos: Mapping[Path, Path]) -> dict[Path, str]:
-        """Segment photographs; say of each how long it took, how much of it is the object and how present that is.
+        """Segment photographs, and print for each its time, the share of its area that is the object and the presence.
 
         Args:
-            photos: Files, and the path of each in the results.
+            photos: File of each photograph -> its path in the folder of results.
 
         Returns:
-            Those that could not be done, and why. Each is named on standard error.
+            Photographs that failed -> why. Each of them is also reported on standard error.
         """
         seconds: list[float] = []
         faults: dict[Path, str] = {}
@@ -82,9 +82,9 @@ class Batch(NamedTuple):
         return faults
 
     def _outcomes(self, photos: Mapping[Path, Path]) -> Iterator[tuple[Path, Row | Exception | None]]:
-        """Each photograph's line in the table, None if it was done before, or what it raised.
+        """Yield for each photograph its row of the table, None if it was done before, or the exception that it raised.
 
-        One thread reads the next photograph and one writes the last, while this one asks the model.
+        One thread reads the next photograph and one writes the last, while this one runs the model.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             saving: tuple[Path, Future[Row]] | None = None
@@ -106,7 +106,7 @@ class Batch(NamedTuple):
                 yield saving[0], _result(saving[1])
 
     def _read(self, photo: Path, name: Path) -> Photo | None:
-        """A photograph, None if it is done."""
+        """Read a photograph; None if it already has its results."""
         if self.results.are_done(photo, name, overwrite=self.overwrite):
             return None
         side = int(self.predictor.size)
@@ -143,17 +143,17 @@ class Batch(NamedTuple):
 
 
 def reason(path: Path, error: Exception) -> str:
-    """Why a photograph could not be done, with its name."""
+    """Say in one line why a photograph failed, with its path."""
     text = sentence(MemoryError() if is_out_of_memory(error) else error)
     return text if str(path) in text else f"{path}: {text}"
 
 
 @contextmanager
 def threads(device: torch.device) -> Iterator[int]:
-    """Within: as many threads for the model as leave one core to reading and writing; afterwards as many as before.
+    """Leave one core to the threads that read and write while the block runs; gives the number of PyTorch's threads.
 
-    More threads than cores wait for each other in a loop, which takes many times the work. ``OMP_NUM_THREADS`` is left
-    as it is where it is set.
+    More threads than cores make PyTorch many times slower, as its threads spin while they wait for each other. If
+    ``OMP_NUM_THREADS`` is set, its number is kept.
     """
     before = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -168,7 +168,7 @@ def threads(device: torch.device) -> Iterator[int]:
 def _ahead(
     reader: ThreadPoolExecutor, read: Any, photos: Iterable[tuple[Path, Path]]
 ) -> Iterator[tuple[Path, Path, "Future[Photo | None]"]]:
-    """Each photograph, while the next one is read already."""
+    """Yield photographs in order, each with its future, while the next one is being read."""
     waiting: tuple[Path, Path, Future[Photo | None]] | None = None
     for photo, name in photos:
         following = photo, name, reader.submit(read, photo, name)

@@ -1,4 +1,4 @@
-"""Check a data set: decode every file, count images and classes, and name every fault.
+"""Check a data set: decode every file, count its images and classes, and report every fault.
 
     fewshotseg check folder photographs/
     fewshotseg check voc VOC2012/ --split trainaug
@@ -6,7 +6,7 @@
     fewshotseg check fss1000 fewshot_data/
     fewshotseg check classwise deepglobe/
 
-Counts go to standard output, faults to standard error. The exit status is 1 if there is a fault, else 0.
+Counts are printed to standard output, faults to standard error. The exit status is 0 if there is no fault, else 1.
 """
 
 import argparse
@@ -25,35 +25,36 @@ from fewshotseg.data.sources.voc import VOCSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a command for each kind of data set."""
+    """Add a subcommand for each kind of data set."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
 
-    folder = kinds.add_parser("folder", help="images and masks of your own")
+    folder = kinds.add_parser("folder", help="your own images and masks")
     folder.add_argument(
-        "images", metavar="ROOT|IMAGES", help="A folder with images/ and masks/, or that of the images."
+        "images", metavar="ROOT|IMAGES", help="A folder that holds images/ and masks/, or the folder of the images."
     )
-    folder.add_argument("masks", nargs="?", metavar="MASKS", help="The folder of the masks.")
+    folder.add_argument("masks", nargs="?", metavar="MASKS", help="The folder of the masks, if not ROOT/masks.")
 
-    voc = kinds.add_parser("voc", help="PASCAL VOC 2012, with SBD's masks or without")
-    voc.add_argument("root", metavar="ROOT", help="VOC2012 or the folder above it.")
-    voc.add_argument("--split", default="val", help="val (the default), pfenet, trainaug, or a file with a list.")
+    voc = kinds.add_parser("voc", help="PASCAL VOC 2012, with or without the masks of SBD")
+    voc.add_argument("root", metavar="ROOT", help="The folder VOC2012, or the folder that holds it.")
+    voc.add_argument("--split", default="val", help="Images to check: val (default), pfenet, trainaug, or the path of "
+                     "a file that lists them.")  # fmt: skip
 
-    coco = kinds.add_parser("coco", help="COCO 2014 or 2017; draws its masks if that was not done yet")
+    coco = kinds.add_parser("coco", help="COCO 2014 or 2017; the first time, its masks are drawn from the annotations")
     coco.add_argument("images", metavar="IMAGES", help="The folder of the images.")
     coco.add_argument("annotations", metavar="ANNOTATIONS", help="The file instances_*.json.")
     coco.add_argument("--layout", choices=("interleaved", "contiguous"), default="interleaved",
-                      help="How classes are dealt to folds (default: interleaved).")  # fmt: skip
-    coco.add_argument("--cache", help="Where masks are kept (default: in the user's cache folder).")
+                      help="How the classes are split into folds (default: interleaved).")  # fmt: skip
+    coco.add_argument("--cache", help="Folder to keep the drawn masks in (default: the user's cache folder).")
 
     fss1000 = kinds.add_parser("fss1000", help="FSS-1000")
     fss1000.add_argument("root", metavar="ROOT", help="The folder of the class folders.")
 
-    classwise = kinds.add_parser("classwise", help="folders with a class each: DeepGlobe, ISIC, chest X-rays, SUIM")
+    classwise = kinds.add_parser("classwise", help="one folder for each class: DeepGlobe, ISIC, chest X-rays, SUIM")
     classwise.add_argument("root", metavar="ROOT", help="The folder of the class folders, or of images/ and masks/.")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check a data set. What is found is printed at once, and counted in the end, also if the check is interrupted.
+    """Check a data set; faults are printed at once, counts at the end, also after an interruption.
 
     Returns:
         1 if a fault was found or the check was interrupted, else 0.
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace, report: SourceReport, *, progress: bool) -> FileSource | None:
-    """The source, or what is left of it if some of it is at fault; None if nothing is."""
+    """Open the source, without its faulty files if it has any; None if it cannot be opened at all."""
     faults: tuple[str, ...] = ()
     source = None
     try:
@@ -108,7 +109,7 @@ def _show(part: SourceReport, *, progress: bool) -> None:
 
 
 def _print(text: str) -> None:
-    """Print to standard output; characters that it cannot show, as in names of odd files, are spelled out."""
+    """Print to standard output, with an escape in place of each character that its encoding lacks."""
     encoding = sys.stdout.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 

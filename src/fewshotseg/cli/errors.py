@@ -1,4 +1,4 @@
-"""What a command says when something cannot be done: one sentence."""
+"""Turns exceptions into the one line that a command prints."""
 
 MAX_LENGTH = 600
 
@@ -16,14 +16,14 @@ EXTRAS = {
     "timm": "timm",
     "tqdm": "train",
 }
-"""Modules that the package does without, and the extra that brings each."""
+"""Optional module -> the extra that installs it."""
 
 EXPECTED = (OSError, ValueError, ImportError, ArithmeticError, MemoryError)
-"""What the package raises for input that it cannot use, or a machine that cannot carry it."""
+"""What the package raises for input that it cannot use, or for too little memory; anything else is a bug."""
 
 
 def sentence(error: BaseException) -> str:
-    """Say in one line what went wrong.
+    """Describe an error in one line.
 
     Example:
         >>> sentence(FileNotFoundError(2, "No such file or directory", "last.pth"))
@@ -34,7 +34,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f'{error.name} must be installed: pip install "fewshotseg[{EXTRAS[error.name]}]"'
     if isinstance(error, MemoryError):
-        return "the memory of this machine is not enough: take a smaller --size or --batch"
+        return "the memory of this machine is not enough: use a smaller --size or --batch"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     text = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -42,5 +42,5 @@ def sentence(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether PyTorch found too little memory, on an accelerator or on the CPU."""
+    """Whether this is PyTorch's error for too little memory, on an accelerator or on the CPU."""
     return any(words in str(error) for words in ("out of memory", "can't allocate memory"))

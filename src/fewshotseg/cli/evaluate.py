@@ -1,4 +1,4 @@
-"""Measure a model on the novel classes of a fold, in a way that has a name, and keep the numbers with what they mean.
+"""Measure the mIoU and FB-IoU of a model on the novel classes of a fold, by a published protocol.
 
     fewshotseg evaluate outputs/pascal-fold0/last.pth --shots 1 5
     fewshotseg evaluate outputs/folders-fold0/last.pth --seeds 0 1 2 3 4
@@ -9,12 +9,15 @@
     torchrun --standalone --nproc-per-node 4 -m fewshotseg evaluate outputs/pascal-fold0/last.pth
     fewshotseg evaluate --table outputs/*/last-*.json
 
-For a checkpoint of a training run, data, fold and protocol are those of its training unless options say otherwise.
-Other models need --benchmark, --data and --fold. A file that is not of this package, such as PFENet's official ones,
-needs --backbone as well, and --model where it differs from PFENet. "prototypes" is no file but the training-free model,
-by default that of prototypes-lite0: --backbone and --backbone-weights take another backbone, --model other settings,
-such as score=kmeans. As in the papers, a model trained with one support may get five. All episodes are drawn first;
-each result is a file, written as soon as it is there.
+A checkpoint of fewshotseg train is measured on the data, fold and protocol that it was trained with, unless options
+choose others. Any other model needs --benchmark, --data and --fold. A file that other code wrote, such as PFENet's
+official checkpoints, needs --backbone too, and --model for settings that differ from PFENet's.
+
+"prototypes" names the training-free model instead of a file. By default it is that of prototypes-lite0; --backbone and
+--backbone-weights choose another backbone, and --model other settings, such as score=kmeans.
+
+As in the papers, a model trained with one support image can be tested with five. Each result is written to a JSON file
+in --out as soon as it is complete; the file also names the protocol, the seeds and the model's settings.
 """
 
 import argparse
@@ -44,7 +47,7 @@ from fewshotseg.training.score import AMP, score
 
 
 class Subject(NamedTuple):
-    """What is measured: a model, where to measure it, and how it came about."""
+    """What is measured: the model, the data to measure it on, and how the model was made."""
 
     model: SCNet | PrototypeSegmenter
     data: DataSettings
@@ -52,37 +55,38 @@ class Subject(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command; those not given and without a default here are absent from what is parsed."""
+    """Add the options of the command; those without a default here are absent from the parsed options if not given."""
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
-    add("checkpoint", nargs="?", default=None, help="A checkpoint of a training run, a file or folder of save_model, a "
-        "name such as scnet-lite0, any other file that load_weights reads, or prototypes.")  # fmt: skip
-    add("--benchmark", choices=TESTED, help="What to measure on (default: what the model was trained on).")
+    add("checkpoint", nargs="?", default=None, help="The model: a checkpoint of fewshotseg train, a file or folder of "
+        "save_model, a name such as scnet-lite0, any other file that load_weights reads, or prototypes.")  # fmt: skip
+    add("--benchmark", choices=TESTED, help="Data set to measure on (default: the one that the model was trained on).")
     add_data_arguments(parser)
-    add("--backbone", metavar="NAME", help="For prototypes, and for files that are not of this package: resnet50s for "
-        "PFENet's, or another name that build_scnet knows.")  # fmt: skip
-    add("--backbone-weights", metavar="NAME", help="For the backbone of prototypes: a file, timm for those that timm "
-        "downloads, package, or the name of torchvision's.")  # fmt: skip
+    add("--backbone", metavar="NAME", help="Backbone of prototypes, or of a file that other code wrote: resnet50s for "
+        "PFENet's checkpoints, or another name that build_scnet knows.")  # fmt: skip
+    add("--backbone-weights", metavar="NAME", help="Weights for the backbone of prototypes: a file, timm (downloaded "
+        "by timm), package (from an installed package), or a name of torchvision's weights.")  # fmt: skip
     add_model_argument(parser)
-    add("--shots", type=int, nargs="+", default=[1], metavar="S", help="Numbers of support images (default: 1).")
-    add("--batch", type=int, default=1, metavar="N", help="Episodes at once, which is faster on an accelerator and "
-        "changes rounding (default: 1).")  # fmt: skip
-    add("--amp", choices=AMP, default="none", help="Precision of the model's matrix products (default: none).")
-    add("--threshold", type=float, default=None, metavar="P", help="Probability from which on a pixel counts as "
-        "foreground (default: the model's, which is 0.5 unless it was exported with another).")  # fmt: skip
-    add("--method", help="The row of the table (default: SCNet, PFENet where lambda or n is 0, or training-free with "
-        "its score).")  # fmt: skip
-    add("--out", type=Path, metavar="FOLDER", help="Folder of the results (default: that of the checkpoint).")
-    add("--device", default=None, help="Where to compute, such as cpu or cuda:1 (default: CUDA where there is any).")
-    add("--table", nargs="+", default=None, metavar="JSON", help="Measure nothing, put results together in a table.")
+    add("--shots", type=int, nargs="+", default=[1], metavar="S", help="Number of support images; several numbers are "
+        "measured one after the other (default: 1).")  # fmt: skip
+    add("--batch", type=int, default=1, metavar="N", help="Episodes in a batch. More are faster on a GPU; results may "
+        "differ in the last digits (default: 1).")  # fmt: skip
+    add("--amp", choices=AMP, default="none", help="Precision of automatic mixed precision (default: none).")
+    add("--threshold", type=float, default=None, metavar="P", help="Probability above which a pixel is foreground "
+        "(default: the model's own, which is 0.5 unless it was exported with another).")  # fmt: skip
+    add("--method", help="Name of the model in the table of results (default: SCNet; PFENet if lambda or n is 0; "
+        "training-free and its score).")  # fmt: skip
+    add("--out", type=Path, metavar="FOLDER", help="Folder for the results (default: the folder of the checkpoint).")
+    add("--device", default=None, help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
+    add("--table", nargs="+", default=None, metavar="JSON", help="Only print a table of these result files.")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure as the options say, and write a file for each number of supports.
+    """Measure the model, and write a file of results for each number of supports.
 
     Raises:
-        ValueError: If something cannot be done.
-        OSError: If data is missing or files cannot be written.
+        ValueError: If an option, the model or the data cannot be used.
+        OSError: If data is missing or a file cannot be written.
         ImportError: If an extra is not installed.
     """
     given = vars(options)
@@ -123,20 +127,20 @@ def measure(
     amp: str = "none",
     threshold: float | None = None,
 ) -> Iterator[EvaluationResult]:
-    """Measure a model under its protocol with all seeds, together with all other processes.
+    """Measure a model under its protocol, once for each seed; several processes share the episodes.
 
     Args:
         subject: The model, on the device of this process, and its data.
-        benchmark: The data, opened.
-        process: This process among all.
-        method: The name that the results carry.
-        shots: Numbers of supports, one result for each.
-        batch: Episodes at once, see `fewshotseg.evaluate`.
-        amp: Precision of the model's matrix products, a key of `AMP`.
-        threshold: Probability from which on a pixel counts as foreground; by default the model's own.
+        benchmark: The opened data.
+        process: The rank and the device of this process.
+        method: The name of the model in the results.
+        shots: Numbers of supports; each gives one result.
+        batch: Episodes in a batch, see `fewshotseg.evaluate`.
+        amp: Precision of automatic mixed precision, a key of `AMP`.
+        threshold: Probability above which a pixel is foreground; by default the model's own.
 
     Yields:
-        Results, as soon as they are there. All episodes are drawn before the first is measured.
+        Each result as soon as it is complete. All episodes are drawn before the first is measured.
     """
     model, data, origin = subject
     protocol = data.protocol
@@ -169,14 +173,14 @@ def measure(
 
 
 def file_name(result: EvaluationResult) -> str:
-    """Name what was measured, and how if not as usual."""
+    """Name a file after the protocol, the fold and the shots, and the threshold and precision if they are unusual."""
     name = f"{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
     threshold, amp = result.model["threshold"], result.model["amp"]
     return name + ("" if threshold == 0.5 else f"-from{threshold:g}") + ("" if amp == "none" else f"-{amp}")
 
 
 def open_subject(path: str, options: dict[str, Any]) -> Subject:
-    """Open whatever ``path`` and the options mean."""
+    """Open the model that ``path`` and the options name, and its data."""
     if path == TRAINING_FREE and not Path(path).exists():
         return without_training(options)
     if "backbone_weights" in options:
@@ -185,14 +189,14 @@ def open_subject(path: str, options: dict[str, Any]) -> Subject:
 
 
 def method_of(model: SCNet | PrototypeSegmenter) -> str:
-    """The name of a row for a model."""
+    """Name a model as in a table of results."""
     if isinstance(model, PrototypeSegmenter):
         return f"training-free, {model.config.score}"
     return "PFENet" if model.self_contrast is None else "SCNet"
 
 
 def without_training(options: dict[str, Any]) -> Subject:
-    """Make the model that needs no training."""
+    """Make the training-free model from the options."""
     if "benchmark" not in options:
         raise ValueError(f"benchmark must be given for {TRAINING_FREE}, which is trained on nothing")
     model = training_free(options)
@@ -201,25 +205,27 @@ def without_training(options: dict[str, Any]) -> Subject:
 
 
 def from_this_package(path: str, options: dict[str, Any]) -> Subject:
-    """Open a model of this package: of a training run, to share, or by its name."""
+    """Open a model that this package wrote: a checkpoint, a file of `save_model`, or a pretrained model by its name."""
     if options.pop("model"):
         raise ValueError("model must not be given without backbone, as files of this package hold their settings")
     source = find_model(path)
     try:
         saved = read_model(source)
     except ValueError as error:
-        raise ValueError(f"{error}; a file of others, such as PFENet, needs --backbone and --benchmark") from error
+        raise ValueError(
+            f"{error}; a file of other code, such as PFENet's, needs --backbone and --benchmark"
+        ) from error
     if "data" in saved.origin and "recipe" in saved.origin:
         default, origin = _as_trained(saved.origin, options)
     elif "benchmark" in options:
         default, origin = {"protocol": TESTED[options["benchmark"]]}, saved.origin
     else:
-        raise ValueError(f"benchmark must be given for {path}, which does not say what it was trained on")
+        raise ValueError(f"benchmark must be given for {path}, which does not name its training data")
     return Subject(load_model(source), data_settings(options, default), origin)
 
 
 def _as_trained(saved: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Find the settings of data that hold where no option is given, and what results say about the model."""
+    """Return the default settings of the data, from the training run, and what results record about the model."""
     trained = DataSettings.from_dict(saved["data"])
     default = {**vars(trained)}
     if options.get("benchmark", trained.benchmark) != trained.benchmark:
@@ -234,16 +240,16 @@ def _as_trained(saved: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[d
 
 
 def _is_other_data(trained: DataSettings, options: Mapping[str, Any]) -> bool:
-    """Whether folders are given whose classes the model was not trained on, as far as their names tell."""
+    """Whether the given folders are all different from those that the model was trained on, judging by their paths."""
     folders = {Path(folder).resolve() for folder in options.get("data", ())}
     return trained.benchmark == "folders" and bool(folders) and not folders & {Path(f).resolve() for f in trained.data}
 
 
 def from_elsewhere(path: str, options: dict[str, Any]) -> Subject:
-    """Open a file that `load_weights` reads, of PFENet unless options say otherwise."""
+    """Open a file that other code wrote, with PFENet's settings unless options change them."""
     benchmark, backbone = options.get("benchmark"), options.pop("backbone")
     if benchmark is None:
-        raise ValueError("benchmark must be given for a file of others, which does not say what it was trained on")
+        raise ValueError("benchmark must be given for a file of other code, which does not name its training data")
     data = data_settings(options, {"protocol": TESTED[benchmark]})
     config = replace(RECIPES.get(benchmark, RECIPES["pascal"]).model, backbone=backbone, num_prototypes=0)
     config = change_model(replace(config, image_size=data.protocol.test_size), options.pop("model"))

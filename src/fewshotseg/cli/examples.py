@@ -1,4 +1,4 @@
-"""The examples of ``fewshotseg segment``: photographs with masks, boxes or annotation files, of any classes."""
+"""Reads the annotated examples of ``fewshotseg segment``: photographs with masks, boxes or annotation files."""
 
 import argparse
 import hashlib
@@ -16,18 +16,19 @@ from fewshotseg.cli.talk import say, warn
 from fewshotseg.images import read_image
 
 SAVED = ".fss"
-"""The ending of support sets that were saved."""
+"""File ending of saved support sets."""
 
 NEARLY_ALL = 0.95
+"""Share of a photograph's area above which a mask is probably inverted."""
 
 
 class Example(NamedTuple):
-    """What marks a class on a photograph.
+    """One annotated photograph, as the command line names it.
 
     Attributes:
-        name: Of the class; None for the only one.
-        photo: A file.
-        mark: A file, or a box ``(left, top, right, bottom)``.
+        name: The name of the class; None if there is one class without a name.
+        photo: The file of the photograph.
+        mark: The file of the annotation, or a box ``(left, top, right, bottom)`` in pixels.
     """
 
     name: str | None
@@ -36,14 +37,14 @@ class Example(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """All examples, opened.
+    """All examples, read from their files.
 
     Attributes:
-        names: Of the classes, in the order of their ids 1, 2, ...
-        given: As they stand on the command line.
-        photos: For each class the photographs, ``(3, H, W)`` uint8.
-        masks: And their masks, ``(H, W)`` int64.
-        saved: A support set in place of all that.
+        names: The names of the classes, in the order of their ids 1, 2, ...
+        given: The examples as the command line names them.
+        photos: Class -> its photographs, ``(3, H, W)`` uint8.
+        masks: Class -> their masks, ``(H, W)`` int64.
+        saved: The file of a saved support set, which replaces all others.
     """
 
     names: list[str]
@@ -54,11 +55,11 @@ class Examples(NamedTuple):
 
     @property
     def several(self) -> bool:
-        """Whether masks have to tell classes apart."""
+        """Whether there is more than one class."""
         return len(self.names) > 1
 
     def show_to(self, predictor: Any) -> "Examples":
-        """Set the predictor's examples; returns them with the names of a support set that was saved."""
+        """Set the predictor's support; returns these examples, with class names if they are a saved support set."""
         if self.saved is not None:
             predictor.load_support(self.saved)
             names = [str(name) for name in predictor.class_names]
@@ -70,7 +71,7 @@ class Examples(NamedTuple):
         return self
 
     def digest(self) -> str:
-        """A name for their content."""
+        """Compute a SHA-256 digest of the examples' content."""
         found = hashlib.sha256(repr(self.names).encode())
         if self.saved is not None:
             found.update(self.saved.read_bytes())
@@ -81,15 +82,17 @@ class Examples(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say how examples are given."""
+    """Add the options that name examples."""
     add = parser.add_argument
-    add("--support", type=Path, nargs="+", help=f"photographs that show the object; or a saved support set, *{SAVED}")
+    add("--support", type=Path, nargs="+", metavar="PHOTO", help="Photographs that show the object, annotated by "
+        f"--mask or --box; or one saved support set, *{SAVED}.")  # fmt: skip
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "--mask",
         type=Path,
         nargs="+",
-        help="for each support a file that says where: a mask, or JSON of LabelMe or COCO",
+        metavar="FILE",
+        help="For each support photograph, the file of its annotation: a mask image, or JSON of LabelMe or COCO.",
     )
     shown.add_argument(
         "--box",
@@ -97,7 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=4,
         action="append",
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
-        help="in place of masks: pixels from the upper left corner; once for each support",
+        help="Instead of --mask: a box around the object, in pixels from the upper left corner. Repeat it for each "
+        "support photograph, in the same order.",
     )
     add(
         "--class",
@@ -105,28 +109,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="append",
         metavar=("NAME", "PHOTO ANNOTATION"),
-        help="in place of these three, once for each class: its name, and for each example a photograph and a mask, a "
-        "JSON file of LabelMe or COCO, or box:LEFT,TOP,RIGHT,BOTTOM",
+        help="Instead of --support with --mask or --box, to look for several classes. Repeat it for each class: its "
+        "name, then for each example the photograph and its annotation, which is a mask, a JSON file of LabelMe or "
+        "COCO, or box:LEFT,TOP,RIGHT,BOTTOM.",
     )
-    add("--void", type=int, metavar="VALUE", help="pixels of masks with this value are neither object nor background")
+    add("--void", type=int, metavar="VALUE", help="Value of mask pixels that are neither object nor background.")
 
 
 def open_examples(options: argparse.Namespace) -> Examples:
-    """Read the examples of a command line.
+    """Read the examples that the command line names.
 
     Raises:
-        ValueError: If there are none, they are not given as they must be, or one cannot be used.
-        OSError: If a file is not there.
+        ValueError: If there are none, the options do not go together, or an example cannot be used.
+        OSError: If a file is missing.
     """
     saved = [path for path in options.support or [] if path.suffix.lower() == SAVED]
     if saved:
         if len(options.support) > 1 or options.mask or options.box or options.classes:
-            raise ValueError(f"support must be {saved[0]} alone, without mask, box and class, which are in it")
-        with saved[0].open("rb"):  # it is there
+            raise ValueError(f"support must be {saved[0]} alone, without mask, box or class, as it holds its examples")
+        with saved[0].open("rb"):  # raises if the file is missing
             return Examples([OBJECT], [], {}, {}, saved[0])
     given = [*_named(options.classes or []), *_unnamed(options)]
     if not given:
-        raise ValueError("support with mask or box, or class, must be given: what to look for")
+        raise ValueError("an example of what to look for must be given: --support with --mask or --box, or --class")
     if options.void is not None and not any(isinstance(example.mark, Path) for example in given):
         raise ValueError("void must go with mask, got box")
     names = check_names(list(dict.fromkeys(OBJECT if each.name is None else each.name for each in given)))
@@ -141,7 +146,7 @@ def open_examples(options: argparse.Namespace) -> Examples:
         title = f"{example.name}: " if example.name else ""
         say(f"example {title}{example.photo}  {100 * share:.1f} % object")
         if share > NEARLY_ALL:
-            warn(f"{example.photo} is marked nearly everywhere: is the background marked in place of the object?")
+            warn(f"{example.photo} is marked nearly everywhere: is the background marked instead of the object?")
     return Examples(names, given, photos, masks)
 
 
@@ -178,7 +183,7 @@ def _open_mark(example: Example, size: tuple[int, int], void: int | None) -> Ten
 
 
 def box_mask(size: tuple[int, int], box: Sequence[int]) -> Tensor:
-    """The pixels of a box as a mask of that height and width."""
+    """Make a mask of that height and width that is 1 inside the box and 0 elsewhere."""
     height, width = size
     left, top, right, bottom = box
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):

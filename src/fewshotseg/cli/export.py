@@ -1,23 +1,25 @@
-"""Write a trained model in other forms: to share, as ONNX, or as programs of torch.export.
+"""Write a trained model as a file to share, as ONNX, or as torch.export programs.
 
     fewshotseg export run/last.pth mugs.pth --format model --threshold 0.35 --note "mugs and spoons, 40 photographs"
     fewshotseg export run/last.pth exported/
     fewshotseg export run/last.pth exported/ --format onnx --size 241 --shots 5
     fewshotseg export prototypes dino.pth --format model --backbone timm/vit_small_patch14_dinov2
 
-"prototypes" is no file but the training-free model on any backbone, by default that of prototypes-lite0; --set changes
-its settings, as in --set score=kmeans.
+"prototypes" names the training-free model instead of a file. By default it is that of prototypes-lite0; --backbone and
+--backbone-weights choose another backbone, and --set other settings, such as --set score=kmeans.
 
-"model" is the model without what only training needs: a .pth file, or a folder with config.json and
-model.safetensors, for fewshotseg.load_model, FewShotPredictor.from_pretrained and fewshotseg segment --model.
+--format model writes the model without the state that only training needs: a .pth file, or a folder with config.json
+and model.safetensors. fewshotseg.load_model, FewShotPredictor.from_pretrained and fewshotseg segment --model read both.
 
-"onnx" and "pt2" are programs that need neither this package nor its Python code. "support" encodes annotated examples
-once: images (1, S, 3, H, W) and label masks (1, S, H, W) to prototype, high and weights (with a density weight to
-points, too), or of a training-free model to points, foreground and background. "query" segments with these: images
-(B, 3, H, W) to logits (B, 2, H, W), channel 1 the object, for any B. The number of shots S and the sides H = W are
-fixed by the export. Images are RGB, normalised; the ONNX files' metadata name mean and std. The programs are run on the
-CPU, on random images, and nothing is left where their logits differ from the model's by more than 1e-4 of the largest.
-ONNX takes pip install "fewshotseg[onnx]".
+--format onnx and pt2 write two programs each, which run without this package. "support" encodes the annotated examples
+once: from images (1, S, 3, H, W) and label masks (1, S, H, W) it computes prototype, high and weights, and points if
+the density weight is not 0; for the training-free model points, foreground and background. "query" takes these and
+images (B, 3, H, W) of any batch size B, and computes logits (B, 2, H, W), where channel 1 is the object. The number of
+shots S and the side H = W are fixed at export. Images are RGB, normalised by the mean and std that the metadata of the
+ONNX files give. Each program is checked on the CPU with random images: if its logits differ from the model's by more
+than 1e-4 of the largest logit, its files are deleted and the command fails.
+
+ONNX needs pip install "fewshotseg[onnx]".
 """
 
 import argparse
@@ -44,36 +46,37 @@ FILES = (".pth", ".pt")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("model", help="The model: a last.pth of a training run, a file or folder of save_model, or a name such as "
-        "scnet-lite0; or prototypes.")  # fmt: skip
-    add("out", type=Path, help="Folder for the files; for --format model alone also a file to write, ending in .pth.")
+    add("model", help="The model: a checkpoint last.pth of fewshotseg train, a file or folder of save_model, a name "
+        "such as scnet-lite0, or prototypes.")  # fmt: skip
+    add("out", type=Path, help="Folder to write to; with --format model alone also a file name ending in .pth.")
     add("--format", nargs="+", choices=(*KINDS, "model"), default=KINDS, dest="formats",
         help="What to write (default: onnx pt2).")  # fmt: skip
-    add("--size", type=int, help="Side in pixels of the squares that images are brought to (default: the model's).")
-    add("--shots", type=int, default=1, help="For onnx and pt2, the number of annotated examples (default: 1).")
-    add("--threshold", type=float, help="Probability from which on a pixel counts as foreground (default: the "
+    add("--size", type=int, metavar="N", help="Side in pixels of the squares that images are resized to (default: the "
         "model's).")  # fmt: skip
-    add("--density-weight", type=float, help="What the densities of the examples' points count beside a trained head, "
-        "such as 0.25; a head gains more from several examples with it (default: the model's).")  # fmt: skip
-    add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="The two numbers of the score that says "
-        "whether a photograph shows the object at all (default: the model's).")  # fmt: skip
-    add("--without-backbone", action="store_true", help="For model, leave the backbone's weights out, if an installed "
-        "package holds them; the file names them by a digest and is small.")  # fmt: skip
+    add("--shots", type=int, metavar="S", default=1, help="For onnx and pt2: number of annotated examples (default: "
+        "1).")  # fmt: skip
+    add("--threshold", type=float, metavar="P", help="Probability above which a pixel is foreground (default: the "
+        "model's).")  # fmt: skip
+    add("--density-weight", type=float, metavar="W", help="Weight of the density score that is added to the comparison "
+        "head's logits, such as 0.25; it helps most with several examples (default: the model's).")  # fmt: skip
+    add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="Scale and bias of the presence score, "
+        "which says whether a photograph shows the object at all (default: the model's).")  # fmt: skip
+    add("--without-backbone", action="store_true", help="For model: leave out the backbone's weights if an installed "
+        "package holds them. The file is small; it stores a digest of the weights to check them by.")  # fmt: skip
     add_training_free_arguments(parser)
-    add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="For the model prototypes, fields of "
-        "PrototypeConfig.")  # fmt: skip
-    add("--half", action="store_true", help="For model, store the weights of the head in half precision.")
-    add("--note", help="For model, a line to keep with it: what it was trained on, and for what.")
+    add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="For prototypes: fields of PrototypeConfig.")
+    add("--half", action="store_true", help="For model: store the trained weights in half precision.")
+    add("--note", metavar="TEXT", help="For model: a line to store in the file, such as what it was trained on.")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the files that the options ask for.
+    """Write the files of the formats that were chosen.
 
     Raises:
         ValueError: If the model or a setting does not fit.
         OSError: If a file is missing or cannot be written.
         ImportError: If an extra is not installed.
-        ArithmeticError: If programs answer otherwise than the model.
+        ArithmeticError: If the logits of a program differ from the model's.
     """
     out, kinds = options.out, [kind for kind in KINDS if kind in options.formats]
     is_file = out.suffix in FILES
@@ -82,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     model, origin = open_model(options)
     presence = None if options.presence is None else tuple(options.presence)
     if options.density_weight is not None and not isinstance(model, SCNet):
-        raise ValueError("density_weight must be left out for a model without a trained head, which has nothing beside")
+        raise ValueError("density_weight must be left out for the training-free model, which scores by densities alone")
     changes = {"image_size": options.size, "threshold": options.threshold, "presence": presence}
     changes["density_weight"] = options.density_weight
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
@@ -110,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def origin_to_share(origin: Mapping[str, Any], note: str | None) -> dict[str, Any]:
-    """Give what others may know about a model: of a training run its settings, without folders of this machine."""
+    """Return a training run's settings without its paths, to be stored in a file that others read."""
     shared = dict(origin)
     if "data" in origin and "recipe" in origin:
         recipe = {key: value for key, value in origin["recipe"].items() if key not in {"model", "backbone_weights"}}
@@ -124,7 +127,7 @@ def origin_to_share(origin: Mapping[str, Any], note: str | None) -> dict[str, An
 
 
 def open_model(options: argparse.Namespace) -> tuple[SCNet | PrototypeSegmenter, Mapping[str, Any]]:
-    """The model that the options mean, and how its weights came about."""
+    """Open or make the model that the options name; returns it and the record of how it was trained."""
     made = {"backbone": options.backbone, "backbone_weights": options.backbone_weights, "model": options.set}
     if options.model == TRAINING_FREE and not exists(Path(options.model)):
         return training_free(made), {}
@@ -136,7 +139,7 @@ def open_model(options: argparse.Namespace) -> tuple[SCNet | PrototypeSegmenter,
 
 
 def check_backbone_is_installed(model: SCNet | PrototypeSegmenter) -> None:
-    """Raise unless an installed package holds the very weights of the model's backbone."""
+    """Raise unless an installed package holds exactly the weights of the model's backbone."""
     name = model.config.backbone
     if name not in PACKAGES:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Results of ``fewshotseg segment`` in the formats of other tools, complete also when a run is taken up again.
+"""Writes results of ``fewshotseg segment`` in the formats of other tools, complete also after an interrupted run.
 
-What LabelMe and YOLO want is a file for each photograph; COCO's file and the table are put together in the end from
-records of the photographs, which lie in a hidden folder.
+LabelMe and YOLO take one file for each photograph. The COCO file and the CSV table are written at the end, from records
+of all photographs in a hidden folder.
 """
 
 import csv
@@ -18,19 +18,19 @@ from fewshotseg.cli.large import Answer
 
 FORMATS = ("coco", "labelme", "yolo", "csv")
 RECORDS = ".fewshotseg"
-"""The folder of the records, and of notes that files are of this command."""
+"""Hidden folder for the records, and for notes of which files this command wrote."""
 
 Row = dict[str, Any]
-"""A photograph's line in the table: column to value."""
+"""One photograph's row of the table: column -> value."""
 
 
 class Exports(NamedTuple):
-    """The exports of a run.
+    """The exported files of a run.
 
     Attributes:
         out: The folder of the results.
-        formats: Which of `FORMATS`.
-        names: Of the classes.
+        formats: Some of `FORMATS`.
+        names: The names of the classes.
     """
 
     out: Path
@@ -39,11 +39,11 @@ class Exports(NamedTuple):
 
     @property
     def several(self) -> bool:
-        """Whether there are several classes; a file then names the colours of their masks."""
+        """Whether there are several classes; labelmap.txt then says which colour is which class."""
         return len(self.names) > 1
 
     def paths(self, name: Path) -> list[Path]:
-        """Where the files of one photograph lie, whose path in the results is ``name``."""
+        """Return the paths of one photograph's files; ``name`` is its path in the folder of results."""
         places = {
             "labelme": self.out / name.with_name(f"{name.name}.json"),
             "yolo": self.out / "labels" / name.with_name(f"{name.name}.txt"),
@@ -51,27 +51,27 @@ class Exports(NamedTuple):
         return [path for each, path in places.items() if each in self.formats]
 
     def shared_paths(self) -> list[Path]:
-        """Where the files lie that are about all photographs."""
+        """Return the paths of the files that describe all photographs."""
         places = {"coco": "annotations.json", "yolo": "data.yaml", "csv": "results.csv"}
         shared = [self.out / place for each, place in places.items() if each in self.formats]
         return [*shared, self.out / "labelmap.txt"] if self.several else shared
 
     def record(self, name: Path) -> Path:
-        """Where the record of a photograph lies."""
+        """Return the path of a photograph's record."""
         return self.out / RECORDS / name.with_name(f"{name.name}.json")
 
     def mark_of(self, name: Path) -> str | None:
-        """The mark of a photograph's record, None if there is none."""
+        """Return the mark in a photograph's record, None without a record."""
         mark = self._read(name).get("mark")
         return mark if isinstance(mark, str) else None
 
     def check_own(self, path: Path) -> None:
-        """Raise unless a file may be written: it isn't there, or this command wrote it."""
+        """Raise unless a file may be written: it does not exist yet, or this command wrote it."""
         if os.path.lexists(path) and not self._note(path).exists():
-            raise ValueError(f"{path} exists and is no result of this command; take another --out")
+            raise ValueError(f"{path} exists, and this command did not write it; choose another --out")
 
     def are_done(self, photo: Path, name: Path, mark: str) -> bool:
-        """Whether all files of a photograph are there, younger than it and with its mark."""
+        """Whether all files of a photograph exist, are newer than it and carry the mark."""
         if not self.formats:
             return True
         record = self._read(name)
@@ -79,7 +79,7 @@ class Exports(NamedTuple):
         return fresh and {*self.formats} <= {*record["formats"]} and all(path.is_file() for path in self.paths(name))
 
     def save(self, photo: Path, name: Path, mark: str, answer: Answer, seconds: float) -> Row:
-        """Write the files of a photograph, and its record last; returns its line in the table."""
+        """Write the files of a photograph, and its record last; returns its row of the table."""
         row = self._row(photo, answer, seconds)
         for path in self.paths(name):
             relative = os.path.relpath(photo, path.parent)
@@ -101,11 +101,11 @@ class Exports(NamedTuple):
         return row
 
     def finish(self, photos: Mapping[Path, Path], faults: Mapping[Path, str]) -> None:
-        """Write the files about all photographs.
+        """Write the files that describe all photographs.
 
         Args:
-            photos: All that were asked for, and their paths in the results.
-            faults: What kept some from being done.
+            photos: Each photograph of the run -> its path in the folder of results.
+            faults: Each photograph that failed -> why.
         """
         done = {photo: self._read(name) for photo, name in photos.items() if photo not in faults}
         for path in self.shared_paths():
@@ -124,7 +124,7 @@ class Exports(NamedTuple):
 
     @property
     def suffixes(self) -> list[str]:
-        """What the columns of each class end with."""
+        """The ending of the table's columns for each class."""
         return [f" {name}" for name in self.names] if self.several else [""]
 
     def _row(self, photo: Path, answer: Answer, seconds: float) -> Row:
@@ -151,7 +151,7 @@ class Exports(NamedTuple):
         return record if isinstance(record, dict) else {}
 
     def _note(self, path: Path) -> Path:
-        """The file that says of another that this command writes it."""
+        """Return the path of the note that says that this command wrote ``path``."""
         return self.out / RECORDS / f"{path.relative_to(self.out)}.own"
 
     def _write(self, path: Path, content: str) -> None:

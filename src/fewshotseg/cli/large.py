@@ -1,7 +1,7 @@
-"""Photographs of any size and shape: what the model is asked, and its answer at the photograph's own size.
+"""Runs a predictor on photographs of any size and shape, and resizes the result to the photograph's own size.
 
-A large photograph is asked at several times the model's size, so that memory does not grow with it; a strip, such as
-a panorama, is asked in overlapping pieces, as it would be a few rows of cells otherwise.
+A large photograph is first reduced to a few times the model's size, so that memory does not grow with it. A strip, such
+as a panorama, is predicted in overlapping pieces, as it would shrink to a few rows of the feature grid otherwise.
 """
 
 import math
@@ -14,22 +14,22 @@ from torch import Tensor
 from fewshotseg.ops import resize_bilinear
 
 OVERSAMPLING = 2
-"""A photograph is reduced to this many times the model's size or more."""
+"""A photograph is reduced to no less than this many times the model's size."""
 
 STRIP = 3
-"""A photograph that is longer than so many times its shorter side is asked in pieces twice as long as wide."""
+"""A photograph whose sides have a larger ratio is predicted in pieces twice as long as wide."""
 
 MOST_PIECES = 64
 BAND = 256
-"""Rows of the answer that are computed at a time."""
+"""Rows of the mask that are computed at a time."""
 
 
 class Scores(NamedTuple):
-    """What the model says of a photograph, at the size that it was asked at.
+    """The model's prediction for a photograph, at its reduced size.
 
     Attributes:
-        probability: ``(K, h, w)`` of the classes.
-        presence: How sure the model is that each class is there, from 0 to 1.
+        probability: ``(K, h, w)`` float32, the probability of each class.
+        presence: How sure the model is that each class is present, from 0 to 1.
     """
 
     probability: Tensor
@@ -37,13 +37,13 @@ class Scores(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What was found in a photograph of ``(H, W)``.
+    """The prediction at the photograph's own size ``(H, W)``.
 
     Attributes:
-        mask: ``(H, W)`` uint8, 0 background, 1, 2, ... the classes.
-        probability: ``(H, W)`` uint8 of the most probable class, 255 being certain; None if it was not asked for.
+        mask: ``(H, W)`` uint8: 0 background, 1, 2, ... the classes.
+        probability: ``(H, W)`` uint8, that of the most probable class times 255; None if it was not asked for.
         presence: As in `Scores`.
-        found: Whether each class is present enough to be looked for.
+        found: For each class whether its presence reaches the minimum.
     """
 
     mask: Tensor
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 
 def factor_for(size: tuple[int, int], side: int) -> int:
-    """By how much a photograph of that height and width may be reduced for a model of that size.
+    """Compute the whole factor to reduce a photograph by, from its height and width and the model's size.
 
     Example:
         >>> factor_for((3000, 4000), 473), factor_for((1000, 1500), 473), factor_for((60, 2000), 473)
@@ -63,10 +63,10 @@ def factor_for(size: tuple[int, int], side: int) -> int:
 
 
 def ask(predictor: Any, pixels: Tensor) -> Scores:
-    """Ask the model of a photograph, or of the pieces of a strip; where these overlap, the nearer middle counts more.
+    """Predict a photograph, or a strip in pieces; where these overlap, the piece whose middle is nearer weighs more.
 
     Args:
-        predictor: With its examples.
+        predictor: A `fewshotseg.FewShotPredictor` that has its examples.
         pixels: ``(3, h, w)`` uint8, reduced or not.
     """
     height, width = size = (pixels.shape[1], pixels.shape[2])
@@ -92,14 +92,14 @@ def ask(predictor: Any, pixels: Tensor) -> Scores:
 def answer(
     scores: Scores, size: tuple[int, int], threshold: float, *, min_presence: float = 0.0, probability: bool = True
 ) -> Answer:
-    """The answer at the photograph's own size, of which a few rows at a time are computed.
+    """Resize a prediction to the photograph's own size and apply the threshold, a few rows at a time.
 
     Args:
-        scores: Of the photograph.
-        size: ``(H, W)``.
-        threshold: The probability above which a pixel belongs to a class; it gets the most probable one.
-        min_presence: Classes that are less present than that are left out of the mask.
-        probability: Whether the probability is wanted, too.
+        scores: The prediction.
+        size: Height and width of the photograph.
+        threshold: A pixel whose most probable class has a probability above this gets that class.
+        min_presence: Classes with a presence below this, 0 to 1, are left out of the mask.
+        probability: Whether to return the probability too.
     """
     found = [each >= min_presence for each in scores.presence]
     ids = torch.tensor([number for number, each in enumerate(found, start=1) if each], dtype=torch.uint8)
@@ -121,7 +121,7 @@ def answer(
 
 
 def _piece(size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of the pieces of a photograph: its own, but for strips."""
+    """Compute the height and width of the pieces of a photograph: its own size, unless it is a strip."""
     short, long = sorted(size)
     if long <= STRIP * short:
         return size
@@ -130,7 +130,7 @@ def _piece(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _starts(whole: int, length: int) -> list[int]:
-    """Where pieces begin, each of which overlaps the next by a third or more."""
+    """Compute where the pieces begin, so that neighbours overlap by at least a third."""
     count = -(-3 * (whole - length) // (2 * length)) + 1
     return [round(number * (whole - length) / max(count - 1, 1)) for number in range(count)]
 
@@ -143,7 +143,7 @@ def _predict(predictor: Any, pixels: Tensor) -> Scores:
 
 
 def _bands(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of ``(K, h, w)`` maps at another size, bilinear with aligned corners as `fewshotseg.ops.resize_bilinear`."""
+    """Resize ``(K, h, w)`` maps as `fewshotseg.ops.resize_bilinear` does, and yield them in bands of rows."""
     height, width = size
     last = maps.shape[1] - 1
     for top in range(0, height, BAND):

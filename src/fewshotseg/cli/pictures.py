@@ -1,4 +1,4 @@
-"""The pictures that ``fewshotseg segment`` leaves: their names, who made them, and writing them whole."""
+"""Names, recognises and writes the pictures of ``fewshotseg segment``."""
 
 import os
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ KINDS = {
     "probability": "-probability.png",
     "cutout": "-cutout.png",
 }
-"""What can be saved, and what its name adds to that of the photograph."""
+"""Kind of picture -> what its file name adds to the photograph's."""
 
 OF_PIXELS = {"overlay", "cutout"}
-"""Those that show the photograph itself."""
+"""Kinds that show the photograph itself."""
 
 MAKER = "fewshotseg segment "
 ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")
@@ -36,9 +36,9 @@ class Pictures(NamedTuple):
     """The pictures of a run.
 
     Attributes:
-        out: Their folder.
-        kinds: Which of `KINDS`.
-        several: Whether masks hold ids of classes in colours, and not white on black.
+        out: The folder of the results.
+        kinds: Some of `KINDS`.
+        several: Whether masks hold class ids with a palette of colours, instead of white on black.
     """
 
     out: Path
@@ -51,18 +51,18 @@ class Pictures(NamedTuple):
         return not OF_PIXELS.isdisjoint(self.kinds)
 
     def paths(self, name: Path) -> list[Path]:
-        """Where the pictures of a photograph lie, whose path in the results is ``name``."""
+        """Return the paths of a photograph's pictures; ``name`` is its path in the folder of results."""
         return [self.path(name, kind) for kind in self.kinds]
 
     def path(self, name: Path, kind: str) -> Path:
-        """Where one of them lies."""
+        """Return the path of one kind of picture."""
         return self.out / name.with_name(f"{name.name}{KINDS[kind]}")
 
     def are_done(self, photo: Path, name: Path, mark: str) -> bool:
-        """Whether all pictures of a photograph are there, whole, younger than it and with its mark.
+        """Whether all pictures of a photograph exist, are complete, are newer than it and carry the mark.
 
         Raises:
-            ValueError: If another image has the place of one.
+            ValueError: If a file of that name exists that this command did not write.
         """
         done = True
         for path in self.paths(name):
@@ -71,7 +71,7 @@ class Pictures(NamedTuple):
                 continue
             found = self.mark_of(path)
             if found == "":
-                raise ValueError(f"{photo} is not segmented, as {path} exists and is no result of this command")
+                raise ValueError(f"{photo} is not segmented, as {path} exists and this command did not write it")
             done = done and found == mark and path.stat().st_mtime >= photo.stat().st_mtime
         return done
 
@@ -79,10 +79,10 @@ class Pictures(NamedTuple):
         """Write the pictures of a photograph.
 
         Args:
-            name: Its path in the results.
-            mark: What they should carry.
-            pixels: ``(3, H, W)`` uint8, of the photograph; None where no picture shows it.
-            answer: Of its size.
+            name: Its path in the folder of results.
+            mark: The mark to store in each picture, by which a later run recognises it.
+            pixels: ``(3, H, W)`` uint8, the photograph; None if no picture shows it.
+            answer: The prediction at the photograph's size.
         """
         for kind in self.kinds:
             if kind == "mask":
@@ -106,7 +106,7 @@ class Pictures(NamedTuple):
 
     @staticmethod
     def mark_of(path: Path) -> str | None:
-        """The mark of a picture of this command; empty if another program made it, None if the file is damaged."""
+        """Read the mark of a picture; empty if this command did not write it, None if the file is damaged."""
         try:
             information: dict[Any, Any] = decode(path, lambda image: image.info)
             with path.open("rb") as file:
@@ -129,6 +129,6 @@ def _write(path: Path, picture: Image.Image, maker: str) -> None:
             picture.save(content, "png", pnginfo=information, compress_level=1)  # three times as fast, hardly larger
         else:
             picture.save(content, "jpeg", quality=90, comment=maker)
-    except (OSError, ValueError) as error:  # JPEG ends at 65500 pixels
+    except (OSError, ValueError) as error:  # such as a JPEG with a side above 65500 pixels
         raise ValueError(f"{path} cannot be written: {first_line(error)}") from error
     write_atomically(path, content.getvalue())

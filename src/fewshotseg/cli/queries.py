@@ -1,4 +1,4 @@
-"""Finding the photographs that names on a command line stand for, and saying what was passed over and why."""
+"""Finds the photographs that the command line names, and reports which files were skipped and why."""
 
 import glob
 import os
@@ -10,12 +10,12 @@ from typing import NamedTuple
 from fewshotseg.images import photo_endings
 
 HIDDEN = "hidden"
-FOLDER = "folders, which --recursive looks into"
+FOLDER = "folders: --recursive searches them"
 LINK = "links to folders, which are not followed"
-FILM = "films: save frames of them as pictures first"
+FILM = "videos: save frames of them as images first"
 DOCUMENT = "documents and drawings: save them as PNG first"
 RAW = "raw files of cameras: save them as JPEG or TIFF first"
-OTHER = "no photographs, by their ending"
+OTHER = "not the file ending of an image"
 
 # fmt: off
 REASONS = {
@@ -24,58 +24,58 @@ REASONS = {
     RAW: {".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"},
 }
 # fmt: on
-"""Why files of some endings are no photographs, and what to do."""
+"""Reason to skip a file -> the file endings that it applies to."""
 
 
 class Queries(NamedTuple):
-    """What was found.
+    """The photographs that were found, and the files that were not taken.
 
     Attributes:
-        photos: Each photograph once, and the name of its results: its path below the deepest folder that all names
-            share, without its ending unless another differs in nothing else.
-        faults: A sentence for each name that leads to nothing.
-        passed_over: Reasons, and the files that each applies to.
-        named: Those of the photographs that were named, and not found in a folder or by a pattern.
+        photos: Each photograph -> the name of its results: its path below the deepest folder that all photographs
+            share, without the file ending unless two photographs differ in nothing else.
+        faults: A sentence for each name that matches no photograph.
+        skipped: Reason -> the files that were skipped for it.
+        named: The photographs that were named themselves, not found in a folder or by a pattern.
     """
 
     photos: dict[Path, Path]
     faults: list[str]
-    passed_over: dict[str, list[Path]]
+    skipped: dict[str, list[Path]]
     named: set[Path]
 
-    def pass_over(self, reason: str, files: Collection[Path]) -> None:
-        """Note files that are no queries, and take them from the photographs."""
+    def skip(self, reason: str, files: Collection[Path]) -> None:
+        """Record files as skipped, and remove them from the photographs."""
         if files:
-            self.passed_over.setdefault(reason, []).extend(files)
+            self.skipped.setdefault(reason, []).extend(files)
         for file in files:
             self.photos.pop(file, None)
 
     def remarks(self, *, most: int = 5) -> list[str]:
-        """A sentence for each reason: how many files were passed over, and the first of them."""
+        """Write a line for each reason: how many files were skipped, and the first ``most`` of them."""
         lines = []
-        for reason, files in self.passed_over.items():
+        for reason, files in self.skipped.items():
             names = ", ".join(str(file) for file in files[:most]) + (", ..." if len(files) > most else "")
-            lines.append(f"{len(files)} passed over ({reason}): {names}")
+            lines.append(f"{len(files)} skipped ({reason}): {names}")
         return lines
 
 
 def find_photos(names: Sequence[str], *, recursive: bool = False, without: Path | None = None) -> Queries:
-    """Find photographs.
+    """Find the photographs that names stand for.
 
-    A file that is named is taken whatever it is. Of a folder, and of what a pattern matches, hidden files and those
-    whose ending is of no photograph are passed over.
+    A file that is named is always taken. In folders, and among the matches of a pattern, hidden files and files without
+    an image's file ending are skipped.
 
     Args:
         names: Files, folders, or patterns such as ``'photos/*.jpg'``.
-        recursive: Whether folders in folders count.
-        without: A folder to leave out, with all that is in it, unless it is named.
+        recursive: Whether to search subfolders.
+        without: A folder that is not searched, unless it is named itself.
 
     Example:
         >>> find_photos(["no/such/file.jpg"]).faults
-        ['no/such/file.jpg is no file, no folder and no pattern that matches any']
+        ['no/such/file.jpg is not a file, not a folder and not a pattern that matches files']
     """
     queries = Queries({}, [], {}, set())
-    found: dict[str, tuple[Path, Path]] = {}  # by real path: as it was named, and the folder that it belongs to
+    found: dict[str, tuple[Path, Path]] = {}  # real path -> the path as it was named, and its folder
     for name in names:
         faults = len(queries.faults)
         if os.path.isdir(name):  # noqa: PTH112 (Path's raises where a folder may not be looked into)
@@ -98,7 +98,7 @@ def find_photos(names: Sequence[str], *, recursive: bool = False, without: Path 
 
 
 def _names(paths: Mapping[Path, Path]) -> dict[Path, Path]:
-    """The photographs' paths without their endings, but for those that differ in nothing else."""
+    """Strip the file ending of each path, unless two paths differ in nothing else."""
     same = Counter(str(path.with_suffix("")).casefold() for path in paths.values())
     return {
         photo: path if same[str(path.with_suffix("")).casefold()] > 1 else path.with_suffix("")
@@ -107,7 +107,7 @@ def _names(paths: Mapping[Path, Path]) -> dict[Path, Path]:
 
 
 def _list_folder(folder: str, queries: Queries, *, recursive: bool, without: Path | None) -> list[Path]:
-    """The files of a folder, in order. Links to folders are not followed, as they may lead round in circles."""
+    """List the files of a folder, sorted; links to folders are not followed, as they may form a loop."""
 
     def note(error: OSError) -> None:
         queries.faults.append(f"{error.filename}: {error.strerror}")
@@ -119,36 +119,36 @@ def _list_folder(folder: str, queries: Queries, *, recursive: bool, without: Pat
         hidden = [each for each in inner if each.name.startswith(".")]
         links = [each for each in inner if each not in hidden and each.is_symlink()]
         plain = [each for each in inner if each not in hidden and each not in links]
-        queries.pass_over(HIDDEN, hidden)
-        queries.pass_over(LINK, links)
+        queries.skip(HIDDEN, hidden)
+        queries.skip(LINK, links)
         if not recursive:
-            queries.pass_over(FOLDER, plain)
+            queries.skip(FOLDER, plain)
         folders[:] = [each.name for each in plain] if recursive else []
         listed += [Path(root, each) for each in sorted(files)]
     return listed
 
 
 def _match(pattern: str, queries: Queries) -> list[Path]:
-    """The files that a pattern matches."""
+    """List the files that a pattern matches, sorted."""
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207 (absolute ones too)
     if not matches:
-        queries.faults.append(f"{pattern} is no file, no folder and no pattern that matches any")
-    queries.pass_over(FOLDER, [match for match in matches if match.is_dir()])
+        queries.faults.append(f"{pattern} is not a file, not a folder and not a pattern that matches files")
+    queries.skip(FOLDER, [match for match in matches if match.is_dir()])
     return [match for match in matches if not match.is_dir()]
 
 
 def _keep_photos(files: list[Path], queries: Queries) -> list[Path]:
-    """Those that have the ending of a photograph and are not hidden."""
+    """Keep the files that have an image's file ending and are not hidden."""
     endings = photo_endings()
     photos: list[Path] = []
     for file in files:
         ending = file.suffix.lower()
         if file.name.startswith("."):
-            queries.pass_over(HIDDEN, [file])
+            queries.skip(HIDDEN, [file])
         elif any(ending in each for each in REASONS.values()):
-            queries.pass_over(next(reason for reason, each in REASONS.items() if ending in each), [file])
+            queries.skip(next(reason for reason, each in REASONS.items() if ending in each), [file])
         elif ending not in endings:
-            queries.pass_over(OTHER, [file])
+            queries.skip(OTHER, [file])
         else:
             photos.append(file)
     return photos

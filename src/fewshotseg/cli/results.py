@@ -1,4 +1,4 @@
-"""What a run of ``fewshotseg segment`` leaves: pictures and exports, known to be its own, and tidied before it."""
+"""Manages the files that ``fewshotseg segment`` writes: which exist, which may be overwritten, which are complete."""
 
 import hashlib
 import os
@@ -17,10 +17,10 @@ class Results(NamedTuple):
     """The results of a run.
 
     Attributes:
-        out: Their folder.
-        pictures: Kinds of pictures.
-        exports: Formats of other tools.
-        settings: What they follow from besides the photograph, as a digest.
+        out: The folder to write to.
+        pictures: The pictures to write.
+        exports: The files for other tools to write.
+        settings: A digest of the model, the examples and the options: all that results depend on but the photograph.
     """
 
     out: Path
@@ -34,25 +34,25 @@ class Results(NamedTuple):
         return self.pictures.need_pixels
 
     def mark(self, photo: Path) -> str:
-        """What the results of a photograph carry, to be known by: the settings and its name, as a digest."""
+        """Compute the mark that a photograph's results carry: a digest of the settings and of its file name."""
         return hashlib.sha256(self.settings.encode() + os.fsencode(photo.name)).hexdigest()[:16]
 
     def paths(self, name: Path) -> list[Path]:
-        """Where the files of a photograph lie, whose path in the results is ``name``."""
+        """Return the paths of a photograph's files; ``name`` is its path in the folder of results."""
         return [*self.pictures.paths(name), *self.exports.paths(name)]
 
     def prepare(self, photos: Mapping[Path, Path], inputs: Iterable[Path], *, overwrite: bool = False) -> None:
-        """Make the folder, and tidy it.
+        """Create the folder, and remove half-written files of an earlier run.
 
         Args:
-            photos: The photographs, and their paths in the results.
-            inputs: Other files that have to stay.
+            photos: Each photograph -> its path in the folder of results.
+            inputs: Other files that must not be overwritten.
             overwrite: Whether results of other settings may be overwritten.
 
         Raises:
-            ValueError: If a result would take the place of an input, of another result, or of one that may not be
+            ValueError: If a result would overwrite an input, another result of this run, or a file that may not be
                 overwritten.
-            OSError: If the folder cannot be made.
+            OSError: If the folder cannot be created.
         """
         shared = self.exports.shared_paths()
         places: dict[str, Path] = {os.path.realpath(path): path for path in shared}
@@ -60,7 +60,7 @@ class Results(NamedTuple):
         for photo, name in photos.items():
             for path in self.paths(name):
                 if places.setdefault(os.path.realpath(path), path) is not path:
-                    raise ValueError(f"{photo} must have another name, as {path} is the place of another result")
+                    raise ValueError(f"{photo} must have another name, as {path} is the file of another result too")
             mark = self.mark(photo)
             others += [
                 path for path in self.pictures.paths(name) if self.pictures.mark_of(path) not in {None, "", mark}
@@ -72,7 +72,7 @@ class Results(NamedTuple):
         if others and not overwrite:
             raise ValueError(
                 f"out holds {len(others)} results of other photographs, examples or settings, such as {others[0]}; "
-                "take another --out, or --overwrite"
+                "choose another --out, or add --overwrite"
             )
         self.out.mkdir(parents=True, exist_ok=True)
         for path in shared:
@@ -80,10 +80,10 @@ class Results(NamedTuple):
         _remove_parts([*places.values(), *(self.exports.record(name) for name in photos.values())])
 
     def are_done(self, photo: Path, name: Path, *, overwrite: bool = False) -> bool:
-        """Whether all files of a photograph are there, whole, younger than it and made of it by these settings.
+        """Whether all files of a photograph exist, are complete, are newer than it and were made with these settings.
 
         Raises:
-            ValueError: If a file that is no result has the place of one.
+            ValueError: If a file of that name exists that this command did not write.
         """
         mark = self.mark(photo)
         for path in self.exports.paths(name):
@@ -92,14 +92,14 @@ class Results(NamedTuple):
         return done and not overwrite
 
     def save(self, photo: Path, name: Path, pixels: Tensor | None, answer: Answer, seconds: float) -> Row:
-        """Write the files of a photograph; returns its line in the table."""
+        """Write the files of a photograph; returns its row of the table."""
         mark = self.mark(photo)
         self.pictures.save(name, mark, pixels, answer)
         return self.exports.save(photo, name, mark, answer, seconds)
 
 
 def _remove_parts(paths: Iterable[Path]) -> None:
-    """A run that was killed may have left half a file of each."""
+    """Remove the temporary files that a killed run may have left beside these paths."""
     paths = set(paths)
     for folder in {path.parent for path in paths}:
         for part in folder.glob(".*.part"):

@@ -1,26 +1,28 @@
-"""Segment photographs by one or a few examples, with the model of the package or one that you trained.
+"""Segment photographs by one or a few annotated examples, with a pretrained model or one that you trained.
 
     fewshotseg segment --support photo.jpg --mask mask.png --query *.jpg --out found/
     fewshotseg segment --support a.jpg b.jpg --mask a.png b.json --query photos/ --out found/ --format coco csv
     fewshotseg segment --support photo.jpg --box 120 40 380 300 --query 'photos/*.jpg' --out found/
     fewshotseg segment --class mug a.jpg a.json b.jpg b.png --class cup c.jpg box:9,9,80,70 --query photos/ --out found/
 
-Leaves pictures of the photograph's size in --out: NAME-mask.png (255 the object, 0 else), NAME-probability.png (255 is
-certain), NAME-overlay.jpg, and NAME-cutout.png with everything transparent but the object. NAME is dog for dog.jpg, and
-dog.jpg where there is a dog.png too. Photographs of several folders keep them there. Of several classes masks hold
-1, 2, ... in their order, in colours that labelmap.txt names, and the probability is that of the likeliest.
+Results: --out receives pictures of the photograph's own size. NAME-mask.png is 255 on the object and 0 elsewhere,
+NAME-probability.png is 255 where the model is certain of the object, NAME-overlay.jpg shows the object outlined on the
+photograph, and NAME-cutout.png shows the object alone on a transparent background. NAME is the file name without its
+ending: dog for dog.jpg. If there is a dog.png too, both keep their endings. Subfolders are kept. With several classes,
+a mask holds 1, 2, ... in the order of the classes, in the colours that labelmap.txt lists, and the probability is that
+of the most probable class.
 
-A mask file is a drawing of the object in any one colour on black or on nothing, or holds 1 for the object, 0 for the
-background and 255 for what is neither; one of several classes has CVAT's labelmap.txt beside it. JPEG and other formats
-that change pixels are refused. A JSON file is LabelMe's or COCO's. A box is a rough mask; the object should fill it.
-Photographs and masks are turned as EXIF says.
+Masks: a mask file shows the object in any one colour on a black or transparent background, or holds 1 for the object,
+0 for the background and 255 for pixels that are neither. A mask of several classes needs CVAT's labelmap.txt beside it.
+JPEG and other lossy formats are refused, as they change pixel values. JSON files are read in the formats of LabelMe and
+COCO. A box is a rough mask; the object should fill it. EXIF orientation is applied to photographs and masks.
 
---format writes what other tools open: annotations.json (coco), NAME.json (labelme), labels/NAME.txt and data.yaml
+--format writes annotations for other tools: annotations.json (coco), NAME.json (labelme), labels/NAME.txt and data.yaml
 (yolo), results.csv (csv).
 
-Photographs that were done already, by the same examples and settings, are not done again: the same command goes on
-where it was stopped. One that cannot be read is named, and the others are done. The exit status is 0 if all are done,
-1 if some could not be, and 2 if none could.
+Photographs that already have results of the same examples and settings are not segmented again, so an interrupted
+command can simply be repeated. A photograph that cannot be read is reported, and the others are segmented. The exit
+status is 0 if all photographs were segmented, 1 if some were not, and 2 if the command could not run at all.
 """
 
 import argparse
@@ -46,55 +48,61 @@ from fewshotseg.cli.results import Results
 from fewshotseg.cli.talk import say, warn
 
 MOST_PIXELS = 2 * 89_478_485
-"""Where Pillow gives up; from half of it on it takes a file for an attack, but people have such photographs."""
+"""Pillow's limit of pixels, above which it raises; from half of it on it warns, but people have such photographs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command can be asked for."""
+    """Add the options of the command."""
     add = parser.add_argument
     examples_module.add_arguments(parser)
-    add("--query", nargs="+", required=True, help="photographs to segment, folders of them, or patterns like '*.jpg'")
-    add("--recursive", action="store_true", help="look into the folders of a folder, too")
-    add("--out", type=Path, required=True, help="folder of the results")
+    add("--query", nargs="+", required=True, metavar="PHOTO", help="Photographs to segment, folders of them, or "
+        "patterns such as '*.jpg'.")  # fmt: skip
+    add("--recursive", action="store_true", help="Search the subfolders of folders too.")
+    add("--out", type=Path, required=True, metavar="FOLDER", help="Folder for the results.")
     add(
         "--save",
         nargs="+",
         choices=KINDS,
         metavar="KIND",
-        help=f"of {', '.join(KINDS)} (default: all but the cutout; with --format the mask)",
+        help=f"Pictures to save: {', '.join(KINDS)} (default: all but cutout; with --format only mask).",
     )
-    add("--format", nargs="+", choices=FORMATS, default=[], metavar="FORMAT", help=f"of {', '.join(FORMATS)}")
-    add("--overwrite", action="store_true", help="do photographs again that have results")
+    add("--format", nargs="+", choices=FORMATS, default=[], metavar="FORMAT", help="Annotations for other tools to "
+        f"save: {', '.join(FORMATS)}.")  # fmt: skip
+    add("--overwrite", action="store_true", help="Segment photographs again that already have results.")
     add(
         "--model",
         default="scnet-lite0",
-        help="a model: a name such as prototypes-lite0, a file, or owner/name on the Hugging Face hub "
-        "(default: %(default)s)",
+        metavar="MODEL",
+        help="The model: a name such as prototypes-lite0, a file, or owner/name on the Hugging Face hub "
+        "(default: %(default)s).",
     )
-    add("--threshold", type=float, help="probability from which on a pixel is the object (default: the model's)")
+    add("--threshold", type=float, metavar="P", help="Probability above which a pixel is the object (default: the "
+        "model's, usually 0.5).")  # fmt: skip
     add(
         "--min-presence",
         type=float,
         default=0.0,
-        help="how sure the model must be that the object is there at all, from 0 to 1; below, the mask is empty "
-        "(default: %(default)g)",
+        metavar="P",
+        help="Smallest presence, from 0 to 1: how sure the model must be that the photograph shows the object at all. "
+        "Below it the mask is left empty (default: %(default)g).",
     )
-    add("--size", type=int, help="pixels of the longer side as the model sees it (default: as it was trained)")
-    add("--device", help="such as cpu or cuda:1 (default: CUDA where there is any)")
+    add("--size", type=int, metavar="N", help="Resize photographs to this many pixels on the longer side before the "
+        "model sees them (default: the size that the model was trained with).")  # fmt: skip
+    add("--device", help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Segment as the command line says.
+    """Segment the photographs that the command line names.
 
     Args:
-        options: With the attributes of `add_arguments`.
+        options: The parsed options of `add_arguments`.
 
     Returns:
-        The exit status: 0 if all photographs are done, 1 if some could not be.
+        The exit status: 0 if all photographs were segmented, 1 if some were not.
 
     Raises:
-        ValueError: If an argument, an example or the model is not possible.
-        OSError: If an example or the model is not there, or ``out`` cannot be written to.
+        ValueError: If an argument, an example or the model cannot be used.
+        OSError: If the file of an example or of the model is missing, or ``out`` cannot be written to.
         ImportError: If the model needs a package that is not installed.
     """
     if options.threshold is not None:
@@ -126,10 +134,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def find_queries(options: argparse.Namespace, given: list[Example]) -> Queries:
-    """What to segment; says what else there was.
+    """Find the photographs to segment, and report the files that are skipped.
 
-    Neither masks of examples nor results are photographs. An example whose mask lies beside it in a folder is there as
-    an example; one whose mask lies elsewhere, or that is marked by a box, is segmented as the others are.
+    Masks of the examples and results of earlier runs are skipped. An example that was found in a folder is skipped if
+    its mask lies in the same folder; if the mask lies elsewhere, or is a box, the example is segmented like the others.
     """
     queries = find_photos(options.query, recursive=options.recursive, without=options.out)
     photos = {photo: os.path.realpath(photo) for photo in queries.photos}
@@ -142,9 +150,9 @@ def find_queries(options: argparse.Namespace, given: list[Example]) -> Queries:
     pictures = Pictures(options.out, [*KINDS])
     results = {os.path.realpath(path) for name in queries.photos.values() for path in pictures.paths(name)}
     found = [photo for photo in queries.photos if photo not in queries.named]
-    queries.pass_over("masks of the examples", [photo for photo in queries.photos if photos[photo] in marks])
-    queries.pass_over("examples, with their masks beside them", [photo for photo in found if photos[photo] in pairs])
-    queries.pass_over("results of an earlier run", [photo for photo in [*queries.photos] if photos[photo] in results])
+    queries.skip("masks of the examples", [photo for photo in queries.photos if photos[photo] in marks])
+    queries.skip("examples, with their masks beside them", [photo for photo in found if photos[photo] in pairs])
+    queries.skip("results of an earlier run", [photo for photo in [*queries.photos] if photos[photo] in results])
     for remark in [*queries.faults, *queries.remarks()]:
         warn(remark)
     return queries
@@ -161,7 +169,7 @@ def _results(options: argparse.Namespace, examples: Examples, predictor: fs.FewS
 
 
 def _digest(predictor: fs.FewShotPredictor, examples: Examples, settings: str) -> str:
-    """A name for all that results follow from besides the photograph: the model, the examples, the settings."""
+    """Compute a digest of the model, the examples and the settings: all that results depend on but the photograph."""
     config = getattr(predictor.model, "config", None)
     found = hashlib.sha256(f"{config} {predictor.size} {settings} {examples.digest()}".encode())
     for values in predictor.model.state_dict().values():
@@ -171,7 +179,7 @@ def _digest(predictor: fs.FewShotPredictor, examples: Examples, settings: str) -
 
 @contextmanager
 def _large_photos() -> Iterator[None]:
-    """Within: photographs may have as many pixels as Pillow lets through at all."""
+    """Silence Pillow's warning about large images while the block runs."""
     before = Image.MAX_IMAGE_PIXELS
     if before is not None:
         Image.MAX_IMAGE_PIXELS = max(before, MOST_PIXELS)

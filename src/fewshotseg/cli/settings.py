@@ -1,4 +1,4 @@
-"""Options of the command line for the settings of training: data, and how to train."""
+"""Command-line options for the data, the training recipe and the training-free model."""
 
 import argparse
 import ast
@@ -15,41 +15,47 @@ from fewshotseg.training.benchmark import DataSettings
 from fewshotseg.training.recipe import RECIPES, Recipe
 
 TRAINING_FREE = "prototypes"
-"""Stands for a model file where there is none: a `PrototypeSegmenter`, made of options."""
+"""Given instead of a model file, this makes a `PrototypeSegmenter` from the options."""
 
 Config = TypeVar("Config", SCNetConfig, PrototypeConfig)
 
 OWN_OPTIONS = ("model", "micro_batches")
-"""Fields of `Recipe` whose options differ from what would be made of their names."""
+"""Fields of `Recipe` whose options are written by hand, not generated from the fields."""
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add options for `DataSettings`; those not given are absent from what is parsed."""
+    """Add options for `DataSettings`; those that are not given are absent from the parsed options."""
     add = parser.add_argument_group("data", argument_default=argparse.SUPPRESS).add_argument
-    add("--data", nargs="+", metavar="FOLDER", help="Folders of data: pascal takes the root of VOC 2012; coco that of "
-        "train2014, val2014 and annotations; folders takes one or more with images/ and masks/, with "
-        "images/ and COCO's instances.json, or VOC 2012 roots; fss1000 that of the test classes; "
-        "deepglobe, isic, chestx and suim what ClasswiseSource reads.")  # fmt: skip
+    add("--data", nargs="+", metavar="FOLDER", help="Folders of the data. pascal: the root of VOC 2012. coco: the "
+        "folder with train2014, val2014 and annotations. folders: one or more folders with images/ and masks/, with "
+        "images/ and COCO's instances.json, or VOC 2012 roots. fss1000: the folder of the test classes. deepglobe, "
+        "isic, chestx, suim: a folder that ClasswiseSource reads.")  # fmt: skip
     add("--fold", type=_fold, choices=(*range(4), "all"), metavar="{0,1,2,3,all}",
         help="Which quarter of the classes is novel: not trained on, but tested on (default: 0). For folders also all: "
-        "train on every class, for a model to use.")  # fmt: skip
-    add("--protocol", choices=PROTOCOLS, metavar="NAME", help="A published way to measure: "
-        f"{', '.join(PROTOCOLS)} (default: SCNet's; for own images another).")  # fmt: skip
-    add("--size", type=int, metavar="N", help="Side in pixels of training crops and test images, in place of the "
-        "protocol's.")  # fmt: skip
-    add("--novel", choices=("background", "ignore", "drop"), help="What objects of novel classes in training images "
-        "become: background, void, or the image is left out (default: the protocol's).")  # fmt: skip
-    add("--episodes", type=int, metavar="N", help="Test episodes a seed, in place of the protocol's.")
-    add("--seeds", type=int, nargs="+", metavar="N", help="Seeds of the test episodes, one whole evaluation each.")
-    add("--train-list", metavar="NAME", help="For pascal, the images to train on as VOCSource names them (default: the "
+        "train on every class.")  # fmt: skip
+    add("--protocol", choices=PROTOCOLS, metavar="NAME", help="Evaluation protocol: "
+        f"{', '.join(PROTOCOLS)} (default: SCNet's for pascal and coco; for other data one of its own).")  # fmt: skip
+    add("--size", type=int, metavar="N", help="Side in pixels of training crops and test images (default: the "
         "protocol's).")  # fmt: skip
-    add("--images", type=int, metavar="N", help="For synthetic, how many images to train on (default: 1000).")
+    add("--novel", choices=("background", "ignore", "drop"), help="How to treat objects of novel classes in training "
+        "images: as background, as void (ignore), or leave the image out (drop) (default: the "
+        "protocol's).")  # fmt: skip
+    add("--episodes", type=int, metavar="N", help="Test episodes for each seed (default: the protocol's).")
+    add("--seeds", type=int, nargs="+", metavar="N", help="Seeds of the test episodes; each is a whole evaluation "
+        "(default: the protocol's).")  # fmt: skip
+    add("--train-list", metavar="NAME", help="For pascal: list of the training images, a name or file as VOCSource "
+        "takes it (default: the protocol's).")  # fmt: skip
+    add("--images", type=int, metavar="N", help="For synthetic: number of training images (default: 1000).")
 
 
 def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSettings:
-    """Take the options of `add_data_arguments` out of ``options``; for all others the fields in ``default`` hold.
+    """Make data settings from the options of `add_data_arguments`, and remove these from ``options``.
 
-    A protocol in which something was changed carries that in its name.
+    If an option changes the protocol, the protocol's new name says so.
+
+    Args:
+        options: The parsed options.
+        default: Fields of `DataSettings` for options that were not given.
 
     Raises:
         ValueError: If settings exclude each other.
@@ -73,14 +79,14 @@ def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSe
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each field of `Recipe`, with its documentation; those not given are absent from what is parsed.
+    """Add an option for each field of `Recipe`, explained by its docstring; options not given are absent when parsed.
 
-    Fields of the model go by ``--model FIELD=VALUE``, some of them by options of their own too.
+    Fields of the model are set by ``--model FIELD=VALUE``, some of them also by an option of their own.
     """
     group = parser.add_argument_group("recipe", argument_default=argparse.SUPPRESS)
     group.add_argument("--backbone", metavar="NAME", help=f"Name of the backbone.{_defaults('backbone')}")
-    group.add_argument("--reducer-dropout", type=float, metavar="P", help="Probability that a channel of the reduced "
-                       f"features is dropped in training.{_defaults('reducer_dropout')}")  # fmt: skip
+    group.add_argument("--reducer-dropout", type=float, metavar="P", help="Dropout probability for the channels of the "
+                       f"reduced features.{_defaults('reducer_dropout')}")  # fmt: skip
     add_model_argument(group)
     hints, texts = get_type_hints(Recipe), attribute_texts(Recipe)
     for each in fields(Recipe):
@@ -88,29 +94,34 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
             option = f"--{each.name.replace('_', '-')}"
             text = texts.get(each.name, "") + _defaults(each.name)
             group.add_argument(option, help=text.replace("%", "%%"), **_how_to_parse(hints[each.name]))
-    group.add_argument("--accumulate", type=int, default=1, metavar="N", help="Parts in which each process takes its "
-                       "share of a batch through the model, to save memory (default: 1).")  # fmt: skip
+    group.add_argument("--accumulate", type=int, default=1, metavar="N", help="Gradient accumulation: each process "
+                       "splits its share of a batch into this many parts, to save memory (default: 1).")  # fmt: skip
 
 
 def add_model_argument(parser: Any) -> None:
-    """Add the option for fields of `SCNetConfig`."""
-    parser.add_argument("--model", nargs="+", default=[], metavar="FIELD=VALUE", help="Fields of SCNetConfig, such as "
-                        "self_contrast_weight=0 (PFENet), num_prototypes=5 or bins=1.0,0.5; of PrototypeConfig for the "
-                        "model prototypes.")  # fmt: skip
+    """Add the option for fields of the model's config."""
+    parser.add_argument("--model", nargs="+", default=[], metavar="FIELD=VALUE", help="Settings of the model: fields "
+                        "of SCNetConfig, such as self_contrast_weight=0 (which makes it PFENet), num_prototypes=5 or "
+                        "bins=1.0,0.5; for prototypes, fields of PrototypeConfig.")  # fmt: skip
 
 
 def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Recipe:
-    """Take the options of `add_recipe_arguments` out of ``options`` and put them in place of the defaults.
+    """Make a recipe from the options of `add_recipe_arguments`, and remove these from ``options``.
+
+    Args:
+        options: The parsed options.
+        default: The recipe for options that were not given.
+        processes: The number of training processes.
 
     Raises:
-        ValueError: If a setting is impossible.
+        ValueError: If a setting is out of range.
     """
     if options.get("backbone", default.model.backbone) != default.model.backbone:
-        options.setdefault("backbone_weights", None)  # those of the recipe are of its own backbone
+        options.setdefault("backbone_weights", None)  # the recipe's weights belong to the recipe's backbone
     model = change_model(default.model, options.pop("model"))
     model = replace(model, **{name: options.pop(name) for name in ("backbone", "reducer_dropout") if name in options})
     if model.image_size != default.model.image_size:
-        raise ValueError(f"image_size must be set by --size, which decides about training too, got {model.image_size}")
+        raise ValueError(f"image_size must be set by --size, which sets the training crops too, got {model.image_size}")
     micro_batches = processes * options.pop("accumulate")
     given = {each.name: options.pop(each.name) for each in fields(Recipe) if each.name in options}
     if "scale" in given:
@@ -119,19 +130,19 @@ def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Rec
 
 
 def add_training_free_arguments(parser: Any) -> None:
-    """Add the options of `training_free`, but for that of `add_model_argument`."""
+    """Add the options of `training_free`, except that of `add_model_argument`."""
     add = parser.add_argument
-    add("--backbone", metavar="NAME", help="For the model prototypes, the name of its backbone, such as "
+    add("--backbone", metavar="NAME", help="For prototypes: name of the backbone, such as "
         "timm/vit_small_patch14_dinov2 (default: efficientnet_lite0, with the weights of its package).")  # fmt: skip
-    add("--backbone-weights", metavar="NAME", help="For that backbone: a file, timm for those that timm downloads, "
-        "package, or the name of torchvision's.")  # fmt: skip
+    add("--backbone-weights", metavar="NAME", help="Weights for that backbone: a file, timm (downloaded by timm), "
+        "package (from an installed package), or a name of torchvision's weights.")  # fmt: skip
 
 
 def training_free(options: dict[str, Any]) -> PrototypeSegmenter:
-    """Take the options of a model that needs no training out of ``options``, and make it.
+    """Make the training-free model from its options, and remove these from ``options``.
 
     Raises:
-        ValueError: If a setting is impossible, or a file does not fit.
+        ValueError: If a setting is out of range, or a file does not fit.
         OSError: If a file is missing, or weights cannot be downloaded.
         ImportError: If an extra is not installed.
     """
@@ -145,10 +156,10 @@ def training_free(options: dict[str, Any]) -> PrototypeSegmenter:
 
 
 def change_model(model: Config, changes: Sequence[str]) -> Config:
-    """Replace fields by what ``"field=value"`` says.
+    """Replace fields of a config as strings such as ``"field=value"`` say.
 
     Raises:
-        ValueError: If there is no such field, or it cannot have that value.
+        ValueError: If there is no such field, or its value is not allowed.
 
     Example:
         >>> change_model(SCNetConfig(), ["bins=1.0,0.5", "num_prototypes=0"]).bins
@@ -168,11 +179,11 @@ def change_model(model: Config, changes: Sequence[str]) -> Config:
     try:
         return replace(model, **given)
     except TypeError as error:
-        raise ValueError(f"model must have possible values, got {' '.join(changes)}: {error}") from error
+        raise ValueError(f"model must set fields to values of their type, got {' '.join(changes)}: {error}") from error
 
 
 def attribute_texts(documented: type) -> dict[str, str]:
-    """Read from a class's docstring what it says about each attribute, as plain text in one line.
+    """Read the description of each attribute from a class's docstring, as plain text in one line.
 
     Example:
         >>> attribute_texts(Recipe)["epochs"]
@@ -184,7 +195,7 @@ def attribute_texts(documented: type) -> dict[str, str]:
 
 
 def _how_to_parse(hint: Any) -> dict[str, Any]:
-    """Give argparse's keywords for a value of this type."""
+    """Return the keyword arguments of ``add_argument`` for a value of this type."""
     if isinstance(hint, UnionType):
         (hint,) = (each for each in get_args(hint) if each is not type(None))
     if hint is bool:
@@ -197,7 +208,7 @@ def _how_to_parse(hint: Any) -> dict[str, Any]:
 
 
 def _defaults(name: str) -> str:
-    """Say what a setting is where it is not given, for each benchmark if they differ; nothing if it is not set."""
+    """Describe the default of a setting, for each benchmark if they differ; empty if it is not set."""
     values = {key: getattr(recipe if hasattr(recipe, name) else recipe.model, name) for key, recipe in RECIPES.items()}
     if len(set(values.values())) == 1:
         values = {"": values["pascal"]}

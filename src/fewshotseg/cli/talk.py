@@ -1,4 +1,4 @@
-"""What ``fewshotseg segment`` prints, beside a progress bar too."""
+"""Prints the lines of ``fewshotseg segment``, also while a progress bar is shown."""
 
 import sys
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ PROG = "fewshotseg segment"
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Print one line, whatever characters the names of files have."""
+    """Print one line; characters that the stream's encoding lacks are escaped."""
     stream = sys.stdout if to is None else to
     encoding = getattr(stream, "encoding", None) or "utf-8"
     shown = one_line(text, most=10_000).encode(encoding, "backslashreplace").decode(encoding)
     if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(shown, file=stream)  # above a bar, if there is one
+        sys.modules["tqdm"].tqdm.write(shown, file=stream)  # above the progress bar, if there is one
     else:
         print(shown, file=stream)
     stream.flush()
@@ -30,7 +30,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def bar(total: int) -> Iterator[Any]:
-    """A progress bar if standard error is a terminal and tqdm is installed; gives it, or None."""
+    """Show a progress bar if standard error is a terminal and tqdm is installed; gives it, or None."""
     tqdm: Any = None
     if sys.stderr.isatty():
         with suppress(ImportError):

@@ -1,16 +1,18 @@
-"""Train SCNet, or PFENet (lambda = 0), as their papers do, on one fold of a benchmark or on your own photographs.
+"""Train SCNet, or PFENet (lambda = 0), on one fold of a benchmark or on your own photographs.
 
-    fewshotseg train synthetic                                    # images made by the package, no download
-    fewshotseg train folders --data photographs/ --fold all       # a model to use: on all classes
-    fewshotseg train folders --data photographs/                  # a quarter of the classes is kept for evaluation
+    fewshotseg train synthetic                                    # images drawn by the package, no download
+    fewshotseg train folders --data photographs/ --fold all       # on all classes: a model to use
+    fewshotseg train folders --data photographs/                  # keeps a quarter of the classes for evaluation
     fewshotseg train pascal --data VOC2012/ --fold 0 --backbone-weights IMAGENET1K_V1 --workers 8
     fewshotseg train coco --data COCO2014/ --model self_contrast_weight=0
     torchrun --standalone --nproc-per-node 4 -m fewshotseg train pascal --data VOC2012/
 
-The run leaves last.pth (and previous.pth, the one before it), best.pth where --select asks for one, and log.jsonl in
---out. Ctrl-C and SIGTERM end it after the iteration at hand, with a checkpoint. Interrupted in whatever way and started
-again with --resume, it ends with the same weights. Episodes, augmentation, dropout and the draws of k-means depend on
-the seed, the iteration and the part of the batch alone: processes can be traded for accumulation.
+The defaults for pascal and coco are those of the papers.
+
+--out receives the checkpoints last.pth and previous.pth (the one before), best.pth if --select chooses by validation,
+and the log, log.jsonl. Ctrl+C and SIGTERM finish the current iteration, write a checkpoint and stop. An interrupted run
+that is continued with --resume ends with the same weights as one that was never interrupted. Random numbers depend only
+on the seed, the iteration and the part of the batch: 4 processes draw the same as 1 process with --accumulate 4.
 """
 
 import argparse
@@ -25,9 +27,9 @@ from fewshotseg.training.stopping import Stopped, StopSignals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the command; those not given and without a default here are absent from what is parsed."""
-    parser.add_argument("benchmark", choices=BENCHMARKS, help="What to train on: decides about data, protocol and "
-                        "recipe, of which options change single settings.")  # fmt: skip
+    """Add the options of the command; those without a default here are absent from the parsed options if not given."""
+    parser.add_argument("benchmark", choices=BENCHMARKS, help="Data set to train on. It sets the protocol and the "
+                        "defaults of the recipe.")  # fmt: skip
     add_data_arguments(parser)
     add_recipe_arguments(parser)
     add = parser.add_argument_group("run", argument_default=argparse.SUPPRESS).add_argument
@@ -35,26 +37,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default=None,
         metavar="FOLDER",
-        help="Folder of log and checkpoints (default: outputs/BENCHMARK-foldN).",
+        help="Folder for the log and the checkpoints (default: outputs/BENCHMARK-foldN).",
     )
-    add("--resume", action="store_true", help="Go on from the last checkpoint in --out, if there is one.")
-    add("--workers", type=int, metavar="N", help="Processes that load episodes, for each process that trains (default: "
-        "0, the training process itself).")  # fmt: skip
-    add("--device", help="Where to train, such as cpu or cuda:1 (default: CUDA where there is any).")
-    add("--log-every", type=int, metavar="N", help="Iterations from one log line to the next (default: 10).")
-    add("--save-every", type=int, metavar="N", help="Iterations from one checkpoint to the next (default: 500).")
-    add("--tensorboard", action="store_true", help="Write the numbers of the log for TensorBoard too.")
+    add("--resume", action="store_true", help="Continue from the last checkpoint in --out, if there is one.")
+    add("--workers", type=int, metavar="N", help="Processes that load episodes, for each training process (default: "
+        "0, which loads them in the training process).")  # fmt: skip
+    add("--device", help="Device to train on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
+    add("--log-every", type=int, metavar="N", help="Iterations between lines of the log (default: 10).")
+    add("--save-every", type=int, metavar="N", help="Iterations between checkpoints (default: 500).")
+    add("--tensorboard", action="store_true", help="Write the log for TensorBoard too.")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train as the options say.
+    """Train a model with the given options.
 
     Returns:
-        0, or 128 and the number of the signal that ended it.
+        0, or 128 plus the number of the signal that stopped the run.
 
     Raises:
-        ValueError: If something cannot be done.
-        OSError: If data is missing or files cannot be written.
+        ValueError: If an option or the data cannot be used.
+        OSError: If data is missing or a file cannot be written.
         ImportError: If an extra is not installed.
     """
     given = vars(options)
@@ -69,6 +71,6 @@ def run(options: argparse.Namespace) -> int:
             print(f"fewshotseg train: {stopped}", file=sys.stderr)
         return 128 + stopped.signal
     if os.environ.get("RANK", "0") == "0":
-        score = "" if trained.miou is None else f", mIoU {100 * trained.miou:.1f} on the classes of validation"
+        score = "" if trained.miou is None else f", mIoU {100 * trained.miou:.1f} on the validation classes"
         print(f"trained: {trained.checkpoint}{score}")
     return 0

@@ -205,7 +205,7 @@ def test_what_it_takes_to_go_on_training_is_kept(tmp_path):
     fs.save_model(built(), tmp_path / "model.pth", training=training)
     assert read_model(tmp_path / "model.pth").training == training
     assert equal_states(fs.load_model(tmp_path / "model.pth").state_dict(), built().state_dict())
-    with pytest.raises(ValueError, match=r"path must end in \.pth or \.pt, or be a folder where there is no training"):
+    with pytest.raises(ValueError, match=r"path must end in \.pth or \.pt, or be a folder if no training"):
         fs.save_model(built(), tmp_path / "model", training=training)
 
 

@@ -72,7 +72,7 @@ def save_model(
     check_float_dtype("dtype", dtype)
     is_file = path.suffix in {".pth", ".pt"}
     if path.suffix in {".safetensors", ".ckpt", ".bin"} or (training is not None and not is_file):
-        raise ValueError(f"path must end in .pth or .pt, or without training be a folder, got {path}")
+        raise ValueError(f"path must end in .pth or .pt, or be a folder if no training state is saved, got {path}")
     state = model.state_dict()
     check_fits(state, state, "model", strict=True)
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}

@@ -123,7 +123,7 @@ def test_binary_rubbish_in_the_cache_is_made_again(files, tmp_path):
 
 def test_where_nothing_can_be_written_a_warning_says_so(files, tmp_path):
     (tmp_path / "cache").write_text("a file, where a folder is wanted")
-    with pytest.warns(UserWarning, match="the index of 3 masks is not remembered"):
+    with pytest.warns(UserWarning, match="the index of 3 masks is not cached"):
         assert index_with(files, tmp_path / "cache")[0] == AREAS
 
 
@@ -142,7 +142,7 @@ def test_without_a_home_a_warning_says_so(files, monkeypatch, home):
     else:
         monkeypatch.setattr("pathlib.Path.home", no_home)
     reason = "no" if home else "there is no home folder for a cache: set XDG_CACHE_HOME, or give a folder as cache"
-    with pytest.warns(UserWarning, match=f"^the index of 3 masks is not remembered: {reason}$"):
+    with pytest.warns(UserWarning, match=f"^the index of 3 masks is not cached: {reason}$"):
         assert index_with(files, None)[0] == AREAS
 
 
@@ -154,7 +154,7 @@ def test_a_cache_of_another_user_is_passed_over(files, tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     monkeypatch.setattr("fewshotseg.data.sources.index.write_atomically", refuse)
-    with pytest.warns(UserWarning, match="the index of 3 masks is not remembered: permission denied"):
+    with pytest.warns(UserWarning, match="the index of 3 masks is not cached: permission denied"):
         assert index_with(files, tmp_path / "cache") == (AREAS, [0, 1, 2])
 
 

@@ -1,1 +1,1 @@
-"""Data sets as sources: images with class masks, addressed by position."""
+"""Data sets as sources: images with class masks, accessed by index."""

@@ -1,4 +1,4 @@
-"""Procedural scenes: layers of objects and clutter on a backdrop, drawn at random and painted back to front."""
+"""Procedural scenes: random layers of objects and clutter, painted from back to front."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -12,17 +12,17 @@ from fewshotseg.data.sources._synthetic_looks import Array, rgb
 from fewshotseg.data.sources.source import VOID
 
 _MAX_OBJECTS = 4
-_MIN_VISIBLE = 0.4  # of an object: a layer that would leave less is left out
-_COVERED = 0.5  # of a pixel: from here on it belongs to the layer
+_MIN_VISIBLE = 0.4  # smallest visible share of an object; a layer that would leave less is skipped
+_COVERED = 0.5  # share of a pixel from which on it belongs to the layer
 
 Pair = tuple[float, float]
 Bytes = NDArray[np.uint8]
 Patch = tuple[tuple[slice, slice], Array, Array, Array]
-"""A layer on the pixels: a window's rows and columns; ``(h, w)`` x and y on its own axes, in radii; cover, 0 to 1."""
+"""A layer in pixels: rows and columns of its window; ``(h, w)`` x and y on its own axes, in radii; cover, 0 to 1."""
 
 
 class Layer(NamedTuple):
-    """One flat thing in a scene. Lengths are in units of the image's shorter side, angles in turns."""
+    """One flat object of a scene. Lengths are in units of the image's shorter side, angles in turns."""
 
     class_id: int  # 0 for clutter
     contour: str
@@ -30,33 +30,36 @@ class Layer(NamedTuple):
     centre: Pair  # x to the right and y downwards, from the upper left corner
     radius: float  # of the disc of the same area
     turn: float
-    stretch: float  # along its first axis; the second shrinks as much
-    frequency: float  # periods of the texture over the radius
-    texture_turn: float  # within the contour
+    stretch: float  # factor along the first axis; the second is divided by it
+    frequency: float  # periods of the texture per radius
+    texture_turn: float  # angle of the texture within the contour
     phase: Pair  # of the texture, in periods
-    colours: Sequence[tuple[float, ...]]  # the texture's two
+    colours: Sequence[tuple[float, ...]]  # the two colours of the texture
 
 
 Shown = tuple[Layer, Patch]
 
 
 class Random:
-    """Draws from a stream by arithmetic of its own: NumPy's may be fused, and so differ, on some machines."""
+    """Draws random numbers with plain arithmetic, as NumPy's may use fused operations that differ between machines."""
 
     def __init__(self, seed: int, index: int) -> None:
         self.stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(index,))))
 
     def uniform(self, low: float, high: float) -> float:
-        """A number from ``low`` up to ``high``."""
+        """Draw a number from ``low`` up to ``high``."""
         return low + (high - low) * self.stream.random()
 
     def integer(self, stop: int) -> int:
-        """A whole number below ``stop``."""
+        """Draw an integer from 0 to ``stop - 1``."""
         return int(self.stream.random() * stop)
 
 
 def draw_layers(random: Random, first_class: int, num_classes: int, size: tuple[int, int]) -> list[Layer]:
-    """From back to front: clutter, one to four objects of different classes, the first's always, some more clutter."""
+    """Draw layers from back to front: clutter, one to four objects of different classes, and more clutter.
+
+    There is always an object of ``first_class``.
+    """
     extent = (size[1] / min(size), size[0] / min(size))
     layers = [_clutter(random, extent, 0.35, 0.8, contrast=0.15) for _ in range(random.integer(3))]
     layers += [_clutter(random, extent, 0.03, 0.11, contrast=0.35) for _ in range(4 + random.integer(5))]
@@ -100,7 +103,7 @@ def _clutter(random: Random, extent: Pair, smallest: float, largest: float, *, c
 
 
 def arrange(layers: Iterable[Layer], size: tuple[int, int]) -> tuple[Bytes, list[Shown]]:
-    """``(H, W)`` labels, and the layers that they show: those that would hide an object too far are left out."""
+    """Compute ``(H, W)`` labels, and the layers that they show; a layer that would hide too much is skipped."""
     labels, shown = np.zeros(size, np.uint8), []
     spare: dict[int, int] = {}  # how many more pixels of each object may be hidden
     for layer in layers:
@@ -137,7 +140,7 @@ def _patch(layer: Layer, size: tuple[int, int]) -> Patch:
 
 
 def add_border(labels: Bytes, width: int) -> Bytes:
-    """Make labels void where another one is at most ``width`` rows and columns away."""
+    """Make pixels void that have another label within ``width`` rows and columns."""
     around = sliding_window_view(np.pad(labels, width, mode="edge"), (2 * width + 1,) * 2)
     return np.where(around.min(axis=(2, 3)) == around.max(axis=(2, 3)), labels, np.uint8(VOID))
 
@@ -152,7 +155,7 @@ def paint(layer: Layer, patch: Patch, image: Array) -> None:
 
 
 def draw_image(random: Random, shown: Iterable[Shown], size: tuple[int, int]) -> Bytes:
-    """``(3, H, W)``: clouds in three colours, the layers before them, light that falls off to one side, and noise."""
+    """Paint the image ``(3, H, W)``: clouds in three colours, the layers, a gradient of light, and noise."""
     across, down = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
     clouds = []
     for frequency in (random.uniform(1, 3), random.uniform(4, 12)):

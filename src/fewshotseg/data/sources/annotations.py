@@ -1,4 +1,4 @@
-"""Annotation files in COCO's format, by COCO or by the tools that write it: what they say, and what is wrong."""
+"""Reads annotation files in COCO's format, and finds their faults."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from fewshotseg.data.sources.faults import file_fault
 
 Json = dict[str, Any]
 Id = int | str
-"""What tells images, categories and annotations apart; a string of digits is the number that it spells."""
+"""The id of an image, category or annotation; a string of digits is converted to its number."""
 
 
 class Picture(NamedTuple):
     """An image with its annotations.
 
     Attributes:
-        id: Of the image.
-        file_name: As the file has it; it may be anything, and lead anywhere.
+        id: The id of the image.
+        file_name: The entry of the file, unchecked; it may not be a string, or lead outside of the folder.
         size: Height and width.
-        annotations: As the file has them, in its order.
+        annotations: The entries of the file, in order.
     """
 
     id: Id
@@ -37,10 +37,10 @@ class Instances(NamedTuple):
     """The content of an annotation file.
 
     Attributes:
-        categories: Category id to name, ids ascending, numbers before strings.
+        categories: Category id -> name, ids ascending, numbers before strings.
         pictures: The images that have annotations, by ascending id.
-        faults: A sentence for everything that cannot be read as meant; what it is about is left out above.
-        digest: Twelve digits that follow from every byte of the file.
+        faults: A sentence for each faulty entry; these entries are left out above.
+        digest: Twelve hexadecimal digits of the SHA-256 of the file.
     """
 
     categories: dict[Id, str]
@@ -50,14 +50,14 @@ class Instances(NamedTuple):
 
 
 def read_json(path: Path, expected: str) -> tuple[Json, bytes]:
-    """The object that a JSON file holds, and the bytes of the file.
+    """Read the object in a JSON file, and the file's bytes.
 
     Args:
-        path: Of the file.
-        expected: What the object should have, for the message.
+        path: The file.
+        expected: What messages say that the object should have.
 
     Raises:
-        ValueError: If the file is no JSON, or holds no object.
+        ValueError: If the file is not JSON, or does not hold an object.
         FileNotFoundError: If there is no such file.
     """
     fault = file_fault(path)
@@ -73,14 +73,14 @@ def read_json(path: Path, expected: str) -> tuple[Json, bytes]:
 def read_instances(path: Path, *, crowds: bool = False) -> Instances:
     """Read an annotation file.
 
-    Ids may be numbers or strings, ``"3"`` being 3. An entry that stands there twice counts once, if both say the same.
+    Ids may be numbers or strings; ``"3"`` equals 3. Repeated entries count once if they are equal.
 
     Args:
-        path: Of the file.
-        crowds: Whether annotations of crowds count; they are left out otherwise.
+        path: The file.
+        crowds: Whether to keep annotations of crowds.
 
     Raises:
-        ValueError: If the file is no JSON, or does not have the lists images, categories and annotations.
+        ValueError: If the file is not JSON, or does not have the lists images, categories and annotations.
         FileNotFoundError: If there is no such file.
     """
     content, raw = read_json(path, "images, categories and annotations")
@@ -102,7 +102,7 @@ def read_instances(path: Path, *, crowds: bool = False) -> Instances:
 
 
 def as_id(value: object) -> Id | None:
-    """A value as an id; None if it cannot be one.
+    """Convert a value to an id; None if it cannot be one.
 
     Example:
         >>> as_id(3), as_id("3"), as_id("3f2a"), as_id(None)
@@ -115,7 +115,7 @@ def as_id(value: object) -> Id | None:
 
 
 def as_whole(value: object) -> int | None:
-    """A value as a whole number, if it is one, also as a float or as a string that spells it; else None."""
+    """Convert an integer, also as a float or a string, to a Python integer; None for other values."""
     if isinstance(value, str) and re.fullmatch(r"0|-?[1-9][0-9]{0,17}", value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -124,10 +124,10 @@ def as_whole(value: object) -> int | None:
 
 
 def is_crowd(annotation: Json) -> bool:
-    """Whether an annotation marks a crowd, in any of the ways to say so.
+    """Whether an annotation marks a crowd, in any of the spellings that tools write.
 
     Raises:
-        ValueError: If that cannot be told.
+        ValueError: If ``iscrowd`` has another value.
     """
     value = annotation.get("iscrowd")
     number = as_whole(value)
@@ -141,7 +141,7 @@ def is_crowd(annotation: Json) -> bool:
 
 
 def title_of(annotation: Json) -> str:
-    """How an annotation is called in messages."""
+    """Return the name of an annotation in messages."""
     annotation_id = as_id(annotation.get("id"))
     return "an annotation without id" if annotation_id is None else f"annotation {shown(annotation_id)}"
 
@@ -195,7 +195,7 @@ def _categories(entries: list[Json], faults: list[str]) -> dict[Id, str]:
 def _by_image(
     entries: list[Json], images: dict[Any, list[Json]], faults: list[str], *, crowds: bool
 ) -> dict[Id, list[Json]]:
-    """The annotations of each image."""
+    """Group the annotations by image."""
     annotations: dict[Id, list[Json]] = defaultdict(list)
     for entry in entries:
         image_id = as_id(entry.get("image_id"))
@@ -212,7 +212,7 @@ def _by_image(
 
 
 def _image(entries: list[Json]) -> tuple[object, tuple[int, int]]:
-    """The file's name and the height and width of an image. Messages go on after its id."""
+    """Return the file name and the height and width of an image; messages continue after the image's id."""
     variants = [(e.get("file_name"), as_whole(e.get("height")), as_whole(e.get("width"))) for e in entries]
     name, height, width = variants[0]
     if any(variant != variants[0] for variant in variants):

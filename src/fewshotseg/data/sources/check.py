@@ -1,4 +1,4 @@
-"""A look at every file of a source: counts by fold and class, and every fault by name."""
+"""Checks every file of a source: counts images by fold and class, and lists all faults."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ from fewshotseg.data.splits import COCO_CLASSES, PASCAL_CLASSES, ClassSplit, coc
 from fewshotseg.images import read_image
 
 MIN_AREA = 2 * 32 * 32
-"""Pixels of a class from which on an image is listed for it, in PFENet and after it."""
+"""Smallest area in pixels for an image to be listed for a class in PFENet and most later methods."""
 
 Pixels = TypeVar("Pixels", bound=torch.Tensor)
 
 
 class SourceReport(NamedTuple):
-    """What `check_source` found.
+    """The result of `check_source`.
 
     Attributes:
-        areas: For each image whose mask can be read, class id to number of pixels.
+        areas: For each image whose mask can be read, class id -> number of pixels.
         faults: A sentence for each fault, with the names of the files, in the order of the source.
-        remarks: Sentences on what is no fault, such as files that belong to no image.
+        remarks: Sentences on other findings, such as files that belong to no image.
     """
 
     areas: list[dict[int, int]]
@@ -37,18 +37,18 @@ class SourceReport(NamedTuple):
 
 
 def check_source(source: FileSource, *, progress: bool = False) -> SourceReport:
-    """Decode every image and mask of a source and say what is wrong.
+    """Decode every image and mask of a source, and list all faults.
 
-    Faults are: a missing or broken file, one that lacks its last bytes, a folder or special file in the place of one
-    (nothing but ordinary files is opened), an image and a mask of different sizes, a mask without any class, and, where
-    the source names its classes, pixel values that are none of them.
+    Faults are: a missing, broken or cut file, a folder or special file instead of one (only regular files are opened),
+    an image and a mask of different sizes, a mask without any class, and, if the source names its classes, pixel values
+    of other classes.
 
     Args:
         source: Any source of files.
         progress: Show a progress bar, if tqdm is installed.
 
     Returns:
-        The counts, and the faults; no faults if all is well.
+        The counts, the faults and other remarks.
 
     Example:
         >>> import pathlib, tempfile
@@ -66,12 +66,12 @@ def check_source(source: FileSource, *, progress: bool = False) -> SourceReport:
 
 
 def check_parts(source: FileSource, *, progress: bool = False) -> Iterator[tuple[int, SourceReport]]:
-    """As `check_source`, but each thing as soon as it is found, with the number of images that were looked at."""
+    """Check as `check_source` does, and yield findings at once, each with the number of images checked so far."""
     passed_over = [str(path) for path in source.passed_over]
     remarks = [f"files that belong to no image ({len(passed_over):,}): {name_some(passed_over)}"] if passed_over else []
     yield 0, SourceReport([], list(source.incomplete), remarks)
     shows_class = False
-    white: list[tuple[str, int]] = []  # masks of 0 and 255, and how often 255 is there
+    white: list[tuple[str, int]] = []  # masks of 0 and 255 only, and their number of pixels of 255
     for index in progress_bar(range(len(source.ids)), "checking", show=progress):
         faults, mask = _check_files(source, index)
         part = SourceReport([], faults, [])
@@ -82,7 +82,7 @@ def check_parts(source: FileSource, *, progress: bool = False) -> Iterator[tuple
             shows_class = shows_class or bool(areas)
             part.areas.append(areas)
             part.faults.extend(_check_values(source, index, mask, areas))
-        if shows_class or source.one_class is None:  # else 255 may be the class
+        if shows_class or source.one_class is None:  # otherwise 255 may turn out to be the class
             part.areas.extend({} for _ in white)
             part.faults.extend(f"{file} is empty: no pixel of any class; {WHITE_ADVICE}" for file, _ in white)
             white.clear()
@@ -93,7 +93,7 @@ def check_parts(source: FileSource, *, progress: bool = False) -> Iterator[tuple
 
 
 def _check_files(source: FileSource, index: int) -> tuple[list[str], torch.Tensor | None]:
-    """Faults of the files of an image, and its mask if that can be read."""
+    """Find the faults of an image's files; returns them and the mask, if it can be read."""
     faults: list[str] = []
     image = _read(source.images[index], lambda: read_image(source.images[index]), faults)
     mask = _read(source.masks[index], lambda: source.stored_mask(index), faults)
@@ -120,7 +120,7 @@ def _read(file: Path, reader: Callable[[], Pixels], faults: list[str]) -> Pixels
 
 
 def _check_values(source: FileSource, index: int, mask: torch.Tensor, areas: Mapping[int, int]) -> list[str]:
-    """Faults of the values in a mask that is not white on black."""
+    """Find the faults of the values of a mask that is not white on black."""
     file = source.masks[index]
     if not areas:
         return [f"{file} is empty: no pixel of any class"]
@@ -131,14 +131,12 @@ def _check_values(source: FileSource, index: int, mask: torch.Tensor, areas: Map
 
 
 def describe(report: SourceReport, class_names: Mapping[int, str], *, layout: str = "interleaved") -> str:
-    """Tables of how many images hold each class and each fold's novel classes, beside the published totals.
-
-    Folds are shown for PASCAL's and COCO's classes.
+    """Write a table of how many images show each class, and for PASCAL and COCO each fold's novel classes.
 
     Args:
-        report: What `check_source` found.
+        report: A result of `check_source`.
         class_names: The classes to list.
-        layout: Of COCO's folds, see `coco20i`.
+        layout: The layout of COCO's folds, see `coco20i`.
 
     Returns:
         Lines of text.
@@ -161,6 +159,6 @@ def _folds(class_names: Mapping[int, str], layout: str) -> tuple[list[ClassSplit
 
 
 def _row(title: str, areas: Sequence[Mapping[int, int]], class_ids: Sequence[int]) -> str:
-    """Counts of images with any of the classes: of any size, and of at least `MIN_AREA`."""
+    """Write a row: the number of images with any of the classes, of any size and of at least `MIN_AREA`."""
     largest = [max(image.get(class_id, 0) for class_id in class_ids) for image in areas]
     return f"{title:24}{sum(a > 0 for a in largest):8}{sum(a >= MIN_AREA for a in largest):12}"

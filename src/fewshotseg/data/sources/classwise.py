@@ -1,4 +1,4 @@
-"""Folders with a class each, as the data sets of cross-domain few-shot segmentation are passed round."""
+"""Data sets with a folder for each class, as in cross-domain few-shot segmentation."""
 
 from collections.abc import Iterator
 from functools import cache as cached
@@ -21,18 +21,18 @@ PLACES = (
     ("test/images", "test/masks"),
     ("test/origin", "test/groundtruth"),
 )
-"""Where the images and the masks of a class are in its folder."""
+"""Subfolders of the images and the masks in the folder of a class."""
 
 ISIC = ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth")
 CHEST = ("CXR_png", "masks")
 SUFFIXES = ("_mask", "_segmentation")
-"""What the name of a mask may have more than that of its image."""
+"""Endings that the name of a mask may add to that of its image."""
 
 
 class ClasswiseSource(WhiteSource):
-    """A folder for each class, with images and with masks that are white on black.
+    """A source with a folder of images for each class, and masks that are white on black.
 
-    Any of these layouts, told by the names of the folders:
+    The layout is detected by the names of the folders:
 
     * ``root/class/images`` and ``root/class/masks``; also ``origin`` and ``groundtruth`` (DeepGlobe as PATNet prepares
       it), and both in a folder ``test`` of the class;
@@ -41,19 +41,19 @@ class ClasswiseSource(WhiteSource):
     * ``root/ISIC2018_Task1-2_Training_Input/class`` and ``root/ISIC2018_Task1_Training_GroundTruth``;
     * ``root/CXR_png`` and ``root/masks``, the one class ``lung`` of the chest X-rays.
 
-    A mask has the name of its image, with ``_mask`` or ``_segmentation`` at the end or without. Class ids are the
-    positions of the classes sorted by name, from 1 on, without 255. An image that several classes share is listed for
-    each of them; names are ``class/image``. A class whose folders hold no image keeps its id and stands in
-    ``incomplete``; folders in no such layout are no classes and stand in ``passed_over``.
+    A mask has the name of its image, perhaps with ``_mask`` or ``_segmentation`` at the end. Class ids are the
+    positions of the classes sorted by name, from 1 on, without 255. An image of several classes is listed for each of
+    them; ids are ``class/image``. A class without images keeps its id and is listed in ``incomplete``; folders of
+    another layout are not classes and are listed in ``passed_over``.
 
     Args:
-        root: The folder of all that.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+        root: The folder of the data set.
+        cache: Folder for the cached index; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there is no image in such a layout, or files of a folder differ in nothing but the ending; the
-            message names the first few and says how many more there are.
+        ValueError: If there are no images in such a layout, or files of a folder differ only in their ending; the
+            message names the first few.
         OSError: If the folder does not exist.
 
     Example:
@@ -124,13 +124,13 @@ class ClasswiseSource(WhiteSource):
 
 
 class ClassFolder(NamedTuple):
-    """Where the files of a class are.
+    """The folders of a class.
 
     Attributes:
-        name: Of the class.
+        name: The name of the class.
         images: The folder of its images.
         masks: The folder of its masks.
-        listed: Whose names are those of the class: the other folder is shared with other classes.
+        listed: Which folder lists the images of the class; the other one is shared with other classes.
     """
 
     name: str
@@ -163,7 +163,7 @@ def _class_folders(root: Path) -> Iterator[ClassFolder]:
 
 
 def _by_image(masks: FoundFiles, images: FoundFiles) -> dict[str, Path]:
-    """The mask files by the name of their image."""
+    """Map the name of each image to its mask file."""
     by_image: dict[str, Path] = {}
     for stem, path in masks.files.items():
         suffix = "" if stem in images.files else next((each for each in SUFFIXES if stem.endswith(each)), "")

@@ -1,4 +1,4 @@
-"""COCO's instance annotations as class masks: the images of COCO-20i."""
+"""COCO with class masks drawn from its instance annotations: the images of COCO-20i."""
 
 import hashlib
 from collections import defaultdict
@@ -15,37 +15,37 @@ from fewshotseg.data.sources.listing import NamedFiles, distinct_ids
 from fewshotseg.images import write_mask
 
 _RULES = 2
-"""Changes with the rules by which masks are drawn, so that masks of other rules are not taken for them."""
+"""Version of the rules by which masks are drawn, to tell cached masks of other rules apart."""
 
 
 class COCOSource(FileSource):
-    """COCO's images with masks drawn from an instances file of 2014 or 2017, or any other of that format.
+    """COCO 2014 or 2017, or other images with an instances file in COCO's format.
 
-    Class ids are the ranks of the sorted category ids, for COCO 1 to 80. The rule by which masks are drawn, because
-    published label files differ in it: crowd annotations are skipped, all polygons of an annotation count, and where
-    annotations overlap, the later one in the file wins. Nothing is void. Images without an annotation are left out,
-    so that 82081 images of COCO's 2014 training set and 40137 of its validation set remain. They are in the order of
-    their image ids; PFENet's own list, on which its episodes depend, may have another order, which is not known here.
+    Class ids are the ranks of the sorted category ids, for COCO 1 to 80. Masks are drawn by this rule (published label
+    files differ): crowd annotations are skipped, all polygons of an annotation are drawn, and where annotations overlap
+    the later one in the file wins. Nothing is void. Images without annotations are left out, so that 82081 images of
+    COCO's 2014 training set and 40137 of its validation set remain. Images are ordered by image id; PFENet's own list,
+    on which its episodes depend, may have another order, which is not known here.
 
-    Files by other tools are read where they can only be meant in one way: ids as strings, polygons nested in other
-    ways, backslashes in file names. Everything else is refused, such as boxes without outlines, run lengths of another
-    size, coordinates that no image has, or file names that lead out of ``images``.
+    Files of other tools are read if they are unambiguous: ids may be strings, polygons nested in other ways, and file
+    names may have backslashes. Everything else is refused, such as boxes without outlines, run lengths of another size,
+    impossible coordinates, or file names that lead out of ``images``.
 
-    Masks are drawn when the first source of an instances file is made, which takes minutes for all of COCO and
-    pycocotools, and are kept as PNG files in a folder named after that file and a digest of its content.
+    Masks are drawn when a source of an instances file is first made, which needs pycocotools and takes minutes for all
+    of COCO. They are cached as PNG files, in a folder named after the instances file and a digest of its content.
 
     Get the data from https://cocodataset.org, section Download.
 
     Args:
         images: The folder of the images, such as ``train2014``.
         annotations: The file, such as ``instances_train2014.json``.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+        cache: Folder for cached masks and the index; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are drawn or read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If the file is not of that format, or anything in it is at fault; the message names the first few
-            annotations or images and says how many more there are, and ``faults`` of the error has all of them.
-        OSError: If there is no such file or folder, or masks cannot be kept in the cache.
+        ValueError: If the file is of another format or has faults; the message names the first few, and ``faults`` of
+            the error lists all of them.
+        OSError: If there is no such file or folder, or masks cannot be written to the cache.
         ImportError: If pycocotools is not installed.
 
     Example:
@@ -83,7 +83,7 @@ class COCOSource(FileSource):
 
 
 def _find_files(images: Path, pictures: list[Picture], faults: list[str]) -> dict[Path, Picture]:
-    """The pictures by their files, without those whose file cannot be told."""
+    """Map files to their pictures; pictures without a usable file name become faults."""
     files = NamedFiles(images)
     found: dict[Path, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -101,7 +101,7 @@ def _find_files(images: Path, pictures: list[Picture], faults: list[str]) -> dic
 def _write_masks(
     found: Mapping[Path, Picture], class_of: Mapping[Id, int], folder: Path, faults: list[str], *, progress: bool
 ) -> dict[Path, Picture]:
-    """Draw the masks that are missing; returns the pictures that have one in the end."""
+    """Draw the masks that are missing; returns the pictures that have one."""
     drawn = dict(found)
     missing = [path for path, picture in found.items() if not (folder / _mask_name(picture)).is_file()]
     for path in progress_bar(missing, "masks of COCO", show=progress and bool(missing)):
@@ -119,7 +119,7 @@ def _write_masks(
 
 
 def _mask_name(picture: Picture) -> str:
-    """Never from the file's name, which may lead anywhere."""
+    """Name a mask after the image id, as the image's file name may contain any path."""
     if isinstance(picture.id, int) and 0 <= picture.id < 10**12:
         return f"{picture.id:012d}.png"
     return f"{hashlib.sha256(repr(picture.id).encode('utf-8', 'backslashreplace')).hexdigest()[:20]}.png"

@@ -1,4 +1,4 @@
-"""Sources made of other sources: some of the images of one, or all images of several."""
+"""Sources made of other sources: subsets, concatenations and renumbered classes."""
 
 import re
 from collections import Counter
@@ -16,14 +16,14 @@ from fewshotseg.data.sources.faults import faulty_files
 from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource, check_members
 from fewshotseg.data.sources.tables import read_text
 
-if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+if TYPE_CHECKING:  # pyright accepts a property for `SegmentationSource`, but not a cached_property
     from builtins import property as cached_property
 else:
     from functools import cached_property
 
 
 class SubsetSource:
-    """Some images of a source. A `SegmentationSource` itself.
+    """A source with some of the images of another.
 
     Args:
         source: Any source.
@@ -32,7 +32,7 @@ class SubsetSource:
     Raises:
         IndexError: If a position is not in the source.
         ValueError: If a position repeats.
-        TypeError: If a position is no whole number.
+        TypeError: If a position is not an integer.
 
     Example:
         >>> from fewshotseg.data import SyntheticSource
@@ -58,22 +58,22 @@ class SubsetSource:
 
     @classmethod
     def from_pairs(cls, source: SegmentationSource, pairs: StrPath | Iterable[tuple[str, int]]) -> Self:
-        """The images of a list, each for the classes that the list names it for, as papers give their test lists.
+        """Select the pairs of an image and a class in a list, such as the test lists of papers.
 
-        Masks stay as they are; ``class_areas`` hold the listed classes alone. So episodes come from the list, if
-        ``min_area`` is left at 1.
+        Masks do not change, but ``class_areas`` holds only the listed classes, so that episodes with ``min_area=1`` are
+        drawn from the listed pairs.
 
         Args:
             source: Any source with these images.
-            pairs: Image ids with class ids, or a text file of them, a pair a line: ``2007_000033__01`` as in HSNet's
-                lists, or ``2007_000033 1``.
+            pairs: Pairs of an image id and a class id; or a text file with a pair on each line: ``2007_000033__01`` as
+                in HSNet's lists, or ``2007_000033 1``.
 
         Returns:
-            The images in the order of the list.
+            A source of the images in the order of the list.
 
         Raises:
-            ValueError: If a line is no such pair, the source does not have an image, or an image does not hold its
-                class; the message names the first few and says how many more there are.
+            ValueError: If a line is not such a pair, the source lacks an image, or an image does not show its class;
+                the message names the first few.
             FileNotFoundError: If there is no such file.
 
         Example:
@@ -106,12 +106,12 @@ class SubsetSource:
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Class id to name: all of the source, whether an image of theirs is kept or not."""
+        """Class id -> name, for all classes of the source."""
         return self._source.class_names
 
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
-        """For each image, class id to number of pixels in the stored mask."""
+        """For each image, class id -> number of pixels in the stored mask."""
         areas = [self._source.class_areas[index] for index in self._keep]
         if self._listed is None:
             return areas
@@ -121,7 +121,7 @@ class SubsetSource:
         ]
 
     def load(self, index: int) -> Sample:
-        """Decode the image at this position of ``ids`` and its mask."""
+        """Decode the image at this index of ``ids`` and its mask."""
         return self._source.load(self._keep[index])
 
 
@@ -135,10 +135,10 @@ def _read_pairs(path: Path) -> Iterable[tuple[str, int]]:
 
 
 class ConcatSource:
-    """All images of several sources, one after the other. A `SegmentationSource` itself.
+    """A source with all images of several others, one after the other.
 
     Args:
-        *sources: At least one source. Their ids must differ, and a class id that several use must mean the same.
+        *sources: At least one source. Image ids must differ, and a class id must have the same name in all.
 
     Raises:
         ValueError: If there is no source, ids repeat, or a class has two names.
@@ -172,22 +172,22 @@ class ConcatSource:
 
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
-        """For each image, class id to number of pixels in the stored mask."""
+        """For each image, class id -> number of pixels in the stored mask."""
         return [areas for source in self._sources for areas in source.class_areas]
 
     def load(self, index: int) -> Sample:
-        """Decode the image at this position of ``ids`` and its mask."""
+        """Decode the image at this index of ``ids`` and its mask."""
         source, position = self._parts[index]
         return source.load(position)
 
 
 class RenumberedSource:
-    """A source whose classes have other ids, such as VOC's under COCO's. A `SegmentationSource` itself.
+    """A source with other class ids, for example VOC's images with COCO's class ids.
 
     Args:
         source: Any source of class ids below 255.
-        new_ids: The class ids of the source to others below 255; one for each class, no two the same.
-        class_names: Names of the new ids, perhaps of more classes than the source has.
+        new_ids: Class id of the source -> new id below 255; a different one for each class.
+        class_names: New id -> name; may name more classes than the source has.
 
     Raises:
         ValueError: If a class of the source gets no new id, two get the same, or a new id has no name.
@@ -217,29 +217,29 @@ class RenumberedSource:
 
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
-        """For each image, class id to number of pixels in the stored mask."""
+        """For each image, class id -> number of pixels in the stored mask."""
         return [
             {self._new_ids[class_id]: area for class_id, area in areas.items()} for areas in self._source.class_areas
         ]
 
     def load(self, index: int) -> Sample:
-        """Decode the image at this position of ``ids`` and its mask."""
+        """Decode the image at this index of ``ids`` and its mask."""
         image, mask = self._source.load(index)
         return Sample(image, tv_tensors.Mask(self._table[mask.as_subclass(torch.Tensor).long()]))
 
 
 def without_classes(source: SegmentationSource, class_ids: Collection[int]) -> SubsetSource:
-    """Keep the images that hold no pixel of some classes, such as a fold's novel classes for training.
+    """Remove the images that show any of some classes, for example a fold's novel classes before training.
 
     Args:
         source: Any source.
         class_ids: The classes that must not occur.
 
     Returns:
-        The remaining images, in their order; there may be none.
+        A source of the remaining images, in order; may be empty.
 
     Raises:
-        TypeError: If ``class_ids`` are no whole numbers.
+        TypeError: If ``class_ids`` are not integers.
 
     Example:
         >>> from fewshotseg.data import SyntheticSource

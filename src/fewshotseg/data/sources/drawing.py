@@ -1,4 +1,4 @@
-"""COCO's polygons and run lengths as masks, checked before a decoder meets them."""
+"""Draws COCO's polygons and run lengths as masks, after checking them."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,18 +12,19 @@ from fewshotseg.data.sources.annotations import Id, Json, as_id, as_whole, is_cr
 
 
 def draw_coco_mask(size: tuple[int, int], annotations: Sequence[Json], class_of: Mapping[Id, int]) -> NDArray[np.uint8]:
-    """Draw the annotations of one image, crowds left out, later ones over earlier ones.
+    """Draw the annotations of one image, without crowds, later ones over earlier ones.
 
-    A polygon may be a list of its own or of points: ``[[x, y, x, y, ...], ...]``, ``[x, y, ...]`` or
-    ``[[x, y], ...]``. One of fewer than three points encloses nothing, if there are others beside it.
+    Polygons may be nested in several ways: ``[[x, y, x, y, ...], ...]``, ``[x, y, ...]`` or ``[[x, y], ...]``. Polygons
+    of fewer than three points are skipped if the annotation has others.
 
     Args:
         size: Height and width.
-        annotations: As in an instances file: polygons or run lengths as ``segmentation``, ``category_id``, ``iscrowd``.
-        class_of: Category id to class id, 1 to 254.
+        annotations: Entries of an instances file: ``segmentation`` (polygons or run lengths), ``category_id``,
+            ``iscrowd``.
+        class_of: Category id -> class id, 1 to 254.
 
     Returns:
-        ``(H, W)`` uint8 class ids, 0 where nothing is.
+        ``(H, W)`` uint8 class ids, 0 background.
 
     Raises:
         ValueError: If annotations cannot be drawn; the message names all of them.
@@ -43,7 +44,7 @@ def draw_coco_mask(size: tuple[int, int], annotations: Sequence[Json], class_of:
 def draw_annotations(
     size: tuple[int, int], annotations: Sequence[Json], class_of: Mapping[Id, int]
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """As `draw_coco_mask`, but without the annotations that cannot be drawn, for each of which there is a sentence."""
+    """Draw as `draw_coco_mask` does, but skip faulty annotations; returns the mask and a sentence for each fault."""
     mask = np.zeros(size, dtype=np.uint8)
     faults = []
     for annotation in annotations:
@@ -61,7 +62,7 @@ def draw_annotations(
 
 
 def _inside(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where an annotation lies, ``(H, W)``."""
+    """Compute the pixels of an annotation, ``(H, W)``."""
     if not segmentation:
         raise ValueError("segmentation must outline the object, got none, as where only boxes were drawn")
     if isinstance(segmentation, dict):
@@ -72,7 +73,7 @@ def _inside(segmentation: object, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def polygons_of(value: list[Any]) -> list[list[float]]:
-    """Polygons as lists ``[x, y, x, y, ...]``, whichever way they were nested."""
+    """Convert polygons of any nesting to lists ``[x, y, x, y, ...]``."""
     if _are_numbers(value):
         return [value]
     if len(value) > 2 and all(_is_point(point) for point in value):
@@ -112,7 +113,7 @@ def _draw_polygons(polygons: list[list[float]], size: tuple[int, int]) -> NDArra
 
 
 def check_polygon(polygon: list[float], size: tuple[int, int]) -> None:
-    """Raise unless the decoder, which walks along the edges step by step, comes to an end soon."""
+    """Raise unless a polygon is valid and not far larger than the image, as pycocotools steps along its edges."""
     if len(polygon) % 2:
         raise ValueError(f"a polygon must have an even number of coordinates, got {len(polygon)}")
     try:
@@ -133,7 +134,7 @@ def check_polygon(polygon: list[float], size: tuple[int, int]) -> None:
 
 
 def draw_runs(segmentation: Json, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Run lengths go down the columns, background first."""
+    """Decode run lengths, which go column by column and begin with the background."""
     height, width = size
     given = segmentation.get("size")
     if not isinstance(given, list) or [as_whole(side) for side in given] != [height, width]:
@@ -149,7 +150,7 @@ def draw_runs(segmentation: Json, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _unpacked(text: str) -> list[int]:
-    """Run lengths from COCO's characters: five bits each, low ones first, and from the third on as differences."""
+    """Decode COCO's compressed run lengths: five bits per character, low ones first, from the third on differences."""
     runs: list[int] = []
     value = shift = 0
     for character in text:
@@ -158,7 +159,7 @@ def _unpacked(text: str) -> list[int]:
             raise ValueError(f"run lengths must be in COCO's characters, got {shown(text)}")
         value |= (code & 31) << shift
         shift += 5
-        if code & 32:  # more is to come
+        if code & 32:  # the number continues
             continue
         if code & 16:
             value -= 1 << shift

@@ -1,13 +1,13 @@
-"""Whether an image file has its end: decoders show what is there, and take a file that lacks a few bytes for whole."""
+"""Detects image files that were cut off, which decoders accept if only a few bytes are missing."""
 
 import re
 from pathlib import Path
 
-_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # FF in pixels is followed by 00, or begins a restart marker
+_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # in pixel data FF is followed by 00 or begins a restart marker
 
 
 def cut_short(path: Path) -> bool:
-    """Whether a JPEG, PNG or WebP file ends before its format says that it does; False for all other formats."""
+    """Whether a JPEG, PNG or WebP file lacks its end; False for all other formats."""
     content = path.read_bytes()
     if content.startswith(b"\xff\xd8"):
         return not _has_end_of_jpeg(content)
@@ -19,7 +19,7 @@ def cut_short(path: Path) -> bool:
 
 
 def _has_end_of_jpeg(content: bytes) -> bool:
-    """Go from marker to marker, as a preview within may have an end of its own, and bytes may follow the end."""
+    """Go from marker to marker, as an embedded preview may have its own end marker, and data may follow the end."""
     position = 2
     while marker := _MARKER.search(content, position):
         position = marker.end()

@@ -1,4 +1,4 @@
-"""What is wrong with files: told without opening them, and raised for all of them at once."""
+"""Faults of files: detected without opening them, and raised for all of them at once."""
 
 import stat
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from fewshotseg._io import StrPath
 
 
 class FaultyFilesError(ValueError):
-    """A data set whose list of files, or whose annotations, are at fault; made by `faulty_files`.
+    """Raised for a data set with faulty files or annotations; made by `faulty_files`.
 
     Attributes:
-        faults: A sentence for each fault. The message itself shows the first few and says how many more there are.
-        source: The source of what is not at fault, so that a check can go on; None if nothing is left.
+        faults: A sentence for each fault; the message shows the first few.
+        source: A source without the faulty entries, so that a check can continue; None if nothing is left.
     """
 
     faults: tuple[str, ...] = ()
@@ -21,7 +21,7 @@ class FaultyFilesError(ValueError):
 
 
 def faulty_files(place: StrPath, faults: Sequence[str], source: object | None = None) -> FaultyFilesError:
-    """The error to raise for the faults of a file or folder."""
+    """Make the error to raise for the faults of a file or folder."""
     counted = f"{len(faults):,} fault{'s' if len(faults) > 1 else ''}"
     error = FaultyFilesError(f"{place} has {counted}: {name_some(faults, separator='; ')}")
     error.faults, error.source = tuple(faults), source
@@ -29,7 +29,7 @@ def faulty_files(place: StrPath, faults: Sequence[str], source: object | None = 
 
 
 def file_fault(path: Path) -> str:
-    """What keeps ``path`` from being a file to read, as the end of a sentence; empty if nothing does. Opens nothing."""
+    """Say why ``path`` cannot be read as a file, as the end of a sentence; empty if it can. The file is not opened."""
     try:
         mode = path.stat().st_mode
     except PermissionError:

@@ -1,4 +1,4 @@
-"""A source whose images and masks are files. The data sets of this package are this, each with its own layout."""
+"""A source whose images and masks are files, the base class of most data sets."""
 
 import warnings
 from collections import Counter
@@ -17,37 +17,37 @@ from fewshotseg.data.sources.listing import one_form
 from fewshotseg.data.sources.source import VOID, Sample
 from fewshotseg.images import read_image, read_mask
 
-if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+if TYPE_CHECKING:  # pyright accepts a property for `SegmentationSource`, but not a cached_property
     from builtins import property as cached_property
 else:
     from functools import cached_property
 
 
 class FileSource:
-    """Images and masks in files, paired by position. A `SegmentationSource`.
+    """A source of images and masks in files, paired by position.
 
-    Making one only lists files. The first use of ``class_areas`` makes sure that all of them exist, reads all masks
-    once and remembers what it found in a small JSON file, which is used for as long as the masks don't change.
+    Creating it does not open files. The first access of ``class_areas`` checks that all files exist, reads all masks
+    once and caches the counts in a small JSON file, which is used until the masks change.
 
-    Masks that are white on black hold nothing but 0 and 255, which is void. If no mask of the source shows a class, 255
-    is taken as the class that ``class_names`` names, or as class 1 without names, and a warning says so; with several
-    names such masks are refused.
+    In masks that are white on black, 255 would be void. If no mask of the source shows a class, 255 is therefore taken
+    as the one class of ``class_names``, or as class 1 without names, with a warning; with several names such masks are
+    refused.
 
     Args:
         images: Image files, see `fewshotseg.images.read_image`.
         masks: Their mask files, see `fewshotseg.images.read_mask`: pixel values are class ids, 255 is void.
-        ids: A name for each image, the same on every machine; by default the file's name without ending.
-        class_names: Class id (1 and up, never 255) to name; by default the classes that occur, named by number.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+        ids: An id for each image, the same on every machine; by default the file's name without ending.
+        class_names: Class id (1 and up, never 255) -> name; by default the classes that occur, named by number.
+        cache: Folder for the cached counts; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Attributes:
         images: The image files.
         masks: The mask files.
-        ids: The name of each image.
+        ids: The id of each image.
         named: Whether class names were given.
         passed_over: Files beside them that belong to no image.
-        incomplete: Sentences on what the data set lacks, though what is there can be used.
+        incomplete: Sentences about missing parts of the data set; the rest can be used.
 
     Raises:
         ValueError: If there are no images, the numbers of files or ids differ, an id repeats, or a class id is
@@ -97,18 +97,18 @@ class FileSource:
 
     @cached_property
     def class_names(self) -> Mapping[int, str]:
-        """Class id to name, ids ascending."""
+        """Class id -> name, ids ascending."""
         if self._given_names is not None:
             return self._given_names
         return {class_id: str(class_id) for class_id in sorted(set().union(*self.class_areas))}
 
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
-        """For each image, class id to number of pixels in the stored mask.
+        """For each image, class id -> number of pixels in the stored mask.
 
         Raises:
-            FileNotFoundError: If images or masks are missing; it says how many are, and names the first few.
-            ValueError: If masks cannot be read, or show nothing but void; it names the first few.
+            FileNotFoundError: If images or masks are missing; the message names the first few.
+            ValueError: If masks cannot be read, or show only void; the message names the first few.
         """
         if self._white_class is None:
             return self._stored_areas
@@ -128,7 +128,7 @@ class FileSource:
 
     @cached_property
     def _white_class(self) -> int | None:
-        """The class that 255 stands for in masks that are white on black."""
+        """The class that 255 means in masks that are white on black; None if 255 is void."""
         if any(self._stored_areas) or not any((self.stored_mask(i) == VOID).any() for i in range(len(self.masks))):
             return None
         if self.one_class is None:
@@ -137,7 +137,7 @@ class FileSource:
 
     @property
     def one_class(self) -> int | None:
-        """The class that a source of one class holds: the only one named, or 1 without names. None if several are."""
+        """The class of a source with one class: the only one that is named, or 1 without names; None for several."""
         if self._given_names is None:
             return 1
         return next(iter(self._given_names)) if len(self._given_names) == 1 else None
@@ -185,17 +185,17 @@ WHITE_ADVICE = "the only values are 0 and 255, and 255 is void: store class ids 
 
 
 def white_remark(class_id: int) -> str:
-    """What is said where 255 is taken as a class."""
+    """Write the remark that 255 is taken as a class."""
     return f"no mask shows a class, so that 255, which is void otherwise, is taken as class {class_id}"
 
 
 def is_white(mask: torch.Tensor) -> bool:
-    """Whether a mask holds 255 and nothing else but 0."""
+    """Whether a mask holds 255 and otherwise only 0."""
     return int(mask.max()) == VOID and bool(((mask == 0) | (mask == VOID)).all())
 
 
 def size_mismatch(sample: Sample) -> str:
-    """The middle of a sentence between the names of an image and of a mask of another size; empty if they agree."""
+    """Describe an image and a mask of different sizes, as words between their names; empty if the sizes agree."""
     height, width = sample.image.shape[-2:]
     mask_height, mask_width = sample.mask.shape
     if (height, width) == (mask_height, mask_width):

@@ -1,4 +1,4 @@
-"""Plain folders of one's own images and masks."""
+"""Your own images and masks in two folders."""
 
 import os
 from collections import Counter
@@ -15,24 +15,24 @@ from fewshotseg.data.sources.tables import read_table
 
 
 class FolderSource(FileSource):
-    """A folder of images and a folder of masks; files with the same name up to the ending belong together.
+    """A source of a folder of images and a folder of masks, paired by file name without ending.
 
-    Masks are PNG files whose pixel values are class ids: 0 background, 255 void (see `fewshotseg.images.read_mask`;
-    of masks that are white on black, `FileSource`). Files in folders of the folders belong together in the same way,
-    and have ids such as ``"dog/rex"``. Hidden files are left out, files that are no images are passed over. A file
-    without its partner stays listed, so that `load` and ``class_areas`` name what is missing.
+    Masks are PNG files whose pixel values are class ids: 0 background, 255 void (see `fewshotseg.images.read_mask`; for
+    masks that are white on black, `FileSource`). Subfolders are paired in the same way, with ids such as ``"dog/rex"``.
+    Hidden files and files that are not images are skipped. A file without its partner stays listed, so that `load` and
+    ``class_areas`` name what is missing.
 
     Args:
-        images: The folder of images, of any format.
+        images: The folder of images, in any format.
         masks: The folder of masks.
-        class_names: Class id (1 to 254) to name; by default the classes that occur, named by number.
-        ids: Which images to take, named without ending, in which order; by default all, sorted by name.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+        class_names: Class id (1 to 254) -> name; by default the classes that occur, named by number.
+        ids: Ids of the images to use, in order: file names without ending; by default all, sorted by name.
+        cache: Folder for the cached counts; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there are no images, files of a folder differ in nothing but the ending, or a class id is
-            out of range. Of faulty files the message names the first few and says how many more there are.
+        ValueError: If there are no images, files of a folder differ only in their ending, or a class id is out of
+            range; the message names the first few faulty files.
         OSError: If a folder does not exist.
 
     Example:
@@ -89,15 +89,14 @@ class FolderSource(FileSource):
 
     @staticmethod
     def from_root(root: StrPath, *, cache: StrPath | None = None, progress: bool = False) -> FileSource:
-        """Read a folder that describes itself.
+        """Make a source of a folder with ``images/`` and ``masks/``, or with lists of its files and classes.
 
         Args:
             root: A folder with ``images/`` and ``masks/``. If it has an ``index.csv`` with the columns ``image`` and
-                ``mask`` (paths inside of ``root``) and perhaps ``id``, that one says what belongs together, in its
-                order; an image without ``id`` is named by its file without ending, or by its path where several
-                have that name. If it has a ``classes.csv`` with the columns ``id`` and ``name``, that one names the
-                classes; its rows for 0 and 255 do not count. Both are text in UTF-8 or UTF-16, with commas, semicolons
-                or tabs.
+                ``mask`` (paths inside ``root``), that file lists the pairs in order; a column ``id`` may name the
+                images, whose ids are else their file names without ending, or their paths if file names repeat. If it
+                has a ``classes.csv`` with the columns ``id`` and ``name``, that file names the classes; rows for 0 and
+                255 are ignored. Both are text in UTF-8 or UTF-16, with commas, semicolons or tabs.
             cache: As in the class.
             progress: As in the class.
 

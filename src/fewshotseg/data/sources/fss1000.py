@@ -10,21 +10,21 @@ from fewshotseg.data.sources.white import WhiteSource, numbered
 
 
 class FSS1000Source(WhiteSource):
-    """FSS-1000's layout: a folder for each class, in it ``1.jpg`` with the mask ``1.png``, white on black, and so on.
+    """FSS-1000: a folder for each class, with images ``1.jpg`` and masks ``1.png``, white on black, and so on.
 
     Class ids are the positions of the class folders sorted by name, from 1 on, without 255, which is void: 1000
-    classes have the ids 1 to 1001. Another set of folders gives other ids. A folder without images keeps its id, so
-    that ids do not depend on what a download lacks, and stands in ``incomplete``. Images are named ``class/number``. A
-    mask is the class where it is at least half bright.
+    classes have the ids 1 to 1001. They depend on which folders there are. A folder without images keeps its id, so
+    that ids do not change if images are missing, and is listed in ``incomplete``. Image ids are ``class/number``. A
+    pixel belongs to the class if its mask has at least half brightness.
 
     Args:
         root: The folder that holds the class folders.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+        cache: Folder for the cached counts; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there are no images, or files of a folder differ in nothing but the ending; the message names
-            the first few and says how many more there are.
+        ValueError: If there are no images, or files of a folder differ only in their ending; the message names the
+            first few.
         OSError: If the folder does not exist.
 
     Example:

@@ -1,4 +1,4 @@
-"""Which image holds which class with how many pixels: counted once, then remembered on disk."""
+"""Counts the pixels of each class in all masks, and caches the counts on disk."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from fewshotseg._io import StrPath, cache_folder, progress_bar, reason, write_at
 from fewshotseg.data.sources.source import VOID
 
 _FORMAT = 2
-"""Changes when masks are read or counted in another way, so that old counts are not recalled."""
+"""Version of how masks are read and counted, to tell cached counts of other versions apart."""
 
 
 def count_classes(mask: Tensor) -> dict[int, int]:
@@ -24,7 +24,7 @@ def count_classes(mask: Tensor) -> dict[int, int]:
         mask: ``(H, W)`` int64, class ids; 0 background, 255 void.
 
     Returns:
-        Class id to number of pixels, for the classes that are there; without background and void.
+        Class id -> number of pixels, for the classes that occur; without background and void.
 
     Example:
         >>> import torch
@@ -43,16 +43,17 @@ def index_masks(
     cache: StrPath | None = None,
     progress: bool = False,
 ) -> list[dict[int, int]]:
-    """Count the classes of all masks, or recall the counts of an earlier call.
+    """Count the classes of all masks, or read the counts from the cache.
 
-    The counts are kept in a JSON file whose name follows from ``files`` and ``key``. They are taken again if a file
-    has another size or time of change, or if the JSON is broken. Where it cannot be written, a warning says so.
+    The counts are cached in a JSON file named by a digest of ``files`` and ``key``. They are counted anew if the size
+    or modification time of a file has changed, or if the JSON file is broken. If it cannot be written, a warning says
+    so.
 
     Args:
         files: The files that the masks come from.
-        load_mask: Gives the ``(H, W)`` int64 mask of a position in ``files``.
+        load_mask: Loads the ``(H, W)`` int64 mask of an index in ``files``.
         key: What else the masks depend on.
-        cache: A folder for the JSON file; the user's cache folder by default.
+        cache: Folder for the JSON file; by default the user's cache folder.
         progress: Show a progress bar while counting, if tqdm is installed.
 
     Returns:
@@ -60,7 +61,7 @@ def index_masks(
 
     Raises:
         OSError: If a file does not exist; whatever ``load_mask`` raises for a single mask.
-        ValueError: If masks cannot be read; the message names the first few and says how many more there are.
+        ValueError: If masks cannot be read; the message names the first few.
     """
     state = [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in (file.stat() for file in files)]
     stamp = _digest(json.dumps(state))
@@ -82,12 +83,12 @@ def index_masks(
     try:
         write_atomically(cache_folder(cache) / name, json.dumps({"stamp": stamp, "areas": areas}).encode())
     except OSError as error:
-        warnings.warn(f"the index of {len(files)} masks is not remembered: {reason(error)}", stacklevel=2)
+        warnings.warn(f"the index of {len(files)} masks is not cached: {reason(error)}", stacklevel=2)
     return areas
 
 
 def _recall(cache: StrPath | None, name: str, stamp: str, length: int) -> list[dict[int, int]] | None:
-    """The counts of an earlier call if they are of the files as they are now; None if not, or if they are broken."""
+    """Read cached counts; None if there are none, the files have changed, or the cache is broken."""
     try:
         content = json.loads((cache_folder(cache) / name).read_bytes())
         if content["stamp"] != stamp or len(content["areas"]) != length:

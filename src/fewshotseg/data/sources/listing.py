@@ -1,4 +1,4 @@
-"""Names of files: which files a folder holds, which belong together, and where the names in a list lead."""
+"""Lists the files of folders, pairs them by name, and finds the files that a list names."""
 
 import os
 import re
@@ -16,26 +16,26 @@ from fewshotseg.images import photo_endings
 
 
 def one_form(name: str) -> str:
-    """The name with its accents composed, as Linux and Windows have them; macOS may take letters and accents apart."""
+    """Compose the accents of a name, as on Linux and Windows; macOS may store letters and accents separately."""
     return unicodedata.normalize("NFC", name)
 
 
 image_endings = cache(photo_endings)
-"""Endings of images; asked for when they are needed, as Pillow then loads all of its formats."""
+"""File endings of images; a function, as Pillow loads all of its formats to list them."""
 
 
 def without_ending(name: str) -> str:
-    """The name without the ending of an image; other dots belong to the name."""
+    """Strip the file ending of an image from a name; other dots belong to the name."""
     stem, dot, ending = name.rpartition(".")
     return stem if stem and f"{dot}{ending}".lower() in image_endings() else name
 
 
 def distinct_ids(names: Sequence[str], *, with_folders: bool = False) -> list[str]:
-    """An id for each path: its name without ending, with its folders and at last its ending where names repeat.
+    """Make an id for each path: its file name without ending; if that repeats, with its folders, then with its ending.
 
     Args:
         names: Paths, with slashes or backslashes between folders.
-        with_folders: All ids shall have their folders.
+        with_folders: Keep the folders in all ids.
 
     Example:
         >>> distinct_ids(["a/1.jpg", "b/1.jpg", "b/2.jpg", "b/2.png"])
@@ -51,12 +51,12 @@ def distinct_ids(names: Sequence[str], *, with_folders: bool = False) -> list[st
 
 
 class FoundFiles(NamedTuple):
-    """What is in a folder.
+    """The content of a folder.
 
     Attributes:
-        files: The files with one of the wanted endings, by path below the folder without ending.
-        faults: Folders that cannot be opened, and names that several files have.
-        passed_over: Everything else that is not hidden.
+        files: Path below the folder without ending -> file, for files with one of the wanted endings.
+        faults: Sentences on folders that cannot be opened, and on names that several files have.
+        passed_over: All other files and folders that are not hidden.
     """
 
     files: dict[str, Path]
@@ -65,14 +65,12 @@ class FoundFiles(NamedTuple):
 
 
 def files_by_name(folder: Path, endings: Collection[str] | None = None, *, deep: bool = False) -> FoundFiles:
-    """The files of a folder with one of these endings (in either case), by name without it, in order of their names.
-
-    Hidden files and folders are left out. Nothing is opened.
+    """List the files of a folder with certain file endings, sorted; hidden files and folders are skipped.
 
     Args:
-        folder: Where to look.
-        endings: In lower case, with the dot; by default those of all images.
-        deep: Look in folders of the folder too.
+        folder: The folder to search.
+        endings: File endings in lower case, with the dot; by default those of all images. Files may have upper case.
+        deep: Search subfolders too.
 
     Raises:
         OSError: If there is no such folder.
@@ -97,16 +95,16 @@ def files_by_name(folder: Path, endings: Collection[str] | None = None, *, deep:
 def partners(
     folder: Path, files: Mapping[str, Path], names: Sequence[str], ending: str, *, others: Iterable[Path] = ()
 ) -> list[Path]:
-    """The file of each name in a folder: of ``files``, else of ``others``, else one with this ending, which is missing.
+    """Find the file of each name: in ``files``, else in ``others``, else a path with this ending, which is missing.
 
-    A file of an unknown ending stands in for the one that is missing, so that what is said of it names it.
+    A file of another ending in ``others`` replaces a missing one, so that the error message names it.
     """
     known = {one_form(path.relative_to(folder).with_suffix("").as_posix()): path for path in others} | dict(files)
     return [known.get(one_form(name), folder / f"{name}{ending}") for name in names]
 
 
 def _walk(folder: Path, found: FoundFiles, *, deep: bool) -> Iterator[Path]:
-    """Every file that is not hidden, special ones too; each folder once, though links may lead to it again."""
+    """Yield every file that is not hidden, also special files; each folder is visited once, even if links lead back."""
     seen: set[tuple[int, int]] = set()
 
     def complain(error: OSError) -> None:
@@ -125,18 +123,18 @@ def _walk(folder: Path, found: FoundFiles, *, deep: bool) -> Iterator[Path]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden, or left by macOS's archives or a network drive."""
+    """Whether a file or folder is hidden, or was left by macOS's archives or a network drive."""
     return name.startswith(".") or name in {"__MACOSX", "@eaDir"}
 
 
 class NamedFiles:
-    r"""Finds the files that a list names, below one folder, whatever system the list was written on.
+    r"""Finds the files that a list names below a folder, whatever system the list was written on.
 
-    Backslashes separate folders as slashes do, and accents may be composed or not. A file that is not there gets the
-    path at which it should be.
+    Names may have backslashes between folders, and accents may be composed or not. For a missing file the path where it
+    should be is returned.
 
     Args:
-        root: The folder that names start from, and that none may lead out of.
+        root: The folder that names are relative to; names must not lead out of it.
 
     Example:
         >>> NamedFiles("photographs").find(r"dog\rex.jpg").as_posix()
@@ -145,14 +143,14 @@ class NamedFiles:
 
     def __init__(self, root: StrPath) -> None:
         self._root = Path(root)
-        self._top = Path(os.path.abspath(root))  # noqa: PTH100 - as links in it shall stay as they are
+        self._top = Path(os.path.abspath(root))  # noqa: PTH100 - does not resolve links
         self._known: dict[Path, dict[str, str]] = {}
 
     def find(self, name: object) -> Path:
-        """The path of a file.
+        """Return the path of a file.
 
         Raises:
-            ValueError: If ``name`` names no file or one outside of the folder.
+            ValueError: If ``name`` is not a file name, or leads out of the folder.
         """
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise ValueError(f"must be the name of a file, got {shown(name)}")
@@ -170,7 +168,7 @@ class NamedFiles:
         return found
 
     def _names_in(self, folder: Path) -> dict[str, str]:
-        """The names in a folder, by themselves and by their composed form."""
+        """Map the names in a folder, and their composed forms, to the names."""
         if folder not in self._known:
             try:
                 names = [path.name for path in folder.iterdir()]

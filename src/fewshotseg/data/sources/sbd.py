@@ -1,4 +1,4 @@
-"""The masks of SBD beside those of PASCAL VOC, as most of few-shot segmentation trains on them."""
+"""Adds the masks of SBD to PASCAL VOC, as most few-shot methods train on both."""
 
 import shutil
 from pathlib import Path
@@ -16,10 +16,10 @@ from fewshotseg.images import write_mask
 
 
 def write_sbd_masks(sbd_root: StrPath, voc_root: StrPath, *, progress: bool = False) -> Path:
-    """Make VOC's ``SegmentationClassAug``: VOC's own mask where VOC has one, SBD's for all other images.
+    """Create VOC's ``SegmentationClassAug``, with VOC's own mask where there is one, and SBD's for all other images.
 
-    SBD's masks have no void border. The folder appears when it is complete; an interrupted run goes on where it
-    stopped, in ``SegmentationClassAug.part``. A ``SegmentationClassAug`` that exists is left as it is. Needs scipy.
+    SBD's masks have no void border. The masks are written to ``SegmentationClassAug.part``, which is renamed when it is
+    complete; an interrupted run continues there. An existing ``SegmentationClassAug`` is not changed. Needs scipy.
 
     Args:
         sbd_root: The folder with SBD's ``cls``, or one with ``dataset`` or ``benchmark_RELEASE/dataset`` in it.
@@ -30,9 +30,9 @@ def write_sbd_masks(sbd_root: StrPath, voc_root: StrPath, *, progress: bool = Fa
         The folder ``SegmentationClassAug``, with 12031 masks if both data sets are complete.
 
     Raises:
-        ValueError: If files cannot be read, or hold no mask of VOC's classes; the message names the first few and says
-            how many more there are. The others are kept for the next run.
-        FileNotFoundError: If a data set is not there.
+        ValueError: If files cannot be read, or hold no mask of VOC's classes; the message names the first few. All
+            other masks are kept for the next run.
+        FileNotFoundError: If a data set is missing.
         ImportError: If scipy is not installed.
     """
     voc = voc_folder(check_path("voc_root", voc_root))
@@ -67,7 +67,7 @@ def write_sbd_masks(sbd_root: StrPath, voc_root: StrPath, *, progress: bool = Fa
 
 
 def _finish(part: Path, target: Path) -> Path:
-    """Give the whole folder its name, unless another process has done so in the meantime."""
+    """Rename the complete folder, unless another process has done so already."""
     try:
         return part.rename(target)
     except OSError:
@@ -86,7 +86,7 @@ def _read_mask(path: Path) -> NDArray[np.uint8]:
         mask = np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0])
     except MemoryError:
         raise
-    except Exception as error:  # as with images: whatever the bytes lead the decoder to
+    except Exception as error:  # the decoder raises many kinds of errors for damaged files
         raise ValueError(f"{path} cannot be read as a mask of SBD") from error
     if mask.ndim != 2 or mask.dtype != np.uint8 or not mask.size:
         raise ValueError(f"{path} must hold a mask of uint8 pixels, got {mask.dtype} of shape {mask.shape}")

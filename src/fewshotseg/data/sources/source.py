@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest of the library: images with class masks, addressed by position."""
+"""The protocol of data sets: images with class masks, accessed by index."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from torchvision import tv_tensors
 
 VOID = 255
-"""The value of pixels that belong to no class and are never scored. No class has this id."""
+"""The value of void pixels, which are never scored. No class has this id."""
 
 
 class Sample(NamedTuple):
@@ -22,36 +22,36 @@ class Sample(NamedTuple):
 
 
 class SegmentationSource(Protocol):
-    """Images with class masks. Anything with these four members can be drawn episodes from.
+    """Images with class masks. Episodes can be drawn from any object with these four members.
 
     Attributes:
-        class_names: Class id (1 and up, never 255) to name.
-        ids: A name for each image that is the same on every machine, in a fixed order.
-        class_areas: For each image, class id to its number of pixels in the stored mask; known without decoding.
+        class_names: Class id (1 and up, never 255) -> name.
+        ids: An id for each image, in a fixed order, the same on every machine.
+        class_areas: For each image, class id -> number of pixels in the stored mask; known without decoding.
     """
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Class id to name."""
+        """Class id -> name."""
         ...
 
     @property
     def ids(self) -> Sequence[str]:
-        """A name for each image."""
+        """The id of each image."""
         ...
 
     @property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
-        """Class id to pixels, for each image."""
+        """For each image, class id -> number of pixels."""
         ...
 
     def load(self, index: int) -> Sample:
-        """Decode the image at this position of ``ids`` and its mask."""
+        """Decode the image at this index of ``ids`` and its mask."""
         ...
 
 
 def check_members(source: SegmentationSource) -> None:
-    """Raise `TypeError` unless ``source`` has what a `SegmentationSource` has."""
+    """Raise `TypeError` unless ``source`` has the members of `SegmentationSource`."""
     if not all(hasattr(source, member) for member in ("class_names", "ids", "class_areas", "load")):
         raise TypeError(
             f"source must have class_names, ids, class_areas and load, as a FolderSource has, "

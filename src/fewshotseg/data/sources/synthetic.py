@@ -1,4 +1,4 @@
-"""Procedural images with many classes of textured objects: data for tests and first runs, without a download."""
+"""Procedural images with many classes of textured objects, for tests and first runs without a download."""
 
 from collections.abc import Mapping, Sequence
 from itertools import dropwhile
@@ -15,33 +15,33 @@ from fewshotseg.data.sources._synthetic_looks import NUM_LOOKS, look
 from fewshotseg.data.sources.index import count_classes
 from fewshotseg.data.sources.source import Sample
 
-if TYPE_CHECKING:  # pyright knows that a property fulfils `SegmentationSource`, but not that a cached one does
+if TYPE_CHECKING:  # pyright accepts a property for `SegmentationSource`, but not a cached_property
     from builtins import property as cached_property
 else:
     from functools import cached_property
 
 
 class SyntheticSource:
-    """Images made on demand: one to four objects of different classes on a cluttered background.
+    """A source of images drawn on demand: one to four objects of different classes on a cluttered background.
 
-    A class is a contour with a texture and two hues, such as "striped star". Its objects vary in place, size,
-    rotation, proportions, colour and light; they stand behind each other, behind clutter and beyond the edge of the
-    image, but at least two fifths of what lies within it can be seen. Clutter has textures and colours as well, but
-    is background. Images mix classes, so that novel objects stand in the background of images of base classes.
+    A class is a contour with a texture and two hues, such as "striped star". Its objects vary in position, size,
+    rotation, aspect ratio, colour and light. They overlap each other, clutter and the edge of the image, but at least
+    two fifths of each object's part inside the image are visible. Clutter has textures and colours too, but is
+    background. Images mix classes, so that novel objects occur in the background of images of base classes.
 
-    An image and its mask depend on ``seed``, the index, ``num_classes``, ``size`` and ``border`` and on nothing else:
-    not on ``length``, the order of access or the machine. Classes depend on their ids alone, so that sources of
-    different seeds hold different images of the same classes: one to train on, one to test on.
+    An image and its mask depend only on ``seed``, the index, ``num_classes``, ``size`` and ``border``: not on
+    ``length``, the order of access or the machine. Classes depend only on their ids, so that sources with different
+    seeds show different images of the same classes: one to train on, one to test on.
 
-    An image of 128 x 128 takes about 5 ms to make. It is a `SegmentationSource`.
+    Drawing an image of 128 x 128 takes about 5 ms.
 
     Args:
-        length: The number of images. Any ``num_classes`` images in a row hold every class at least once.
-        num_classes: Classes have the ids 1 to ``num_classes``, at most 120.
+        length: The number of images. Any ``num_classes`` consecutive images show every class at least once.
+        num_classes: The number of classes, at most 120; their ids are 1 to ``num_classes``.
         size: Height and width of all images, or one number for both; 32 or more.
-        seed: Of all images, 0 or more.
-        border: This many pixels on both sides of every boundary between labels become void, as on VOC's contours.
-            By default none: every pixel has its exact label. A wide border may swallow a small object.
+        seed: Seed of all images, 0 or more.
+        border: Number of pixels on both sides of every boundary between labels that become void, as on VOC's contours;
+            0 by default. A wide border may hide a small object.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -79,26 +79,26 @@ class SyntheticSource:
 
     @cached_property
     def class_names(self) -> Mapping[int, str]:
-        """Class id to texture and contour."""
+        """Class id -> texture and contour."""
         return {number: "{1} {0}".format(*look(number)) for number in range(1, self._num_classes + 1)}
 
     @cached_property
     def ids(self) -> Sequence[str]:
-        """A name for each image, made of seed and index."""
+        """The id of each image, made of seed and index."""
         return tuple(f"synthetic-{self._seed}-{index:06}" for index in range(self._length))
 
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
-        """For each image, class id to its number of pixels in the mask.
+        """For each image, class id -> number of pixels in the mask.
 
-        The first access draws all masks, without the images, about 1 ms for each of 128 x 128, and keeps the numbers.
+        The first access draws all masks without the images, in about 1 ms for each of 128 x 128, and keeps the counts.
         """
         return tuple(
             count_classes(torch.from_numpy(self._scene(index, mask_only=True)[1])) for index in range(self._length)
         )
 
     def load(self, index: int) -> Sample:
-        """Make the image at this position of ``ids`` and its mask.
+        """Draw the image at this index of ``ids`` and its mask.
 
         Raises:
             IndexError: If there is no such image.
@@ -114,7 +114,7 @@ class SyntheticSource:
     def _scene(self, index: int, *, mask_only: bool = False) -> tuple[scenes.Random, scenes.Bytes, list[scenes.Shown]]:
         random = scenes.Random(self._seed, index)
         layers = scenes.draw_layers(random, 1 + index % self._num_classes, self._num_classes, self._size)
-        if mask_only:  # clutter behind all objects leaves no trace in a mask
+        if mask_only:  # clutter behind all objects does not affect the mask
             layers = list(dropwhile(lambda layer: layer.class_id == 0, layers))
         labels, shown = scenes.arrange(layers, self._size)
         return random, scenes.add_border(labels, self._border), shown

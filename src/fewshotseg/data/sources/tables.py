@@ -1,4 +1,4 @@
-"""Text and CSV files as people's programs write them."""
+"""Reads text and CSV files of any program."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from fewshotseg.data.sources.faults import faulty_files, file_fault
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8 or, with a byte order mark, UTF-16.
+    """Read a text file in UTF-8 or, with a byte order mark, UTF-16.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no ordinary file, or no text in these encodings.
+        ValueError: If it is not a regular file, or not text in these encodings.
     """
     fault = file_fault(path)
     if fault:
@@ -31,13 +31,14 @@ def read_text(path: Path) -> str:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file with commas, semicolons or tabs, each with a value in all of ``columns``.
+    """Read the rows of a CSV file with commas, semicolons or tabs; each must have a value in all of ``columns``.
 
-    Column names count in any case and without the blanks around them, as values do. Empty rows are left out.
+    Upper and lower case of column names does not matter; blanks around names and values are stripped. Empty rows are
+    skipped.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no text, a column is missing, or rows have no value or too many; it names all such rows.
+        ValueError: If it is not text, a column is missing, or rows lack values or have too many; it names these rows.
     """
     text = read_text(path)
     headers = {sign: _header(text, sign) for sign in ",;\t"}

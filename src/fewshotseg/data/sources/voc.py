@@ -11,33 +11,33 @@ from fewshotseg.data.sources.tables import read_text
 from fewshotseg.data.splits import PASCAL_CLASSES
 
 AUGMENTED = "SegmentationClassAug"
-"""The folder of the masks of VOC and SBD together."""
+"""The folder with the masks of VOC and SBD."""
 
 
 class VOCSource(FileSource):
-    """PASCAL VOC 2012 as it is unpacked, with the masks of ``SegmentationClassAug`` if there are such.
+    """PASCAL VOC 2012 in its original layout, with the masks of ``SegmentationClassAug`` if that folder exists.
 
-    Get the data with ``torchvision.datasets.VOCSegmentation(root, "2012", download=True)``, and SBD with
-    ``torchvision.datasets.SBDataset(sbd_root, download=True)``; `write_sbd_masks` then makes
-    ``SegmentationClassAug``, which every split but VOC's own needs.
+    Download the data with ``torchvision.datasets.VOCSegmentation(root, "2012", download=True)``, and SBD with
+    ``torchvision.datasets.SBDataset(sbd_root, download=True)``; `write_sbd_masks` then creates
+    ``SegmentationClassAug``, which all splits but VOC's own need.
 
     Args:
-        root: ``VOC2012``, or a folder with ``VOC2012`` or ``VOCdevkit/VOC2012`` in it.
+        root: ``VOC2012``, or a folder that contains ``VOC2012`` or ``VOCdevkit/VOC2012``.
         split: One of
 
             * ``"val"``: VOC's 1449 images, on which PASCAL-5i is tested.
-            * ``"pfenet"``: what PFENet, and most of few-shot segmentation since, trains on: VOC's 1464 training
-              images, then those of SBD in VOC's training list for classification, 5953 in all. None is in ``"val"``.
+            * ``"pfenet"``: the training images of PFENet and most later methods: VOC's 1464 training images, then
+              those of SBD in VOC's training list for classification, 5953 in all. None is in ``"val"``.
             * ``"trainaug"``: VOC's training images, then all others of SBD that are not in ``"val"``, 10582 in all.
-            * another name of a list in ``ImageSets/Segmentation``. If there is such a list with one of the names
-              above, it is used.
-            * the path to a text file that names an image in each line, by id or as PFENet's lists do, by the path of
-              the image before that of the mask. Repetitions do not count.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+            * the name of another list in ``ImageSets/Segmentation``. A list there with one of the names above is
+              preferred.
+            * the path of a text file with an image on each line: its id, or as in PFENet's lists the path of the image
+              before that of the mask. Repetitions are ignored.
+        cache: Folder for the cached counts; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
 
     Raises:
-        ValueError: If there is no such split, or it names no image or needs ``SegmentationClassAug`` that is not there.
+        ValueError: If there is no such split, it lists no images, or it needs a missing ``SegmentationClassAug``.
         FileNotFoundError: If ``root`` does not hold VOC 2012.
 
     Example:
@@ -66,12 +66,12 @@ class VOCSource(FileSource):
 
 
 def voc_folder(root: Path) -> Path:
-    """The folder ``VOC2012``: ``root`` itself, or one in it."""
+    """Find the folder ``VOC2012``: ``root`` itself, or one in it."""
     return first_folder(root, ("", "VOC2012", "VOCdevkit/VOC2012"), "JPEGImages")
 
 
 def first_folder(root: Path, places: tuple[str, ...], wanted: str) -> Path:
-    """The first of some places below ``root`` that has a folder ``wanted``."""
+    """Return the first of some folders below ``root`` that has a subfolder ``wanted``."""
     for place in places:
         if (root / place / wanted).is_dir():
             return root / place
@@ -80,7 +80,7 @@ def first_folder(root: Path, places: tuple[str, ...], wanted: str) -> Path:
 
 
 def _image_ids(voc: Path, split: Path) -> list[str]:
-    """The ids of a split, see `VOCSource`, without repetitions."""
+    """List the ids of a split, see `VOCSource`, without repetitions."""
     lists = voc / "ImageSets" / "Segmentation"
     known = lists / f"{split}.txt"
     if known.is_file():
@@ -103,7 +103,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _listed_id(line: str) -> str:
-    """The id in a line: of the image before a mask, or before a label as in VOC's lists for classification."""
+    """Return the id in a line, where a mask's path or, as in VOC's lists for classification, a label may follow."""
     image = re.sub(r"\s+-?[01]$", "", line)
     for gap in re.finditer(r"\s+", line):  # a name may hold blanks
         if without_ending(line[: gap.start()]) != line[: gap.start()]:

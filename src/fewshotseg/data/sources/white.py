@@ -1,4 +1,4 @@
-"""Images that show one class each, in masks that are white on black: what FSS-1000 and class-wise folders have."""
+"""Sources of images with one class each and masks that are white on black, the base of FSS-1000 and class folders."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from fewshotseg.images import read_binary_mask
 
 
 class WhiteSource(FileSource):
-    """Images and masks in files, with the class of each. A mask is the class where it is at least half bright.
+    """A `FileSource` of images with one class each; a pixel belongs to it if its mask has at least half brightness.
 
     Args:
         images: Image files.
         masks: Their mask files, of any mode.
-        ids: A name for each image.
+        ids: An id for each image.
         class_ids: The class of each image.
-        class_names: Class id to name.
-        cache: A folder for what is computed once; by default ``fewshotseg`` in the user's cache folder.
+        class_names: Class id -> name.
+        cache: Folder for the cached counts; by default ``fewshotseg`` in the user's cache folder.
         progress: Show a progress bar while masks are read for the first time, if tqdm is installed.
     """
 
@@ -46,7 +46,7 @@ class WhiteSource(FileSource):
 
 
 def numbered(names: Iterable[str]) -> dict[int, str]:
-    """Class ids for names in their order: 1, 2, 3, and so on without 255, which is void.
+    """Number names in order: 1, 2, 3, and so on, without 255, which is void.
 
     Example:
         >>> numbered(["cat", "dog"])

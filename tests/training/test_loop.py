@@ -106,7 +106,7 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_with_the_same_bits(number, ite
     assert 8 > saved >= iteration
     assert said.read_text() == (
         f"fewshotseg train: stopped by {number.name} after iteration {saved} of 8, saved in {out / 'last.pth'}: "
-        "the same command with --resume goes on from there\n"
+        "the same command with --resume continues from there\n"
     )
     trained(out, *SELECTING, "--resume")
     assert_same_run(out, uninterrupted)

@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(damage, uninterrupt
     trained(copied, *SELECTING, "--resume")
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith(f"{copied / 'last.pth'} must be ")
-    assert said.endswith(f"going on from {copied / 'previous.pth'} at iteration 6")
+    assert said.endswith(f"continuing from {copied / 'previous.pth'} at iteration 6")
     assert_same_run(copied, uninterrupted)
 
 
@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_stays(monkeypatch, t
     assert main(training(tmp_path / "b", "--iterations", 3, "--save-every", 1)) == 2
     assert capsys.readouterr().err == (
         f"fewshotseg train: {tmp_path / 'b' / 'last.pth'} could not be written: no space left on the device; the "
-        "checkpoint before it stays\n"
+        "previous checkpoint is kept\n"
     )
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"last.pth", "log.jsonl"}

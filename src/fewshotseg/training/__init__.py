@@ -1,4 +1,4 @@
-"""Training: recipes, benchmarks, and the loop that ends with the same bits whenever it is interrupted."""
+"""Training: recipes, benchmarks, and a training loop that can be interrupted and resumed without any difference."""
 
 from fewshotseg.training.benchmark import BENCHMARKS, Benchmark, DataSettings, draw_test, open_benchmark
 from fewshotseg.training.loop import Trained, run

@@ -1,4 +1,4 @@
-"""Open the images of a fold, to train on and to test on, and draw its test episodes."""
+"""Opens the training and test images of a fold, and draws its test episodes."""
 
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -68,14 +68,14 @@ __all__ = [
 
 
 class Benchmark(NamedTuple):
-    """A fold: images to train on, images to test on, base and novel classes."""
+    """The data of a fold: training images, test images, and base and novel classes."""
 
     train: SegmentationSource
     test: SegmentationSource
     split: ClassSplit
 
     def listed(self, min_area: int) -> int:
-        """Count the images to train on: those that hold a base class with that many pixels."""
+        """Count the training images that show a base class with at least ``min_area`` pixels."""
         base = set(self.split.base)
         areas = (areas.items() for areas in self.train.class_areas)
         return sum(any(class_id in base and area >= min_area for class_id, area in items) for items in areas)
@@ -84,15 +84,15 @@ class Benchmark(NamedTuple):
 def open_benchmark(
     settings: DataSettings, *, progress: bool = False, opener: Callable[..., SegmentationSource] | None = None
 ) -> Benchmark:
-    """Find the images of a fold, and leave those out of training that the protocol leaves out.
+    """Open the images of a fold, without training images that the protocol excludes.
 
     Args:
-        settings: Which images, classes and protocol.
+        settings: The folders, the fold and the protocol.
         progress: Show progress bars while masks are read for the first time.
-        opener: Opens a folder of ``folders``, in place of `open_folder`.
+        opener: Function that opens a folder of ``folders``; by default `open_folder`.
 
     Raises:
-        ValueError: If the fold has no novel class, or images or masks do not fit together.
+        ValueError: If the fold has no novel class, or images and masks do not fit.
         OSError: If a folder or file is missing.
     """
     roots = [Path(path) for path in settings.data]
@@ -139,7 +139,7 @@ def open_benchmark(
 
 
 class KeptSource:
-    """A source whose images are decoded once and then kept in memory, for data that fits.
+    """A source that decodes each image once and caches it, for data that fits into memory.
 
     Args:
         source: Any source of class ids below 256.
@@ -151,7 +151,7 @@ class KeptSource:
         self._kept: dict[int, tuple[tv_tensors.Image, Tensor]] = {}
 
     def load(self, index: int) -> Sample:
-        """Decode the image at this position of ``ids`` and its mask, or remember them."""
+        """Return the image at this index of ``ids`` and its mask, decoded at the first call."""
         if index not in self._kept:
             image, mask = self._source.load(index)
             self._kept[index] = image, mask.to(torch.uint8)
@@ -182,17 +182,18 @@ def open_cross_domain(benchmark: str, root: Path, *, progress: bool = False) -> 
 
 
 def with_classes(source: SegmentationSource, class_ids: Collection[int]) -> SubsetSource:
-    """Keep the images that hold at least one of these classes."""
+    """Keep the images that show at least one of these classes."""
     return SubsetSource(source, [i for i, areas in enumerate(source.class_areas) if set(areas) & set(class_ids)])
 
 
 def hold_out(benchmark: Benchmark) -> tuple[Benchmark, Benchmark]:
-    """Set a fifth of the base classes aside, to choose a model by classes that it has not seen.
+    """Hold out a fifth of the base classes, to select checkpoints by classes that were not trained on.
 
-    Those that the fewest images hold, as all of these images leave the training set.
+    The classes with the fewest images are held out, as these images are removed from the training set.
 
     Returns:
-        The benchmark with what remains to train on; and another whose test images and novel classes are those aside.
+        The benchmark with the remaining training images; and another whose novel classes are those held out, with
+        their images as test images.
     """
     train, test, (base, novel) = benchmark
     images = Counter(class_id for areas in train.class_areas for class_id in areas)
@@ -208,14 +209,14 @@ def hold_out(benchmark: Benchmark) -> tuple[Benchmark, Benchmark]:
 def draw_test(
     benchmark: Benchmark, protocol: EvaluationProtocol, model: Any, *, shots: int, seed: int
 ) -> EpisodeDataset:
-    """Draw the test episodes of a fold and a seed.
+    """Draw the test episodes of a fold for a seed.
 
     Args:
-        benchmark: The fold.
-        protocol: How many episodes, how they are drawn and how images are resized.
-        model: Whose ``config`` says how images are normalised; see `SCNetConfig`.
-        shots: Support images in an episode.
-        seed: Of the episodes.
+        benchmark: The data of the fold.
+        protocol: The protocol: number of episodes, how they are drawn and how images are resized.
+        model: The model, whose ``config`` has the mean and std to normalise images by.
+        shots: Number of support images in an episode.
+        seed: Seed of the episodes.
 
     Raises:
         ValueError: If no class is novel, or a novel class has too few images.
@@ -245,6 +246,6 @@ def draw_test(
 
 
 def eval_transform(protocol: EvaluationProtocol, model: Any) -> v2.Compose:
-    """Make the transform that brings images to a model as a protocol says, normalised as ``model.config`` says."""
+    """Make the test transform of a protocol, which normalises images by the mean and std of ``model.config``."""
     preset = {"pfenet_eval": pfenet_eval, "hsnet_eval": hsnet_eval}[protocol.test_resize]
     return preset(protocol.test_size, mean=model.config.mean, std=model.config.std)

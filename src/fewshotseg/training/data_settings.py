@@ -1,4 +1,4 @@
-"""What a benchmark is made of, as data: folders, fold and protocol."""
+"""The settings of the data: benchmark, folders, fold and protocol."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ FOLDERS = replace(
     train_size=241,
     test_size=241,
 )
-"""One's own photographs; on those of VOC 2012 val and others this is PASCAL-5i mini."""
+"""Your own photographs. With VOC 2012 val as the data this is PASCAL-5i mini."""
 
 SYNTHETIC = replace(
     FOLDERS,
@@ -35,7 +35,7 @@ SYNTHETIC = replace(
     train_size=97,
     test_size=97,
 )
-"""Images that the package makes, with 20 classes in the folds of PASCAL-5i."""
+"""Images drawn by the package, with 20 classes split into folds as in PASCAL-5i."""
 
 BENCHMARKS = {
     "pascal": PROTOCOLS["scnet-pascal"],
@@ -43,7 +43,7 @@ BENCHMARKS = {
     "folders": FOLDERS,
     "synthetic": SYNTHETIC,
 }
-"""What can be trained and tested on, each with the protocol that counts unless another is named."""
+"""Data to train and test on -> its default protocol."""
 
 CROSS_DOMAIN = {
     "deepglobe": PROTOCOLS["patnet-deepglobe"],
@@ -52,19 +52,19 @@ CROSS_DOMAIN = {
     "fss1000": PROTOCOLS["patnet-fss1000"],
     "suim": PROTOCOLS["abcdfss-suim"],
 }
-"""What can be tested on only: all classes are novel to a model that was trained on other data."""
+"""Data only to test on -> its default protocol; all classes are novel to a model that was trained on other data."""
 
 CLASSES = {"deepglobe": 6, "isic": 3, "chestx": 1, "fss1000": 240, "suim": 7}
-"""How many classes these have."""
+"""Number of classes of the data in `CROSS_DOMAIN`."""
 
 TESTED = BENCHMARKS | CROSS_DOMAIN
-"""All that can be tested on."""
+"""All data to test on -> its default protocol."""
 
 TRAIN_LISTS = {
     PROTOCOLS["scnet-pascal"].train_images: "pfenet",
     PROTOCOLS["hsnet-pascal"].train_images: "trainaug",
 }
-"""What `VOCSource` calls the lists that protocols train on."""
+"""Training list of a protocol -> its name in `VOCSource`."""
 
 NUMBERS_OF_FOLDERS = {
     "pascal": (1, 1, "one folder"),
@@ -73,25 +73,25 @@ NUMBERS_OF_FOLDERS = {
     "synthetic": (0, 0, "none"),
     **dict.fromkeys(CROSS_DOMAIN, (1, 1, "one folder")),
 }
-"""How many folders of data each benchmark takes: from, to, in words."""
+"""Benchmark -> smallest and largest number of its folders, and the number in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Images, classes and the way they are measured.
+    """The data to train or test on, and the protocol.
 
     Attributes:
         benchmark: One of `BENCHMARKS` or `CROSS_DOMAIN`.
-        data: Folders. ``pascal``: the root of VOC 2012. ``coco``: the folder of train2014, val2014 and annotations.
-            ``folders``: one or more with images/ and masks/, with images/ and COCO's instances.json, or VOC 2012 roots;
-            VOC's classes are COCO's where the first folder has COCO's. ``synthetic``: none. ``fss1000``: the folder of
-            the test classes. Others: what `ClasswiseSource` reads.
-        fold: 0 to 3. In folders novel is this quarter of the first folder's classes, by ascending id, or the
-            interleaved fold of COCO-20i where they are COCO's; ``"all"``: none is, which makes a model to use, with
-            nothing left to test it on.
-        protocol: Lists, sizes, episodes and seeds.
-        train_list: For ``pascal``, the split of `VOCSource` to train on; by default the protocol's.
-        images: For ``synthetic``, how many to train on; a third as many are tested on.
+        data: Folders of the data. ``pascal``: the root of VOC 2012. ``coco``: the folder with train2014, val2014 and
+            annotations. ``folders``: one or more with images/ and masks/, with images/ and COCO's instances.json, or
+            VOC 2012 roots, whose classes get COCO's ids if the first folder has COCO's classes. ``synthetic``: none.
+            ``fss1000``: the folder of the test classes. Others: a folder that `ClasswiseSource` reads.
+        fold: 0 to 3. For ``folders`` the novel classes are this quarter of the first folder's classes, by ascending id,
+            or for COCO's classes the interleaved fold of COCO-20i; ``"all"`` trains on every class and leaves none to
+            test on.
+        protocol: The protocol: lists, sizes, episodes and seeds.
+        train_list: For ``pascal``: the split of `VOCSource` to train on; by default the protocol's.
+        images: For ``synthetic``: number of training images; a third as many are tested on.
 
     Raises:
         ValueError: If settings exclude each other.
@@ -122,10 +122,10 @@ class DataSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make settings of what `dataclasses.asdict` gives, with lists in place of tuples.
+        """Make settings from the values of `dataclasses.asdict`, which may have lists instead of tuples.
 
         Raises:
-            ValueError: If these are no settings.
+            ValueError: If a value is missing or of a wrong type.
         """
         try:
             protocol = {**values["protocol"], "seeds": tuple(values["protocol"]["seeds"])}

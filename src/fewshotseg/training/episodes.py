@@ -1,4 +1,4 @@
-"""The episodes of a run: those that it learns from, and those that choose among its weights."""
+"""Draws the training and validation episodes of a run."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from fewshotseg.training.recipe import Recipe
 def training_episodes(
     recipe: Recipe, data: DataSettings, benchmark: Benchmark, model: SCNet, total: int
 ) -> EpisodeDataset:
-    """Draw all episodes of a run, those of iteration t from number ``t * batch`` on.
+    """Draw all training episodes of a run; those of iteration t begin at number ``t * batch``.
 
     Raises:
         ValueError: If a base class has too few images.
@@ -39,7 +39,7 @@ def training_episodes(
 def validation_episodes(
     recipe: Recipe, data: DataSettings, validation: Benchmark, model: SCNet
 ) -> EpisodeDataset | None:
-    """Draw what chooses among the weights of a run, if anything does."""
+    """Draw the validation episodes of a run; None if the last checkpoint is selected."""
     if recipe.select == "last":
         return None
     protocol = replace(data.protocol, episodes=recipe.validate_episodes, draw="number", workers=None, max_passes=None)

@@ -1,4 +1,4 @@
-"""Which classes of a fold are trained on and which are tested, for folders of one's own and parts of COCO."""
+"""Splits the classes of your own folders, and of parts of COCO, into base and novel classes."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -15,14 +15,14 @@ from fewshotseg.data.splits import PASCAL_TO_COCO
 from fewshotseg.training.data_settings import Fold
 
 MIN_TRAINED, MIN_TESTED = 2, 6
-"""Images that a class of COCO needs to be asked for in training, with one support, and in tests, with five.
+"""Smallest number of images of a class of COCO to be trained on, with one support, and to be tested on, with five.
 
-A part of COCO holds few images of many classes. A novel class with fewer is not tested, and not trained on either.
+A part of COCO has few images of many classes. A novel class with fewer images is neither tested nor trained on.
 """
 
 
 def quarter(class_ids: Collection[int], fold: Fold) -> ClassSplit:
-    """Deal classes to four folds by ascending id, as PASCAL-5i does; fold "all" leaves none novel.
+    """Split classes into four folds by ascending id, as in PASCAL-5i; with fold "all" no class is novel.
 
     Example:
         >>> quarter([1, 2, 3, 4, 5, 6], 1)
@@ -34,25 +34,25 @@ def quarter(class_ids: Collection[int], fold: Fold) -> ClassSplit:
 
 
 def coco_fold(fold: Fold) -> ClassSplit:
-    """The interleaved fold of COCO-20i; fold "all" leaves no class novel."""
+    """Return the interleaved fold of COCO-20i; with fold "all" no class is novel."""
     return ClassSplit(tuple(COCO_CLASSES), ()) if fold == "all" else coco20i(fold)
 
 
 def numbered_alike(source: SegmentationSource, first: SegmentationSource) -> SegmentationSource:
-    """Give VOC's classes the ids that COCO has for them, where the first folder has COCO's classes."""
+    """Renumber VOC's classes to COCO's ids if the first folder has COCO's classes."""
     if first.class_names == COCO_CLASSES and source.class_names == PASCAL_CLASSES:
         return RenumberedSource(source, PASCAL_TO_COCO, COCO_CLASSES)
     return source
 
 
 def well_stocked(source: SegmentationSource, class_ids: Collection[int], images: int) -> tuple[int, ...]:
-    """Keep the classes that so many images hold at least."""
+    """Keep the classes that at least ``images`` images show."""
     held = Counter(class_id for areas in source.class_areas for class_id in areas)
     return tuple(class_id for class_id in class_ids if held[class_id] >= images)
 
 
 def check_fold(split: ClassSplit, fold: Fold) -> None:
-    """Raise `ValueError` if there is no class, or a numbered fold has no novel one; say which folds have."""
+    """Raise `ValueError` if there is no class, or a numbered fold has no novel class."""
     count = len(split.base) + len(split.novel)
     if count == 0:
         raise ValueError("data must have masks that show a class, got none in the first folder")

@@ -1,4 +1,4 @@
-"""Train a model: iterations, log lines, validations and checkpoints, exact after any interruption."""
+"""The training loop, with logging, validation and checkpoints; an interrupted run can be resumed exactly."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -32,11 +32,11 @@ from fewshotseg.training.summary import summary
 
 
 class Trained(NamedTuple):
-    """What a run leaves.
+    """The result of a run.
 
     Attributes:
-        checkpoint: The weights that count; `fewshotseg.load_model` opens them.
-        miou: The mIoU that chose them, or None where the last weights count.
+        checkpoint: The file of the selected checkpoint; `fewshotseg.load_model` reads it.
+        miou: The validation mIoU that it was selected by; None for the last checkpoint.
     """
 
     checkpoint: Path
@@ -60,29 +60,29 @@ def run(
     watch_every: int | None = None,
     stop: StopSignals | None = None,
 ) -> Trained:
-    """Train to the end, from the start or from where the run in ``out`` was interrupted.
+    """Train a model, from the start or from the last checkpoint in ``out``.
 
-    Killed at any moment and resumed, a run ends with the same bits. Episodes, augmentation, dropout and the draws of
-    k-means depend on the seed, the iteration and the part of the batch alone: processes can be traded for accumulation.
+    A run that is killed at any moment and resumed ends with bit-identical weights. Random numbers depend only on the
+    seed, the iteration and the part of the batch: several processes draw the same as one with gradient accumulation.
 
     Args:
-        recipe: How to train.
-        data: What to train on.
-        out: Folder of log and checkpoints.
-        resume: Go on from the last checkpoint in ``out``, if there is one.
-        workers: Processes that load episodes, for each process that trains.
-        device: Such as ``"cpu"`` or ``"cuda:1"``; by default CUDA where there is any.
-        log_every: Iterations from one log line to the next.
-        save_every: Iterations from one checkpoint to the next.
-        tensorboard: Write the numbers of the log for TensorBoard too.
-        benchmark: What ``data`` describes, if it is open already.
-        memory: Features of the frozen backbone that several runs share, in place of the recipe's own.
-        watch: Measures the model meanwhile; the numbers are logged and decide nothing.
-        watch_every: Iterations from one call of ``watch`` to the next.
-        stop: Signals to end after the iteration at hand, with a checkpoint.
+        recipe: The training settings.
+        data: The data to train on.
+        out: Folder for the log and the checkpoints.
+        resume: Continue from the last checkpoint in ``out``, if there is one.
+        workers: Processes that load episodes, for each training process.
+        device: Device to train on, such as ``"cpu"`` or ``"cuda:1"``; by default CUDA if there is a GPU.
+        log_every: Iterations between lines of the log.
+        save_every: Iterations between checkpoints.
+        tensorboard: Write the log for TensorBoard too.
+        benchmark: The data of ``data``, if it is already open.
+        memory: A feature cache that several runs share, instead of the recipe's own.
+        watch: Function that measures the model during training; its numbers are only logged.
+        watch_every: Iterations between calls of ``watch``.
+        stop: Signals that stop the run after the current iteration, with a checkpoint.
 
     Returns:
-        The weights that count.
+        The selected checkpoint.
 
     Raises:
         ValueError: If settings and data do not fit, ``out`` holds another run, or the loss is not finite.
@@ -157,7 +157,7 @@ def run(
 
 
 def facts_of(recipe: Recipe, data: DataSettings) -> dict[str, Any]:
-    """Gather what checkpoints and logs say about a run, in plain values."""
+    """Collect the settings and versions that checkpoints and the log record, as plain values."""
     return plain(
         {
             "recipe": asdict(recipe),
@@ -172,7 +172,7 @@ def facts_of(recipe: Recipe, data: DataSettings) -> dict[str, Any]:
 def iterations(
     recipe: Recipe, state: State, episodes: EpisodeDataset, process: ProcessInfo, *, total: int, workers: int
 ) -> Iterator[tuple[float, dict[str, Tensor]]]:
-    """Go on to iteration ``total``; after each, give its learning rate and this process's part of its losses."""
+    """Train up to iteration ``total``; after each yield its learning rate and this process's part of its losses."""
     forward: nn.Module = state.model
     forward.train()
     if recipe.compile:
@@ -191,7 +191,7 @@ def iterations(
     losses: dict[str, Tensor] = {}
     for number, batch in enumerate(batches, start=own * state.iteration):
         part = number % own
-        # Gradients of all processes are summed up once an iteration, in the backward pass of its last part.
+        # Gradients are summed over processes once in each iteration, in the backward pass of its last part.
         sums_up = together is None or part == own - 1
         torch.manual_seed(draw_seed(recipe.seed, state.iteration, process.rank + part * process.world_size))
         *images, query_masks = (tensor.to(process.device, non_blocking=True) for tensor in batch[:4])
@@ -215,7 +215,7 @@ def iterations(
 
 
 def _data_parallel(model: SCNet, *, sync_buffers: bool) -> DistributedDataParallel:
-    """Let processes share gradients, and buffers before each pass if asked."""
+    """Wrap a model so that processes share gradients, and with ``sync_buffers`` also buffers before each pass."""
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before PyTorch 2.13
     options: dict[str, Any] = {name: sync_buffers}

@@ -1,4 +1,4 @@
-"""One process, or several that torchrun started: what the same code needs to know in both cases."""
+"""Distributed training: one process, or several started by torchrun."""
 
 import os
 import sys
@@ -14,13 +14,14 @@ from fewshotseg._checks import checked_device
 
 
 class ProcessInfo(NamedTuple):
-    """Which of how many processes this is, and where it computes.
+    """The rank of this process, the number of processes, and its device.
 
     Attributes:
-        rank: From 0; the process of rank 0 writes files and messages.
+        rank: Rank from 0; the process of rank 0 writes files and messages.
         world_size: Number of processes.
         device: Device of this process.
-        control: Group for `max_over_processes`, on CPUs so that no accelerator waits; None for one process.
+        control: Process group for `max_over_processes`, on the CPU to avoid host-device synchronisation; None for one
+            process.
     """
 
     rank: int
@@ -30,16 +31,16 @@ class ProcessInfo(NamedTuple):
 
     @property
     def shows_progress(self) -> bool:
-        """Whether somebody looks at progress bars of this process."""
+        """Whether to show progress bars: rank 0 does, if standard error is a terminal."""
         return self.rank == 0 and sys.stderr.isatty()
 
 
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[ProcessInfo]:
-    """Join the other processes that torchrun started, if it did; leave them in the end.
+    """Join the process group if torchrun started this process, and leave it at the end.
 
     Args:
-        device: Such as ``"cpu"`` or ``"cuda:1"``; by default CUDA where there is any, one device a process.
+        device: Device such as ``"cpu"`` or ``"cuda:1"``; by default CUDA if there is a GPU, one for each process.
 
     Raises:
         ValueError: If there is no such device.
@@ -62,14 +63,14 @@ def process_group(device: str | None = None) -> Iterator[ProcessInfo]:
 
 
 def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
-    """Find the device of that name, or else CUDA where there is any; several processes get one CUDA device each."""
+    """Return the device of that name, by default CUDA if there is a GPU; each local process gets its own."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return checked_device(f"cuda:{local_rank}" if name == "cuda" else name)
 
 
 def mean_over_processes(losses: Mapping[str, Tensor], process: ProcessInfo) -> dict[str, float]:
-    """Average the losses of an iteration over its whole batch."""
+    """Average the losses of an iteration over all processes."""
     values = torch.stack([value.double() for value in losses.values()])
     if process.world_size > 1:
         dist.all_reduce(values)
@@ -77,7 +78,7 @@ def mean_over_processes(losses: Mapping[str, Tensor], process: ProcessInfo) -> d
 
 
 def max_over_processes(value: int, process: ProcessInfo) -> int:
-    """Find the largest of the processes' values, so that all of them act alike."""
+    """Return the largest value of all processes, so that all act alike."""
     if process.control is None:
         return value
     largest = torch.tensor(value)

@@ -1,4 +1,4 @@
-"""How a model is trained, as data: the papers' numbers and the choices that they leave open."""
+"""The settings of training: those of the papers, and two for laptops."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -17,43 +17,43 @@ SHARES = (1.0, 0.5, 0.25, 0.125)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides about the weights, beside the data; the defaults are SCNet's on PASCAL-5i.
+    """All training settings but the data; the defaults are SCNet's on PASCAL-5i.
 
     Attributes:
-        model: Every number and choice of SCNet, its backbone's name included. The image size is the protocol's.
-        backbone_weights: Weights of the backbone: a name of torchvision's such as ``IMAGENET1K_V1``, which is
-            downloaded; ``package`` for those that an installed package holds; or the path of a file.
-        pretrain: Iterations in which the backbone ``tiny`` first learns to tell the base classes apart.
-        augmentation: How training images are changed: ``pfenet`` as PFENet's code does it; ``scnet`` only as SCNet's
-            text says; ``mirror`` is the test images' resize and mirroring, for photographs of any size and few
-            iterations; ``none`` is that resize alone, after which ``memory_gb`` knows every image after an epoch.
-        scale: Smallest and largest random enlargement of PFENet's augmentation.
-        shots: Support images in a training episode. The papers train with one and test that model with five, too.
-        hard_share: Share of training episodes that cannot be answered without a look at the support; see `HardSpecs`.
-        windows: Whether windows around small objects are trained on besides the images; see `WindowSource`.
-        start: What the head begins with: ``random`` weights; or ``comparing``, weights by which it begins with the
-            difference between query and prototype, both reduced alike.
-        optimizer: The optimizer: ``sgd`` as in the papers, or ``adamw``, which learns more in a thousand iterations.
-        lr: Learning rate at the start, as the optimizer uses it. It is ten times what the papers quote, as PFENet's
-            code multiplies that by ten.
+        model: The settings of SCNet, with the name of its backbone. The image size is the protocol's.
+        backbone_weights: Weights of the backbone: a name of torchvision's weights such as ``IMAGENET1K_V1``
+            (downloaded), ``package`` (from an installed package), or the path of a file.
+        pretrain: Iterations in which the backbone ``tiny`` is pretrained by classifying the base classes.
+        augmentation: Augmentation of training images: ``pfenet`` as in PFENet's code; ``scnet`` only what SCNet's paper
+            describes; ``mirror`` the resize of test images and random mirroring, for photographs of any size and few
+            iterations; ``none`` the resize alone, with which ``memory_gb`` caches every image.
+        scale: Smallest and largest factor of the random resize in PFENet's augmentation.
+        shots: Support images in a training episode. The papers train with one, and test the same model with five too.
+        hard_share: Share of training episodes that cannot be solved without the support; see `HardSpecs`.
+        windows: Whether to train also on windows around small objects; see `WindowSource`.
+        start: Initial weights of the comparison head: ``random``, or ``comparing``, with which it computes the
+            difference of query and prototype at the start.
+        optimizer: Optimizer: ``sgd`` as in the papers, or ``adamw``, which learns more in a thousand iterations.
+        lr: Initial learning rate of the optimizer. It is ten times the papers' number, which PFENet's code multiplies
+            by ten.
         momentum: Momentum of ``sgd``.
         weight_decay: Weight decay of the optimizer.
-        power: Exponent of the schedule: iteration t of T, counted from 1, has the rate ``lr * (1 - t / T) ** power``.
-        batch: Episodes in an iteration, over all processes; the learning rate is not adapted to it.
-        micro_batches: Parts in which a batch goes through the model: processes times accumulation.
+        power: Exponent of the learning rate schedule: ``lr * (1 - t / T) ** power`` at iteration t of T, from 1 on.
+        batch: Episodes in an iteration, over all processes; the learning rate is not scaled by it.
+        micro_batches: Parts that a batch is split into: processes times accumulation.
         epochs: Epochs to train for; an epoch has as many episodes as the training list has images.
-        iterations: Iterations to train for, in place of ``epochs``.
-        amp: Precision of the model's matrix products in training.
-        compile: Whether `torch.compile` compiles the training pass.
-        loss_stride: The loss looks at every so many rows and columns of the query's mask, which makes it cheaper; the
-            head's grid is far coarser. The papers look at all.
-        memory_gb: Gigabytes of memory for features of the frozen backbone, kept in half precision, so that an image
-            runs through it once; see `FeatureMemory`. It pays on a CPU, with the augmentation ``none`` or ``mirror``.
-        select: Which weights count in the end: the ``last``; the best on ``held-out`` base classes, which are then
-            not trained on; or the best on the ``novel`` classes of the test fold, which makes results optimistic.
-        validate_every: Iterations from one validation to the next; an epoch by default.
+        iterations: Iterations to train for, instead of ``epochs``.
+        amp: Precision of automatic mixed precision.
+        compile: Whether to compile the training pass by `torch.compile`.
+        loss_stride: Compute the loss on every n-th row and column of the query's mask, which is faster; the model's
+            grid is far coarser. The papers use all rows and columns.
+        memory_gb: Gigabytes of memory to cache features of the frozen backbone in half precision, so that it runs once
+            for each image; see `FeatureMemory`. It helps on a CPU with the augmentation ``none`` or ``mirror``.
+        select: Checkpoint to use in the end: the ``last``; the best on ``held-out`` base classes, which are then not
+            trained on; or the best on the ``novel`` classes of the test fold, which makes results optimistic.
+        validate_every: Iterations between validations; an epoch by default.
         validate_episodes: Episodes in a validation.
-        seed: Seed of everything that is drawn.
+        seed: Seed of all random numbers.
 
     Raises:
         ValueError: If a number is out of range.
@@ -110,11 +110,11 @@ class Recipe:
             )
 
     def learning_rate_at(self, iteration: int, total: int) -> float:
-        """Compute the learning rate of an iteration, counted from 1, of a run of ``total``."""
+        """Compute the learning rate of an iteration, from 1 on, of a run of ``total`` iterations."""
         return float(self.lr * (1 - iteration / total) ** self.power)
 
     def augment(self, protocol: EvaluationProtocol, model: Any) -> v2.Compose:
-        """Make the transform of training images, normalised as ``model.config`` says."""
+        """Make the transform of training images, which normalises by the mean and std of ``model.config``."""
         if self.augmentation == "none":
             return eval_transform(protocol, model)
         if self.augmentation == "mirror":
@@ -125,7 +125,7 @@ class Recipe:
         return pfenet_train(protocol.train_size, scale=self.scale, mean=mean, std=std)
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Make an optimizer of the parameters that are trained."""
+        """Make the optimizer of the trainable parameters."""
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
@@ -157,4 +157,4 @@ SYNTHETIC = replace(
     memory_gb=0.0,
 )
 RECIPES = {"pascal": PASCAL, "coco": COCO, "folders": FOLDERS, "synthetic": SYNTHETIC}
-"""One for each benchmark: the papers', and two that a laptop carries."""
+"""Benchmark -> recipe: those of the papers, and two that run on a laptop."""

@@ -1,4 +1,4 @@
-"""The folder of a training run: log lines and checkpoints that are whole whenever the process dies."""
+"""The folder of a training run: its log and its checkpoints, which are complete even if the process is killed."""
 
 import errno
 import json
@@ -21,12 +21,12 @@ NEXT = ".next.pth"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model file of a run, and what it says.
+    """A checkpoint of a run.
 
     Attributes:
-        path: The file; `fewshotseg.load_model` opens it.
-        origin: Recipe, data, protocol and versions of the run, the iteration and the best mIoU, in plain values.
-        training: What `State.to_dict` gave.
+        path: The file; `fewshotseg.load_model` reads it.
+        origin: Recipe, data, protocol and versions of the run, the iteration and the best mIoU, as plain values.
+        training: The result of `State.to_dict`.
     """
 
     path: Path
@@ -34,36 +34,36 @@ class Checkpoint:
     training: Mapping[str, Any]
 
     def load_model(self) -> SCNet:
-        """Make the model of the file.
+        """Load the model.
 
         Raises:
-            ValueError: If it is of a model that is not trained.
+            ValueError: If the file holds a training-free model.
         """
         model = load_model(self.path)
         if not isinstance(model, SCNet):
-            raise ValueError(f"{self.path} must hold an SCNet to go on with, got a {type(model).__name__}")
+            raise ValueError(f"{self.path} must hold an SCNet to continue with, got a {type(model).__name__}")
         return model
 
     @property
     def iteration(self) -> Any:
-        """Iterations that the file says were done."""
+        """The number of completed iterations."""
         return self.training.get("iteration")
 
 
 class RunFolder:
-    """``log.jsonl``, ``last.pth``, the one before it as ``previous.pth``, and ``best.pth``.
+    """The folder of a run, with ``log.jsonl``, ``last.pth``, ``previous.pth`` (the one before) and ``best.pth``.
 
-    Every process opens it, the one that writes calls `start` before it does. A checkpoint is at any moment the old
-    one or the new one. Log lines after the last checkpoint are dropped, as the resumed run writes them anew, and equal.
+    Every process opens it; one of them writes, and calls `start` first. Checkpoints are replaced atomically. Log lines
+    after the last checkpoint are removed, as the resumed run writes the same lines again.
 
     Args:
-        path: Of the folder.
+        path: The folder.
         writes: Whether this process is the one that writes.
-        resume: Go on from ``last.pth`` if there is one, or from ``previous.pth`` if that is damaged. Otherwise there
-            must be none.
+        resume: Continue from ``last.pth`` if there is one, or from ``previous.pth`` if it is damaged. If False, the
+            folder must not have checkpoints.
 
     Attributes:
-        last: The checkpoint to go on from, or None.
+        last: The checkpoint to continue from, or None.
 
     Raises:
         ValueError: If there is a checkpoint and ``resume`` is false, or none of them can be read.
@@ -78,7 +78,7 @@ class RunFolder:
         self.last = self._first_whole(found)
 
     def check_same_run(self, facts: Mapping[str, Any]) -> None:
-        """Raise unless the run to go on with was started with these facts; only its folders may have moved."""
+        """Raise unless the run to resume has the same settings; only the folders of its data may differ."""
         if self.last is None:
             return
         before, now = _settings(self.last.origin), _settings(facts)
@@ -87,10 +87,10 @@ class RunFolder:
                 raise ValueError(f"{name} must be {before.get(name)!r} as in the run to resume, got {value!r}")
 
     def start(self, *, tensorboard: bool = False) -> None:
-        """Make the folder ready to write to: remove what a killed process left half written.
+        """Create the folder, and remove half-written files of a killed process.
 
         Args:
-            tensorboard: Write the numbers of the log for TensorBoard too.
+            tensorboard: Write the log for TensorBoard too.
 
         Raises:
             ImportError: If TensorBoard is asked for and not installed.
@@ -111,7 +111,7 @@ class RunFolder:
             self._board = SummaryWriter(self.path, purge_step=iteration + 1)
 
     def log(self, **entry: Any) -> None:
-        """Add a line to the log; its numbers go to TensorBoard too, over its ``iteration``."""
+        """Add a line to the log; floating-point numbers also go to TensorBoard, by ``iteration``."""
         if not self._writes:
             return
         with _naming(self.path / LOG), (self.path / LOG).open("a", encoding="utf-8") as file:
@@ -122,7 +122,7 @@ class RunFolder:
                     self._board.add_scalar(name, entry[name], entry["iteration"])
 
     def save_last(self, model: SCNet, origin: Mapping[str, Any], training: Mapping[str, Any]) -> None:
-        """Write the checkpoint to go on from; the one before it becomes ``previous.pth``."""
+        """Write the checkpoint to resume from; the one before becomes ``previous.pth``."""
         if not self._writes:
             return
         last, new = self.path / LAST, self.path / NEXT
@@ -133,7 +133,7 @@ class RunFolder:
             new.replace(last)
 
     def save_best(self, model: SCNet, origin: Mapping[str, Any]) -> None:
-        """Write the weights that did best so far."""
+        """Write the best model so far."""
         if self._writes:
             with _naming(self.path / BEST):
                 save_model(model, self.path / BEST, origin=origin)
@@ -147,7 +147,7 @@ class RunFolder:
                 faults.append(str(error))
                 continue
             if faults and self._writes:
-                print(f"{faults[0]}; going on from {path} at iteration {checkpoint.iteration}", file=sys.stderr)
+                print(f"{faults[0]}; continuing from {path} at iteration {checkpoint.iteration}", file=sys.stderr)
             return checkpoint
         if faults:
             raise ValueError(f"{faults[0]}: start again in a new folder")
@@ -171,11 +171,11 @@ class RunFolder:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read what a run saved to go on from.
+    """Read a checkpoint of a run.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or no checkpoint of a run.
+        ValueError: If the file is damaged, or not a checkpoint of a run.
     """
     content = read_model(path)
     if not content.training or not {"recipe", "data", "protocol", "protocol_hash"} <= content.origin.keys():
@@ -184,24 +184,24 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def plain(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Give facts as JSON would: lists for tuples, strings for names."""
+    """Convert values to those that JSON returns: tuples to lists, keys to strings."""
     values: dict[str, Any] = json.loads(json.dumps(facts))
     return values
 
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say in one sentence which file could not be written, and why."""
+    """Turn an error of writing into one sentence with the file and the reason."""
     try:
         yield
     except OSError as error:
         reason = "no space left on the device" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        kept = "; the checkpoint before it stays" if path.exists() and path.suffix == ".pth" else ""
+        kept = "; the previous checkpoint is kept" if path.exists() and path.suffix == ".pth" else ""
         raise OSError(f"{path} could not be written: {reason}{kept}") from error
 
 
 def _copy(file: Path, copy: Path) -> None:
-    """Give a file a second name, in one step; where links are not possible, copy it."""
+    """Link a file under a second name, atomically; copy it if links are not possible."""
     part = copy.with_name(f".{copy.name}.part")
     part.unlink(missing_ok=True)
     try:
@@ -212,7 +212,7 @@ def _copy(file: Path, copy: Path) -> None:
 
 
 def _iteration_of(line: str) -> float:
-    """Read the iteration of a log line; a line that is none belongs to no iteration of the past."""
+    """Read the iteration of a log line; infinity for a broken line, so that it is removed."""
     try:
         return float(json.loads(line)["iteration"])
     except (ValueError, KeyError, TypeError):
@@ -220,7 +220,7 @@ def _iteration_of(line: str) -> float:
 
 
 def _settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides about the course of a run, by name."""
+    """Return all settings that affect the result of a run, by name."""
     protocol = f"{facts['protocol']} ({facts['protocol_hash']})"
     flat = {**facts["recipe"], **facts["recipe"]["model"], **facts["data"], "protocol": protocol}
     return {name: value for name, value in flat.items() if name not in {"model", "data"}}

@@ -1,4 +1,4 @@
-"""Measure a model on episodes, shared by all processes."""
+"""Evaluates a model under a protocol; processes share the episodes."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,10 +12,10 @@ from fewshotseg.models import SegmentationModel
 from fewshotseg.training.processes import ProcessInfo
 
 AMP = {"none": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Precisions of matrix products, by name."""
+"""Name -> dtype of automatic mixed precision."""
 
 READERS = 4
-"""Threads that read images while an accelerator is busy; a CPU has no hands free."""
+"""Threads that read images while an accelerator computes; none on a CPU, which is busy itself."""
 
 
 def score(
@@ -29,17 +29,17 @@ def score(
     threshold: float | None = None,
     wrap: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> IoUReport:
-    """Measure a model, each process on its share of the episodes.
+    """Evaluate a model, with each process on its share of the episodes.
 
     Args:
-        model: What to measure.
-        episodes: As `draw_test` gives them.
+        model: The model.
+        episodes: Episodes of `draw_test`.
         class_ids: The classes to average over.
-        protocol: Says where pixels are counted.
-        process: Of which the first shows a progress bar.
-        batch: Episodes at once.
-        threshold: Probability from which on a pixel counts as foreground; by default the model's own.
-        wrap: Goes around the numbers of the episodes, and may end the measuring by an exception.
+        protocol: The protocol, which says where pixels are counted.
+        process: This process; rank 0 shows a progress bar.
+        batch: Episodes in a batch.
+        threshold: Probability above which a pixel is foreground; by default the model's own.
+        wrap: Wraps the numbers of the episodes, and may raise to stop the evaluation.
     """
     names = episodes.source.class_names
     metric = FewShotIoU(class_ids, class_names={class_id: names[class_id] for class_id in class_ids})

@@ -1,4 +1,4 @@
-"""Which episodes and which random numbers belong to an iteration: the same however many processes share it."""
+"""Assigns episodes and seeds to iterations, independently of the number of processes."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from fewshotseg.training.recipe import Recipe
 
 
 def micro_batches(recipe: Recipe, process: ProcessInfo, start: int, total: int) -> Iterator[list[int]]:
-    """Give the numbers of the episodes that this process takes, one micro-batch after the other.
+    """Yield the numbers of the episodes of each micro-batch of this process.
 
     Args:
-        recipe: How large an iteration is, and in how many parts it goes through the model.
-        process: Takes every ``world_size``-th part.
+        recipe: The recipe, with the batch size and the number of micro-batches.
+        process: This process, which takes every ``world_size``-th micro-batch.
         start: First iteration, from 0.
-        total: Where iterations end.
+        total: Number of iterations of the run.
     """
     size = recipe.batch // recipe.micro_batches
     for iteration in range(start, total):
@@ -25,5 +25,5 @@ def micro_batches(recipe: Recipe, process: ProcessInfo, start: int, total: int) 
 
 
 def draw_seed(*numbers: int) -> int:
-    """Make a seed for the draws of a micro-batch; the 1 keeps it apart from those of an episode's transforms."""
+    """Make the seed of a micro-batch; the 1 makes it differ from the seeds of episodes' transforms."""
     return int(np.random.SeedSequence((*numbers, 1)).generate_state(1, np.uint64)[0])

@@ -1,4 +1,4 @@
-"""What happens between iterations: log lines, validations, checkpoints, and stopping when somebody asks for it."""
+"""The work between iterations: logging, validation, checkpoints and stopping."""
 
 import math
 import signal
@@ -19,24 +19,24 @@ from fewshotseg.training.stopping import Stopped, StopSignals
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A run, from its start or its last checkpoint to its end.
+    """A running training, from its start or its last checkpoint.
 
     Attributes:
-        facts: What checkpoints say about the run.
+        facts: Settings and versions that checkpoints record.
         state: Model, optimizer and counters.
-        folder: Where log lines and checkpoints go.
-        process: This process among all.
-        stop: Signals to end after an iteration.
-        protocol: How validations count.
-        tests: The episodes of a validation, if there is any.
+        folder: The folder of the run.
+        process: The rank and the device of this process.
+        stop: Signals that stop the run after an iteration.
+        protocol: The protocol of validations.
+        tests: The validation episodes; None without validation.
         class_ids: The classes that a validation averages over.
         total: Iterations of the run.
         epoch: Iterations of an epoch.
-        log_every: Iterations from one log line to the next.
-        save_every: Iterations from one checkpoint to the next.
-        validate_every: Iterations from one validation to the next.
-        watch: Measures the model meanwhile; the numbers are logged and decide nothing.
-        watch_every: Iterations from one call of ``watch`` to the next.
+        log_every: Iterations between lines of the log.
+        save_every: Iterations between checkpoints.
+        validate_every: Iterations between validations.
+        watch: Function that measures the model during training; its numbers are only logged.
+        watch_every: Iterations between calls of ``watch``.
     """
 
     facts: Mapping[str, Any]
@@ -56,25 +56,25 @@ class Session:
     watch_every: int | None
 
     def catch_up(self) -> None:
-        """Do the validation that a stop left out."""
+        """Run the validation that was skipped when the run was stopped."""
         pending = 0 < self.state.iteration > self.state.validated
         if pending and self.tests is not None and self._due(self.validate_every):
             self._validate(self.tests)
             self._save()
 
     def after_iteration(self, rate: float, losses: Mapping[str, Tensor]) -> float | None:
-        """Log, validate and save as it is due.
+        """Log, validate and save a checkpoint if it is time to.
 
         Args:
-            rate: The learning rate of the iteration that was just done.
+            rate: The learning rate of the last iteration.
             losses: This process's part of its losses.
 
         Returns:
-            The loss, where it was looked at.
+            The loss if it was computed for the log or a checkpoint, else None.
 
         Raises:
             ValueError: If the loss is not finite.
-            Stopped: If a signal came; the checkpoint is written.
+            Stopped: If a signal was received; a checkpoint has been written.
         """
         state, loss = self.state, None
         done, stopped_by = state.iteration, max_over_processes(self.stop.received, self.process)
@@ -104,9 +104,9 @@ class Session:
         return self.state.iteration == self.total and (self.tests is None or self.state.validated == self.total)
 
     def _validate(self, tests: EpisodeDataset) -> None:
-        """Measure the model, and keep its weights if they are the best so far."""
+        """Evaluate the model, and save it if it is the best so far."""
         state = self.state
-        # Several processes count together: none may leave the others alone.
+        # Several processes evaluate together: one that stopped alone would leave the others waiting.
         wrap = self.stop.interruptible if self.process.world_size == 1 else iter
         try:
             report = score(state.model, tests, self.class_ids, self.protocol, self.process, wrap=wrap)
@@ -130,5 +130,5 @@ class Session:
         return Stopped(
             number,
             f"stopped by {signal.Signals(number).name} after iteration {done} of {self.total}, saved in {file}: "
-            "the same command with --resume goes on from there",
+            "the same command with --resume continues from there",
         )

@@ -1,4 +1,4 @@
-"""What changes in training: the model, the optimizer, and how far they have come."""
+"""The state of training: the model, the optimizer and the counters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,13 +18,13 @@ from fewshotseg.training.tiny import pretrained_tiny_backbone
 
 @dataclass
 class State:
-    """Everything that the next iteration depends on, beside the recipe and the data.
+    """All that the next iteration depends on besides the recipe and the data.
 
     Attributes:
-        model: In training.
-        optimizer: Of the model's trainable parameters.
-        scaler: Of losses, for float16.
-        iteration: Iterations that are done.
+        model: The model in training.
+        optimizer: The optimizer of its trainable parameters.
+        scaler: The loss scaler for float16.
+        iteration: Number of completed iterations.
         validated: The iteration of the last validation.
         best: The best mIoU of a validation.
     """
@@ -37,9 +37,9 @@ class State:
     best: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the model, for a checkpoint.
+        """Return everything but the model, for a checkpoint.
 
-        The random state is there for what you may add: every micro-batch has a seed of its own.
+        The random state is stored only for code that you add: every micro-batch has its own seed.
         """
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -51,10 +51,10 @@ class State:
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go back to what `to_dict` gave.
+        """Restore the values of `to_dict`.
 
         Raises:
-            ValueError: If it is not what a run of this recipe can have saved.
+            ValueError: If they do not belong to a run with this recipe.
         """
         _check_progress(saved)
         _check_optimizer(self.optimizer, saved.get("optimizer"))
@@ -72,17 +72,17 @@ class State:
 def initial_state(
     recipe: Recipe, data: DataSettings, benchmark: Benchmark, saved: Checkpoint | None, device: torch.device
 ) -> State:
-    """Make a new model and its optimizer, or those of a checkpoint.
+    """Make a new model and its optimizer, or restore those of a checkpoint.
 
     Args:
-        recipe: What the model and the optimizer are.
-        data: What the benchmark was opened from; its protocol says the image size.
-        benchmark: On whose base classes the backbone ``tiny`` is trained first.
-        saved: Where a run is to go on.
-        device: Where to train.
+        recipe: The recipe, with the settings of the model and the optimizer.
+        data: The data settings, whose protocol has the image size.
+        benchmark: The data, on whose base classes the backbone ``tiny`` is pretrained.
+        saved: The checkpoint to continue from; None for a new run.
+        device: Device to train on.
 
     Raises:
-        ValueError: If settings do not fit, or the checkpoint holds what such a run cannot have saved.
+        ValueError: If settings do not fit, or the checkpoint does not belong to such a run.
         ImportError: If the backbone needs a package that is not installed.
     """
     torch.manual_seed(recipe.seed)
@@ -116,27 +116,27 @@ def _new_model(recipe: Recipe, data: DataSettings, benchmark: Benchmark) -> SCNe
 
 @torch.no_grad()
 def start_comparing(model: SCNet) -> None:
-    """Set weights with which the head begins with differences of query and prototype, both reduced alike."""
+    """Initialise the comparison head to compute differences of query and prototype, both reduced by equal weights."""
     model.reduce_support.load_state_dict(model.reduce_query.state_dict())
     for merge in model.head.merge:
-        weight = next(merge.parameters())  # C, C + C + 1, 1, 1: of query, prototype and prior
+        weight = next(merge.parameters())  # C, C + C + 1, 1, 1; inputs are query, prototype and prior
         channels = weight.shape[0]
         weight[:, channels : 2 * channels] = -weight[:, :channels]
 
 
 def _check_progress(saved: Mapping[str, Any]) -> None:
-    """Raise unless the counters are such as a run has."""
+    """Raise unless the counters are possible for a run."""
     for name, lowest in (("iteration", 1), ("validated", 0)):
         value = saved.get(name)
         if type(value) is not int or value < lowest or value > saved["iteration"]:
-            raise ValueError(f"{name} must be a whole number of iterations that were done, got {value!r}")
+            raise ValueError(f"{name} must be a whole number of completed iterations, got {value!r}")
     best = saved.get("best")
     if best is not None and not (type(best) is float and 0 <= best <= 1):
         raise ValueError(f"best must be an mIoU from 0 to 1 or None, got {best!r}")
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
-    """Raise unless the saved optimizer has the settings of a new one, and finite numbers of the parameters' shapes."""
+    """Raise unless the saved optimizer has the recipe's settings, and finite values of the parameters' shapes."""
     parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
     try:
         settings, own = (
@@ -151,7 +151,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, saved: Any) -> None:
 
 
 def _belongs_to(value: Any, parameter: Tensor) -> bool:
-    """Whether a momentum has the shape of its parameter, or a counter none, and both are finite."""
+    """Whether a value is finite and has the shape of its parameter, or is a scalar such as a counter."""
     if value is None:
         return True
     return value.shape in (parameter.shape, torch.Size([])) and bool(torch.isfinite(value).all())

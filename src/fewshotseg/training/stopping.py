@@ -1,4 +1,4 @@
-"""End a run when somebody asks for it, by Ctrl-C or SIGTERM, at a moment after which nothing is lost."""
+"""Stops a run on Ctrl+C or SIGTERM, after a checkpoint was written."""
 
 import signal
 import threading
@@ -11,10 +11,10 @@ Item = TypeVar("Item")
 
 
 class Stopped(Exception):
-    """Somebody asked to stop.
+    """Raised when a run is stopped by a signal.
 
     Attributes:
-        signal: Number of the signal by which they asked.
+        signal: Number of the signal.
     """
 
     def __init__(self, number: int, message: str = "") -> None:
@@ -23,13 +23,13 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Takes SIGINT (Ctrl-C) and SIGTERM while it is entered, in the main thread.
+    """A context manager that handles SIGINT (Ctrl+C) and SIGTERM, in the main thread.
 
-    A signal raises `Stopped` at once; within `deferred` it is only noted in ``received``, for the code there to find a
-    good moment.
+    A signal raises `Stopped` at once. Inside `deferred` it is only stored in ``received``, so that the code there can
+    stop at a suitable moment.
 
     Attributes:
-        received: Number of the signal that was noted, 0 if there was none.
+        received: Number of the stored signal, 0 for none.
 
     Example:
         >>> with StopSignals() as stop, stop.deferred():
@@ -54,10 +54,10 @@ class StopSignals:
 
     @contextmanager
     def deferred(self, *, patient: bool = False) -> Iterator[None]:
-        """Only note signals meanwhile.
+        """Only store signals while the block runs.
 
         Args:
-            patient: Note a second Ctrl-C too, as a launcher sends it once more; otherwise it raises at once.
+            patient: Store a second Ctrl+C too, as launchers send it again; otherwise it raises at once.
         """
         self._defers, self._patient = True, patient
         try:
@@ -66,7 +66,7 @@ class StopSignals:
             self._defers = False
 
     def interruptible(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Give items until a signal was noted, then raise `Stopped`."""
+        """Yield items until a signal is stored, then raise `Stopped`."""
         for item in items:
             if self.received:
                 raise Stopped(self.received)
@@ -80,6 +80,6 @@ class StopSignals:
 
 
 def ignore_stop_signals(_: int = 0) -> None:
-    """Leave signals to the main process; for the processes that load data, which get them too."""
+    """Ignore SIGINT and SIGTERM, in processes that load data, as the main process handles them."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a run is about to do, in words."""
+"""The summary of a run, printed before it starts."""
 
 from fewshotseg.training.benchmark import Benchmark, DataSettings
 from fewshotseg.training.processes import ProcessInfo
@@ -14,7 +14,7 @@ CHOSEN = {
 def summary(
     recipe: Recipe, data: DataSettings, benchmark: Benchmark, validation: Benchmark, process: ProcessInfo, total: int
 ) -> str:
-    """Describe a run in a few lines, with the numbers as they are used."""
+    """Describe the settings of a run in a few lines."""
     names = benchmark.test.class_names
     chosen = CHOSEN[recipe.select]
     if recipe.select != "last":

@@ -1,4 +1,4 @@
-"""Classification of base classes in place of ImageNet: what the backbone ``"tiny"`` learns first."""
+"""Pretrains the backbone ``"tiny"`` by classifying the base classes, instead of on ImageNet."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,16 +18,16 @@ from fewshotseg.ops import sample_nearest
 def pretrained_tiny_backbone(
     source: SegmentationSource, base: Sequence[int], transform: Callable[..., Any], iterations: int
 ) -> StagedBackbone:
-    """Train the backbone to name the base class of each object pixel; nothing is learned from other pixels.
+    """Train the backbone to classify the base class of each object pixel; other pixels are ignored.
 
     Args:
         source: Images with class masks.
         base: The classes to tell apart.
-        transform: Brings images and masks to one size and normalises them.
-        iterations: How often to learn from 16 images.
+        transform: Resizes images and masks to one size, and normalises the images.
+        iterations: Number of iterations, with 16 images each.
 
     Returns:
-        The trained backbone. The draws are those of torch's default generator.
+        The trained backbone. Random numbers come from torch's default generator.
 
     Raises:
         ValueError: If there is no base class or no image.

@@ -1,1 +1,1 @@
-"""The page of ``fewshotseg annotate``: photographs, marks on them, and what a model finds by these marks."""
+"""The page of ``fewshotseg annotate``: mark objects on photographs, and see what a model finds in others."""

@@ -1,4 +1,4 @@
-"""What happens when somebody does something on the page: a workbench is changed, and what is shown follows."""
+"""Handlers of the page's events: each changes the workbench and returns what to show."""
 
 import shutil
 from collections.abc import Callable, Container, Sequence
@@ -12,7 +12,7 @@ from fewshotseg.app.workbench import Picture, Point, Workbench, painted
 from fewshotseg.cli.errors import EXPECTED, sentence
 
 ANSWERS = 6
-"""How many photographs are answered at once."""
+"""Number of photographs whose predictions are shown at a time."""
 
 BOX, OUTLINE = "two corners of a box", "points around the object"
 
@@ -20,13 +20,13 @@ Result = TypeVar("Result")
 
 
 class View(NamedTuple):
-    """All that changes with a mark.
+    """What the page shows after a mark has changed.
 
     Attributes:
         picture: The photograph with its marks; None if there is no photograph.
-        answers: Pictures of what was found, with their captions.
-        said: To somebody.
-        points: That were clicked and belong to no mark yet.
+        answers: Pictures of the predictions, with their captions.
+        said: The status message.
+        points: Clicked points that are not part of a mark yet.
     """
 
     picture: Picture | None
@@ -36,12 +36,12 @@ class View(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where somebody is on the page.
+    """The current selections on the page.
 
     Attributes:
-        photo: That is marked.
-        threshold: Of the answers.
-        turn: Of `ANSWERS` photographs each, from 1 on.
+        photo: The photograph to mark.
+        threshold: The threshold of the predictions.
+        turn: The page of predictions, from 1 on, with `ANSWERS` photographs each.
     """
 
     photo: str | None
@@ -50,13 +50,13 @@ class Place(NamedTuple):
 
 
 class Handlers:
-    """What the page's buttons do to a workbench."""
+    """The actions of the page on a workbench."""
 
     def __init__(self, workbench: Workbench) -> None:
         self.workbench = workbench
 
     def answers(self, place: Place) -> tuple[list[tuple[Picture, str]], str]:
-        """What is found in the photographs of this turn, and what to say."""
+        """Predict the photographs of the current page of predictions; returns pictures and the status message."""
         workbench = self.workbench
         if not workbench.marks:
             return [], "Nothing is marked yet."
@@ -66,43 +66,43 @@ class Handlers:
             try:
                 answer = workbench.answer(name, place.threshold)
                 shown.append((workbench.picture(name, answer.mask), workbench.caption(name, answer)))
-            except (*EXPECTED, RuntimeError) as error:  # the others may do
+            except (*EXPECTED, RuntimeError) as error:  # continue with the others
                 said.append(f"{name} is left out: {sentence(error)}.")
         return shown, " ".join(filter(None, said)) or "Ready."
 
     def view(self, place: Place) -> View:
-        """The photograph with its marks, and what is found by them."""
+        """Show the photograph with its marks, and the predictions."""
         picture = None
         if place.photo is not None:
             picture = self.workbench.picture(place.photo, self.workbench.marked(place.photo))
         return View(picture, *self.answers(place), [])
 
     def paint(self, place: Place, class_name: str, layers: Sequence[Any]) -> View:
-        """Mark what is painted on layers of RGB and opacity."""
+        """Add what is painted on RGBA layers to the mark."""
         photo = _chosen(place)
         height, width = self.workbench.shown(photo).picture.shape[:2]
         self.workbench.mark(photo, class_name, painted(layers, (height, width)))
         return self.view(place)
 
     def click(self, place: Place, class_name: str, way: str, points: Sequence[Point], point: Point) -> View | None:
-        """Note a point; the second corner makes a box. None if the point made no mark."""
+        """Handle a click: the second corner completes a box. Returns None if no mark was completed."""
         if way != BOX or not points:
             return None
         self.workbench.mark_box(_chosen(place), class_name, [points[0], point])
         return self.view(place)
 
     def close(self, place: Place, class_name: str, points: Sequence[Point]) -> View:
-        """Mark what lies within the points."""
+        """Add the area inside the clicked points to the mark."""
         self.workbench.mark_outline(_chosen(place), class_name, points)
         return self.view(place)
 
     def clear(self, place: Place, class_name: str) -> View:
-        """Forget the mark of a class on the photograph."""
+        """Remove the mark of a class on the photograph."""
         self.workbench.clear(_chosen(place), class_name)
         return self.view(place)
 
     def with_points(self, photo: str, points: Sequence[Point]) -> Picture:
-        """The photograph with its marks and with crosses at points."""
+        """Draw the photograph with its marks, and crosses at the points."""
         drawn = np.array(self.workbench.picture(photo, self.workbench.marked(photo)))
         for x, y in np.array(points, dtype=int).reshape(-1, 2).tolist():
             for reach, colour in ((7, 255), (5, 0)):
@@ -111,19 +111,19 @@ class Handlers:
         return drawn
 
     def save(self, threshold: float, kinds: Sequence[str]) -> str:
-        """Write everything; returns what to say."""
+        """Save everything; returns the status message."""
         written, faults = self.workbench.save(threshold, kinds)
         missing = "".join(f" Not done: {said}." for said in faults.values())
         return f"Saved {len(written)} files in {self.workbench.out.resolve()}.{missing}"
 
     def upload(self, files: Sequence[str]) -> list[str]:
-        """Keep photographs that were sent, and add them; returns what they are called."""
+        """Copy uploaded photographs to the output folder, and add them; returns their names."""
         folder = self.workbench.out / "photos"
         return [self.workbench.add(_copied(Path(file), folder, self.workbench.photos)) for file in files]
 
 
 def told(handler: Callable[..., Result], tell: Callable[[str], Exception]) -> Callable[..., Result]:
-    """A handler that says in a sentence what cannot be done, by an exception of the page's."""
+    """Wrap a handler so that expected errors are raised as the page's own exception, with one sentence."""
 
     @wraps(handler)
     def tried(*arguments: Any) -> Result:
@@ -142,7 +142,7 @@ def _chosen(place: Place) -> str:
 
 
 def _copied(file: Path, folder: Path, taken: Container[str]) -> Path:
-    """A file in another folder, under a name that is free there and elsewhere."""
+    """Copy a file to a folder, under a name that is not taken."""
     folder.mkdir(parents=True, exist_ok=True)
     target, number = folder / file.name, 1
     while target.exists() or target.name in taken:

@@ -1,4 +1,4 @@
-"""The page itself, on gradio: its parts, and which handler each of them calls. Only this machine can open it."""
+"""The page in gradio: its parts and the handler of each. Only this machine can open it."""
 
 import hashlib
 import os
@@ -38,11 +38,11 @@ def serve(
     """Show the page until ``ended`` is set.
 
     Args:
-        workbench: What to show.
-        port: Of the page; a free one by default.
-        browser: Whether to open it.
-        started: Is told the address.
-        ended: Ends the page.
+        workbench: The photographs and the predictor.
+        port: Port of the page; a free one by default.
+        browser: Whether to open the page in the browser.
+        started: Is called with the address.
+        ended: Event that ends the page.
 
     Raises:
         ImportError: If gradio is not installed.

@@ -1,4 +1,4 @@
-"""Photographs, the marks of classes on them, and what a predictor finds by these marks; knows of no page."""
+"""The state behind the page: photographs, the marks of classes on them, and predictions; independent of the page."""
 
 import hashlib
 import warnings
@@ -27,22 +27,22 @@ from fewshotseg.images import read_image, reduce_image
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 Picture = NDArray[np.uint8]
-"""``(h, w, 3)``, as a page shows it."""
+"""``(h, w, 3)`` uint8, an image that the page shows."""
 
 Point = tuple[float, float]
-"""x and y in pixels of what is shown."""
+"""x and y in pixels of the shown image."""
 
 SHOWN_SIDE = 1200
-"""Pixels of the longer side that a page shows of a larger photograph."""
+"""Largest side of a shown image in pixels; larger photographs are reduced."""
 
 KEPT_BYTES = 2**29
 
 
 class Shown(NamedTuple):
-    """A photograph as a page shows it.
+    """A photograph as the page shows it.
 
     Attributes:
-        picture: Its longer side has at most `SHOWN_SIDE` pixels.
+        picture: The image, whose longer side has at most `SHOWN_SIDE` pixels.
         size: Height and width of the photograph itself.
     """
 
@@ -51,12 +51,12 @@ class Shown(NamedTuple):
 
 
 class Workbench:
-    """What somebody is about to do on a page.
+    """The photographs, marks and predictions of one session.
 
     Args:
-        predictor: Gets the marks as examples.
-        photos: Files, and the path of each in the results; see `fewshotseg.cli.queries.find_photos`.
-        out: Folder of all that is saved.
+        predictor: The predictor, which gets the marks as examples.
+        photos: File -> its path in the results; see `fewshotseg.cli.queries.find_photos`.
+        out: Folder to save to.
     """
 
     def __init__(self, predictor: Any, photos: Mapping[Path, Path], out: Path) -> None:
@@ -64,7 +64,7 @@ class Workbench:
         self.photos: dict[str, Path] = {}
         self._names: dict[Path, Path] = {}
         self.marks: dict[str, dict[str, Tensor]] = {}
-        """By class and photograph ``(H, W)`` bool."""
+        """Class -> photograph -> its mask ``(H, W)`` bool."""
         self._kept = LeastRecentlyUsed(KEPT_BYTES)
         self._found = LeastRecentlyUsed(KEPT_BYTES)
         self._version = self._encoded = 0
@@ -72,7 +72,7 @@ class Workbench:
             self.add(photo, name)
 
     def add(self, photo: Path, name: Path | None = None) -> str:
-        """Add a photograph; returns what a page calls it."""
+        """Add a photograph; returns its name on the page."""
         name = Path(photo.name) if name is None else name
         shown = name.with_name(photo.name).as_posix()
         self.photos[shown] = photo
@@ -80,7 +80,7 @@ class Workbench:
         return shown
 
     def shown(self, photo: str) -> Shown:
-        """A photograph as a page shows it."""
+        """Return a photograph as the page shows it."""
         picture, size = self._kept.get(("shown", photo), lambda: self._read(photo))
         height, width = size.tolist()
         return Shown(picture.numpy(), (height, width))
@@ -88,10 +88,10 @@ class Workbench:
     # Marks
 
     def mark(self, photo: str, class_name: str, inside: NDArray[np.bool_]) -> None:
-        """Add pixels of what is shown to the mark of a class.
+        """Add pixels of the shown image to the mark of a class.
 
         Raises:
-            ValueError: If there are none, the class has no name, or nothing of the mark is on the photograph.
+            ValueError: If there are no pixels, the class has no name, or the size differs.
         """
         shown = self.shown(photo)
         class_name = class_name.strip()
@@ -108,14 +108,14 @@ class Workbench:
         self._version += 1
 
     def mark_box(self, photo: str, class_name: str, corners: Sequence[Point]) -> None:
-        """Add a box between two opposite corners, their pixels included."""
+        """Add a box between two opposite corners, which are included."""
         (left, right), (top, bottom) = (sorted(int(corner[axis]) for corner in corners) for axis in (0, 1))
         inside = np.zeros(self.shown(photo).picture.shape[:2], dtype=bool)
         inside[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = True
         self.mark(photo, class_name, inside)
 
     def mark_outline(self, photo: str, class_name: str, points: Sequence[Point]) -> None:
-        """Add what lies inside of an outline.
+        """Add the area inside an outline.
 
         Raises:
             ValueError: If it has fewer than three points, or as `mark`.
@@ -126,7 +126,7 @@ class Workbench:
         self.mark(photo, class_name, fill_polygon(np.array(points, dtype=np.float64) + 0.5, size))
 
     def clear(self, photo: str, class_name: str) -> None:
-        """Forget the mark of a class on a photograph."""
+        """Remove the mark of a class on a photograph."""
         marks = self.marks.get(class_name.strip(), {})
         if marks.pop(photo, None) is not None:
             self._version += 1
@@ -134,7 +134,7 @@ class Workbench:
             self.marks.pop(class_name.strip(), None)
 
     def marked(self, photo: str) -> Tensor | None:
-        """``(H, W)`` uint8: 1, 2, ... where the classes are marked, in their order; None where none is."""
+        """Return the marks on a photograph, ``(H, W)`` uint8 (1, 2, ... in the order of the classes), or None."""
         masks = [(number, marks[photo]) for number, marks in enumerate(self.marks.values(), 1) if photo in marks]
         if not masks:
             return None
@@ -146,10 +146,10 @@ class Workbench:
     # Answers
 
     def ask(self) -> str:
-        """Show the marks to the predictor, if they are other ones than it knows.
+        """Set the marks as the predictor's examples, if they have changed.
 
         Returns:
-            What to warn of.
+            A warning about marks that are not found in their own photographs; empty if all are.
 
         Raises:
             ValueError: If there is no mark.
@@ -160,7 +160,7 @@ class Workbench:
             pixels = {photo: read_image(self.photos[photo]) for marks in self.marks.values() for photo in marks}
             images = {name: [pixels[photo] for photo in marks] for name, marks in self.marks.items()}
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # said below, by the names of the photographs
+                warnings.simplefilter("ignore", UserWarning)  # written below, with the names of the photographs
                 self.predictor.set_support(images, {name: [*marks.values()] for name, marks in self.marks.items()})
             self._encoded = self._version
             self._found = LeastRecentlyUsed(KEPT_BYTES)
@@ -178,7 +178,7 @@ class Workbench:
         )
 
     def answer(self, photo: str, threshold: float) -> Answer:
-        """What is found in a photograph, at its own size. On a marked one it is the marks: who made them knows best."""
+        """Predict a photograph at its own size; on a marked photograph return the marks instead."""
         marked = self.marked(photo)
         if marked is not None:
             presence = [float(photo in marks) for marks in self.marks.values()]
@@ -188,7 +188,7 @@ class Workbench:
         return answer(Scores(probability, presence_of.tolist()), self.shown(photo).size, threshold)
 
     def picture(self, photo: str, labels: Tensor | None) -> Picture:
-        """A photograph as a page shows it, with labels of its own size drawn on it."""
+        """Draw labels of the photograph's own size on it, as the page shows it."""
         shown = self.shown(photo).picture
         if labels is None:
             return shown
@@ -198,7 +198,7 @@ class Workbench:
         return np.ascontiguousarray(drawn.permute(1, 2, 0).numpy())
 
     def caption(self, photo: str, answer: Answer) -> str:
-        """What was found, in a line."""
+        """Describe the prediction in one line."""
         if self.marked(photo) is not None:
             return f"{photo}: your mark"
         parts = []
@@ -215,13 +215,13 @@ class Workbench:
 
         Args:
             threshold: As in `answer`.
-            kinds: Of `KINDS` and `FORMATS`, what to write for each photograph.
+            kinds: Some of `KINDS` and `FORMATS`, to write for each photograph.
 
         Returns:
-            The files; and the photographs that could not be done, with the reason.
+            The written files, and photograph -> reason for those that failed.
 
         Raises:
-            ValueError: If there is no mark, or a file of something else is in the way.
+            ValueError: If there is no mark, or a file exists that this command did not write.
             OSError: If a file cannot be written.
         """
         self.ask()
@@ -245,7 +245,7 @@ class Workbench:
             try:
                 pixels = read_image(file) if results.needs_pixels else None
                 results.save(file, self._names[file], pixels, self.answer(shown, threshold), 0.0)
-            except (*EXPECTED, RuntimeError) as error:  # the others may do
+            except (*EXPECTED, RuntimeError) as error:  # continue with the others
                 faults[file] = sentence(error)
                 continue
             written += results.paths(self._names[file])
@@ -268,7 +268,7 @@ class Workbench:
 
 
 def painted(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where anything is painted on layers of RGB and opacity."""
+    """Find the pixels that are painted on RGBA layers."""
     inside = np.zeros(size, dtype=bool)
     for layer in layers:
         inside |= layer[..., 3] > 127
@@ -276,7 +276,7 @@ def painted(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> NDArr
 
 
 def _plain(name: str) -> str:
-    """The name of a class in that of a file."""
+    """Replace characters of a class name that do not belong into a file name."""
     return "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in name)[:60]
 
 

@@ -528,7 +528,7 @@ def test_examples_that_are_not_found_in_their_own_photographs_are_named():
     assert iou > 0.9
     message = (
         r"the example is not found in its own photograph: images\['b'\]\[0\] \(IoU 0\.00\); expect poor results, "
-        "mark it tighter, take a photograph that shows it larger, or give more examples"
+        "mark it tighter, use a photograph that shows it larger, or give more examples"
     )
     good, none = disc_example(GOOD, GOOD), disc_example(GOOD, NONE)
     with pytest.warns(UserWarning, match=f"^{message}$") as warned:

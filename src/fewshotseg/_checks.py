@@ -1,4 +1,4 @@
-"""The one way arguments are refused: the argument, what it must be, what came."""
+"""Checks of arguments; a message names the argument, what it must be and what was given."""
 
 import math
 import os
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 MAX_SIDE = 2**16
-"""Of maps and images, in pixels: more is a mistake, and would end in a lack of memory."""
+"""Largest side of maps and images in pixels, a limit that catches mistakes before memory runs out."""
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -22,10 +22,10 @@ _short.maxstring = _short.maxother = 60
 
 
 def shown(value: object) -> str:
-    """``repr(value)`` for a message, cut short on one line."""
+    """Return ``repr(value)`` for a message, shortened to one line."""
     try:
         text = " ".join(_short.repr(value).split())
-    except ValueError:  # more digits than Python shows
+    except ValueError:  # an integer with more digits than Python prints
         return f"a number of about {int(value).bit_length() * 0.30103:.0f} digits" if isinstance(value, int) else "..."
     return text if len(text) <= 160 else f"{text[:157]}..."
 
@@ -81,8 +81,8 @@ def check_sizes(name: str, value: Tensor, axes: str, like: Tensor, like_name: st
 
 
 def check_at_least(name: str, value: int, minimum: int, maximum: int | None = None) -> int:
-    """Python's own ``value``; raise unless it is a whole number of at least ``minimum`` and at most ``maximum``."""
-    if isinstance(value, torch.SymInt) or (isinstance(value, Tensor) and torch.jit.is_tracing()):  # a size, traced
+    """Return ``value`` as a Python integer; raise unless it is one from ``minimum`` to ``maximum``."""
+    if isinstance(value, torch.SymInt) or (isinstance(value, Tensor) and torch.jit.is_tracing()):  # a traced size
         return value
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
@@ -94,12 +94,12 @@ def check_at_least(name: str, value: int, minimum: int, maximum: int | None = No
 
 
 def check_number(name: str, value: float, low: float, high: float = math.inf) -> float:
-    """Python's own ``value``; raise unless it is a finite real number from ``low`` to ``high``."""
+    """Return ``value`` as a Python float; raise unless it is a finite real number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     try:
         number = float(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond the range of floats
         number = math.inf
     if not (low <= number <= high and number < math.inf):
         expected = f"from {low:g} to {high:g}" if math.isfinite(high) else f"finite and at least {low:g}"
@@ -108,14 +108,14 @@ def check_number(name: str, value: float, low: float, high: float = math.inf) ->
 
 
 def check_flag(name: str, value: bool) -> bool:
-    """Python's own ``value``; raise unless it is True or False."""
+    """Return ``value`` as a Python bool; raise unless it is True or False."""
     if value is not True and value is not False and type(value).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
     return bool(value)
 
 
 def check_numbers(name: str, values: Iterable[float], count: int, low: float, high: float) -> tuple[float, ...]:
-    """Python's own ``values``; raise unless they are ``count`` finite real numbers from ``low`` to ``high``."""
+    """Return ``values`` as Python floats; raise unless they are ``count`` real numbers from ``low`` to ``high``."""
     listed = as_list(name, values, f"a list of {count} numbers")
     if len(listed) != count:
         raise ValueError(f"{name} must be {count} numbers, got {shown(listed)}")
@@ -123,7 +123,7 @@ def check_numbers(name: str, values: Iterable[float], count: int, low: float, hi
 
 
 def check_size(name: str, value: Sequence[int]) -> tuple[int, int]:
-    """Python's own ``(H, W)``; raise unless it is two whole numbers from 1 to `MAX_SIDE`."""
+    """Return ``(H, W)`` as Python integers; raise unless it is two integers from 1 to `MAX_SIDE`."""
     sides = as_list(name, value, "(H, W)")
     if len(sides) != 2:
         raise ValueError(f"{name} must be (H, W), got {shown(value)}")
@@ -135,7 +135,7 @@ def check_size(name: str, value: Sequence[int]) -> tuple[int, int]:
 
 
 def check_whole_numbers(name: str, values: Iterable[int], minimum: int) -> tuple[int, ...]:
-    """Python's own ``values``; raise unless they are whole numbers of at least ``minimum``, none twice."""
+    """Return ``values`` as Python integers; raise unless they are different integers of at least ``minimum``."""
     numbers = tuple(
         check_at_least(f"every number of {name}", each, minimum) for each in as_list(name, values, "a list of integers")
     )
@@ -145,7 +145,7 @@ def check_whole_numbers(name: str, values: Iterable[int], minimum: int) -> tuple
 
 
 def check_void(name: str, value: int) -> int:
-    """Python's own ``value``; raise unless it can be the label of void: a whole number of 32 bits, neither 0 nor 1."""
+    """Return ``value`` as a Python integer; raise unless it can be the label of void: 32 bits, neither 0 nor 1."""
     value = check_at_least(name, value, -(2**31), 2**31 - 1)
     if value in (0, 1):
         raise ValueError(f"{name} must not be the label of the background, 0, or of the foreground, 1, got {value}")
@@ -153,7 +153,7 @@ def check_void(name: str, value: int) -> int:
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raise unless ``value`` is one of ``choices``; True and 1.0 are no 1."""
+    """Raise unless ``value`` is one of ``choices``; True and 1.0 do not count as 1."""
 
     def kind(each: object) -> tuple[bool, ...]:
         return tuple(isinstance(each, one) for one in (bool, Integral, str))
@@ -163,7 +163,7 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 
 
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:
-    """``value`` as a path; raise unless it is one."""
+    """Return ``value`` as a `Path`; raise unless it is a path."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be a path, got {type(value).__name__}")
     return Path(value)
@@ -176,7 +176,7 @@ def check_float_dtype(name: str, value: torch.dtype | None) -> None:
 
 
 def check_generator(value: torch.Generator | None) -> None:
-    """Raise unless ``value`` can be drawn from: a seed, for one, is no generator."""
+    """Raise unless ``value`` is None or a ``torch.Generator``."""
     if value is not None and not isinstance(value, torch.Generator):
         raise TypeError(
             f"generator must be a torch.Generator, such as torch.Generator().manual_seed(0), got {type(value).__name__}"
@@ -184,7 +184,7 @@ def check_generator(value: torch.Generator | None) -> None:
 
 
 def as_list(name: str, values: Iterable[Any], expected: str) -> list[Any]:
-    """Everything in ``values``, an array's and a tensor's as Python's own; raise unless it is a collection."""
+    """Return the items of ``values`` as a list, those of arrays and tensors as Python numbers; raise for scalars."""
     if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} must be {expected}, got {type(values).__name__}")
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
@@ -194,7 +194,7 @@ def as_list(name: str, values: Iterable[Any], expected: str) -> list[Any]:
 
 
 def check_share(name: str, value: float, *, open_ends: bool = False) -> float:
-    """Python's own ``value``; raise unless it is a number from 0 to 1, with ``open_ends`` both excluded."""
+    """Return ``value`` as a Python float; raise unless it is from 0 to 1, with ``open_ends`` both excluded."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     share: Any = value
@@ -206,11 +206,11 @@ def check_share(name: str, value: float, *, open_ends: bool = False) -> float:
 
 
 def checked_device(device: object) -> torch.device:
-    """The device of that name, which has to be there.
+    """Return the device of that name.
 
     Raises:
-        ValueError: If there is no such device.
-        TypeError: If ``device`` is no name and no device.
+        ValueError: If the machine has no such device.
+        TypeError: If ``device`` is neither a name nor a device.
     """
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device must be a name such as 'cpu' or 'cuda:0', got {shown(device)}")
@@ -223,12 +223,12 @@ def checked_device(device: object) -> torch.device:
 
 
 def name_some(items: Sequence[str], *, most: int = 5, separator: str = ", ") -> str:
-    """The first few of ``items``, each in a line of bearable length, and how many more there are."""
+    """List the first few of ``items``, each shortened, and say how many more there are."""
     more = [f"and {len(items) - most:,} more"] if len(items) > most else []
     return separator.join([*map(one_line, items[:most]), *more])
 
 
 def one_line(text: str, *, most: int = 300) -> str:
-    """The text with line breaks and the like spelled out, and its middle left out where it is longer."""
+    """Escape characters that are not printable, and cut the middle out of a text longer than ``most``."""
     kept = text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in kept)

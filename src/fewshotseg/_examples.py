@@ -1,4 +1,4 @@
-"""Annotated examples on their way to a model: from what people have to squares, to encodings, for one query or many."""
+"""Prepares a predictor's annotated examples: reads, resizes and encodes them, and checks how well they are found."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,16 +15,16 @@ from fewshotseg.ops import fitted_size
 Shots = ImageLike | Sequence[ImageLike]
 
 POOR = 0.3
-"""The IoU of an example with its own photograph below which other photographs fare badly: see docs/predictor.md."""
+"""IoU of an example on its own photograph below which results on other photographs are poor: see docs/predictor.md."""
 
 
 class Examples(NamedTuple):
-    """What a predictor was shown.
+    """The encoded examples of a predictor.
 
     Attributes:
-        supports: The encoding of each class, of batch 1.
-        names: Of the classes; None for one class without a name.
-        iou: Of each class and example, see `own_iou`; empty where that was not asked.
+        supports: The encoding of each class, with batch 1.
+        names: The names of the classes; None for one class without a name.
+        iou: The IoU of each class and example, see `own_iou`; empty if it was not computed.
     """
 
     supports: Sequence[Any]
@@ -32,7 +32,7 @@ class Examples(NamedTuple):
     iou: tuple[tuple[float, ...], ...] = ()
 
     def poor(self) -> str:
-        """What to warn of: the examples that are not found in their own photographs."""
+        """Write the warning about examples that are not found in their own photographs; empty if all are."""
         which = [""] if self.names is None else [f"[{name!r}]" for name in self.names]
         poor = [
             f"images{each}[{number}] (IoU {iou:.2f})"
@@ -44,33 +44,33 @@ class Examples(NamedTuple):
             return ""
         return (
             f"the example is not found in its own photograph: {name_some(poor)}; expect poor results, "
-            "mark it tighter, take a photograph that shows it larger, or give more examples"
+            "mark it tighter, use a photograph that shows it larger, or give more examples"
         )
 
 
 def is_several(images: object) -> TypeIs[Sequence[ImageLike]]:
-    """Whether this is a list of images rather than one."""
+    """Whether ``images`` is a sequence of images, not a single one."""
     return isinstance(images, Sequence) and not isinstance(images, str | bytes)
 
 
 def fitted_shots(
     images: Shots, masks: Shots, which: str, transform: Callable[..., Any], size: int
 ) -> tuple[Tensor, Tensor]:
-    """Bring the examples of a class to squares.
+    """Read the examples of a class and resize them into squares.
 
     Args:
-        images: One or several, as people have them.
-        masks: As many.
-        which: Of the classes it is, for messages.
-        transform: Takes an image and its mask to the square.
-        size: Of the square.
+        images: One image or several.
+        masks: As many masks.
+        which: The class, as messages add it to ``images`` and ``masks``.
+        transform: Resizes an image and its mask into the square, and normalises the image.
+        size: Side of the square in pixels.
 
     Returns:
-        ``(1, S, 3, size, size)`` images and ``(1, S, size, size)`` masks, none of which has lost its object.
+        ``(1, S, 3, size, size)`` images and ``(1, S, size, size)`` masks, each of which still shows its object.
 
     Raises:
-        ValueError: If there is no image, numbers or sizes differ, or something cannot be read as what it should be.
-        TypeError: If something is no image.
+        ValueError: If there is no image, numbers or sizes differ, or an image or mask cannot be read.
+        TypeError: If something is not an image.
     """
     images = images if is_several(images) else [images]
     masks = masks if is_several(masks) else [masks]
@@ -96,7 +96,7 @@ def fitted_shots(
 
 
 def encode_seen(model: Any, images: Tensor, masks: Tensor) -> Any:
-    """Encode supports; those whose object falls between the locations of the feature grid, at the nearest location."""
+    """Encode supports; an object that falls between the locations of the feature grid is moved to the nearest one."""
     support = model.encode_support(images, masks.to(images.device))
     if isinstance(support, Support):
         grid = (support.weights.shape[2], support.weights.shape[3])
@@ -107,17 +107,17 @@ def encode_seen(model: Any, images: Tensor, masks: Tensor) -> Any:
 
 
 def own_iou(model: Any, support: Any, images: Tensor, masks: Tensor, threshold: float) -> tuple[float, ...]:
-    """Ask a class for its examples' own photographs.
+    """Segment the examples' own photographs, and compute the IoU with their masks.
 
     Args:
-        model: As it runs.
-        support: Of the class.
+        model: The model.
+        support: The encoding of the class.
         images: ``(S, 3, H, W)``, its examples.
-        masks: ``(S, H, W)``; void, the padding among it, does not count.
-        threshold: The probability from which on a pixel is the object.
+        masks: ``(S, H, W)``, their label masks; void, such as padding, is ignored.
+        threshold: Probability above which a pixel is the object.
 
     Returns:
-        The IoU of the answer with each mask.
+        The IoU of each example.
     """
     found = []
     for image, mask in zip(images, masks.to(images.device), strict=True):

@@ -1,4 +1,4 @@
-"""Running a model for its answers, whatever mode the caller left it in."""
+"""Runs a model in evaluation mode, whatever mode the caller left it in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 _lock = Lock()
 _running: dict[int, tuple[nn.Module, int, bool]] = {}
-"""By a module's id: the module, how many inferences it takes part in, and the mode that it gets back after them."""
+"""A module's id -> the module, the number of running inferences with it, and the mode to restore afterwards."""
 
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """Within: evaluation mode, no gradient. Afterwards every module's own mode is what it was.
+    """Run a block in evaluation mode without gradients; afterwards restore the mode of every module.
 
-    Several threads may run the same model, or models that share modules: modes come back when the last one is done.
+    Several threads may run the same model, or models that share modules: modes are restored when the last one ends.
     """
     modules = list(model.modules())
     with _lock:
@@ -38,10 +38,10 @@ def inference(model: nn.Module) -> Iterator[None]:
 
 
 def example_weight(model: nn.Module) -> Tensor:
-    """A tensor with the device and the dtype that the model's images should have."""
+    """Return a parameter, whose device and dtype the model's images must have."""
     return next(model.parameters(), torch.zeros(()))
 
 
 def at_once(weight: Tensor) -> int:
-    """How many images of a list go through the model together: on a CPU more than one is no faster."""
+    """Return the batch size for a list of images: on a CPU more than one is not faster."""
     return 1 if weight.device.type == "cpu" else 8

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, the cache folder, and progress bars."""
+"""Atomic writing of files, the cache folder, and progress bars."""
 
 import os
 import uuid
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file beside ``path`` to write to; it takes the place of ``path`` in the end, or vanishes on an error."""
+    """Open a temporary file beside ``path``; it replaces ``path`` at the end, or is deleted on an error."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
@@ -24,17 +24,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file; makes its folder."""
+    """Write a file so that it is either the old or the new one, never half written; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(content)
 
 
 def cache_folder(cache: StrPath | None) -> Path:
-    """``cache``, or else ``fewshotseg`` in the user's cache folder (``$XDG_CACHE_HOME``, by default ``~/.cache``).
+    """Return ``cache``, or by default ``fewshotseg`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``).
 
     Raises:
-        OSError: If there is no ``cache`` and the user has no home folder, as in some containers.
+        OSError: If ``cache`` is None and the user has no home folder, as in some containers.
     """
     if cache is not None:
         return Path(cache)
@@ -45,14 +45,14 @@ def cache_folder(cache: StrPath | None) -> Path:
 
 
 def reason(error: OSError) -> str:
-    """Why the system refused, without its number and the repetition of the file's name."""
+    """Return the system's message of an error, without its number and the file's name."""
     return error.strerror.lower() if error.strerror else str(error)
 
 
 def progress_bar(
     items: Iterable[Item], description: str, *, show: bool, total: int | None = None, initial: int = 0
 ) -> Iterable[Item]:
-    """``items`` with tqdm's bar around them if it should show and tqdm is installed."""
+    """Wrap ``items`` in tqdm's progress bar if ``show`` is true and tqdm is installed."""
     if not show:
         return items
     try:

@@ -1,4 +1,4 @@
-"""What a predictor answers, and how it is made of a model's logits."""
+"""The output of a predictor, and its computation from a model's logits."""
 
 from typing import Any, NamedTuple
 
@@ -10,16 +10,16 @@ from fewshotseg.ops import fitted_size, restore_size
 
 
 class Prediction(NamedTuple):
-    """What `FewShotPredictor` found in an image, on the CPU, at the image's own size.
+    """The prediction of `FewShotPredictor` for an image, on the CPU and at the image's own size.
 
     Attributes:
         mask: ``(H, W)`` int64: 0 background, 1 the class; with several classes 1, 2, ... in their order.
-        probability: ``(H, W)`` float32, of the class; with several classes ``(K, H, W)``, of each against its own
-            background.
+        probability: ``(H, W)`` float32, the probability of the class; with several classes ``(K, H, W)``, that of each
+            against its own background.
         presence: Scalar float32 from 0 to 1, how sure the model is that the image shows the object at all; with several
-            classes ``(K,)``. It is a probability where the model's two numbers were fitted to photographs with and
-            without the object (``model.config.presence``), as those of ``"scnet-lite0"`` were, and those photographs
-            are like yours; elsewhere it only sorts them.
+            classes ``(K,)``. It is a calibrated probability only if ``model.config.presence`` was fitted to photographs
+            like yours with and without the object; that of ``"scnet-lite0"`` was fitted. Otherwise use it to rank
+            images.
     """
 
     mask: Tensor
@@ -30,15 +30,15 @@ class Prediction(NamedTuple):
 def prediction_of(
     model: Any, logits: Tensor, original: tuple[int, int], size: int, threshold: float, *, several: bool
 ) -> Prediction:
-    """The answer for one image.
+    """Compute the prediction for one image from its logits.
 
     Args:
-        model: Whose settings say what presence is.
+        model: The model, for its presence setting.
         logits: ``(K, 2, S, S)``, of each class against its background; S is ``size``.
         original: Height and width of the image.
-        size: Of the square that the image was fitted into.
-        threshold: The probability above which a pixel belongs to a class.
-        several: Whether the answer has an axis of classes.
+        size: Side in pixels of the square that the image was fitted into.
+        threshold: Probability above which a pixel belongs to a class.
+        several: Whether probability and presence have an axis of classes.
     """
     height, width = inner = fitted_size(original, size)
     log_odds = (logits[:, 1:] - logits[:, :1])[..., :height, :width]  # K 1 h w

@@ -1,4 +1,4 @@
-"""Segmenting one's own images from a few annotated examples."""
+"""Segments your own images from a few annotated examples."""
 
 import copy
 import warnings
@@ -26,24 +26,22 @@ from fewshotseg.support_files import Encoder, encoder_of, load_examples, save_ex
 
 
 class FewShotPredictor:
-    """Segments any number of images by one to a few annotated examples, which are encoded once.
+    """Segments any number of images by one or a few annotated examples, which are encoded once.
 
-    Images may have any size: each is resized so that its longer side has ``size`` pixels and padded to a square, as in
-    evaluation; answers are brought back to the image's own size. Files and PIL images are turned as their camera noted,
+    Images may have any size: each is resized so that its longer side has ``size`` pixels, and padded to a square, as in
+    evaluation; predictions are resized to the image's own size. EXIF orientation is applied to files and PIL images,
     see `fewshotseg.images.to_image`.
 
     Args:
-        model: From `build_scnet` or `load_model`, with trained weights; or another `SegmentationModel`. It is moved to
-            ``device``; its modes stay as they are.
-        size: Side of the square in pixels, best the one that the model was trained with; ``"model"`` takes the model's
-            own (``model.config.image_size``).
-        device: Where to compute; where the model is by default.
-        check_examples: Ask each example of its own photograph, and warn of those that are not found there; see
-            `set_support`.
+        model: A model of `build_scnet` or `load_model`, with trained weights; or another `SegmentationModel`. It is
+            moved to ``device``; its training mode is not changed.
+        size: Side of the square in pixels, best that of training; ``"model"`` uses ``model.config.image_size``.
+        device: Device to compute on; by default the model's.
+        check_examples: Segment each example's own photograph, and warn if the example is not found; see `set_support`.
 
     Raises:
         ValueError: If ``size`` is below 32, or there is no such device.
-        TypeError: If ``size`` is no whole number, or ``device`` no device.
+        TypeError: If ``size`` is not an integer, or ``device`` not a device.
 
     Example:
         >>> import numpy as np, fewshotseg
@@ -73,7 +71,7 @@ class FewShotPredictor:
         statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
         self._fast = FastBackbone(self.model.backbone) if isinstance(model, FrozenBackboneModel) else None
         self._transform = padded_eval(self.size, **statistics)
-        self._examples: Examples | None = None  # one value, as another thread may set it while this one reads
+        self._examples: Examples | None = None  # one attribute, as another thread may replace it during predict
 
     @classmethod
     def from_pretrained(
@@ -84,72 +82,69 @@ class FewShotPredictor:
         device: torch.device | str | None = None,
         check_examples: bool = True,
     ) -> Self:
-        """A predictor with a model that is ready to use.
+        """Make a predictor with a trained model.
 
         Args:
-            name: The name of a model in the package, ``"scnet-lite0"`` or ``"prototypes-lite0"``, which was not trained
-                (both need the extra ``lite``); a file or folder of `save_model` or `save_pretrained`; or
-                ``"owner/name"`` on the Hugging Face hub (extra ``hub``), which is downloaded once and then used from
-                the cache, also without a network.
+            name: ``"scnet-lite0"`` or the training-free ``"prototypes-lite0"``, models in the package (both need the
+                extra ``lite``); a file or folder of `save_model` or `save_pretrained`; or ``"owner/name"`` on the
+                Hugging Face hub (extra ``hub``), which is downloaded once and then used from the cache, also offline.
             size: As above.
             device: As above; the CPU by default.
             check_examples: As above.
 
         Raises:
-            ValueError: If there is no such model, its file is damaged or something else, or as above.
+            ValueError: If there is no such model, its file is damaged, or as above.
             FileNotFoundError: If there is no such file.
             ImportError: If a package that the model needs is not installed.
         """
         return cls(hub.load_pretrained(name), size=size, device=device, check_examples=check_examples)
 
     def save_pretrained(self, folder: StrPath, *, origin: dict[str, Any] | None = None) -> None:
-        """Write the model, with this predictor's size, to a folder that `from_pretrained` reads.
+        """Save the model, with this predictor's size, as a folder for `from_pretrained`.
 
         Args:
-            folder: Where to: ``config.json``, ``model.safetensors`` and a model card, ``README.md``.
-            origin: How the weights came about, in plain values; shown on the card.
+            folder: The folder for ``config.json``, ``model.safetensors`` and the model card, ``README.md``.
+            origin: A record of how the weights were trained, in plain values; shown on the card.
 
         Raises:
             ImportError: If the extra ``hub`` is not installed.
-            TypeError: If the model is no model of this package.
+            TypeError: If the model is not a model of this package.
         """
         hub.save_pretrained(self._to_save(), folder, origin=origin)
 
     def push_to_hub(self, name: str, *, private: bool = False, origin: dict[str, Any] | None = None) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub.
+        """Upload the model, with this predictor's size, to the Hugging Face hub; log in by ``hf auth login`` first.
 
         Args:
-            name: ``"owner/name"``; made if it does not exist. The token is that of ``hf auth login``.
-            private: Whether a new one is visible to its owner alone.
+            name: ``"owner/name"`` of the repository, which is created if it does not exist.
+            private: Whether a new repository is visible to its owner only.
             origin: As above.
 
         Returns:
-            The address of the upload.
+            The address of the uploaded commit.
 
         Raises:
             ImportError: If the extra ``hub`` is not installed.
-            ValueError: If the name is none, or the hub refuses.
-            TypeError: If the model is no model of this package.
+            ValueError: If the name is not ``owner/name``, or the upload fails.
+            TypeError: If the model is not a model of this package.
         """
         return hub.push_to_hub(self._to_save(), name, private=private, origin=origin)
 
     def set_support(self, images: Shots | Mapping[Any, Shots], masks: Shots | Mapping[Any, Shots]) -> None:
-        """Say by examples what to segment; earlier examples are forgotten.
+        """Set the annotated examples of what to segment, replacing earlier ones.
 
-        With ``check_examples`` each example's own photograph is segmented too, by all examples of its class. Where the
-        answer has an IoU below 0.3 with the mask, a warning names the example: other photographs then fare no better.
-        What to do is to mark it tighter, to take a photograph that shows it larger, or to give more examples.
+        With ``check_examples`` each example's own photograph is segmented, using all examples of its class. If the IoU
+        with its mask is below 0.3, a warning names the example: results on other photographs will be no better. Mark it
+        tighter, use a photograph that shows it larger, or give more examples.
 
         Args:
-            images: One image or several of the same class. For several classes, a mapping from class names to
-                these.
-            masks: The mask of each image, of its size: bool, or 1 foreground, 0 background, 255 void; or a drawing, see
-                `fewshotseg.images.to_mask`. For several classes, a mapping with the same names.
+            images: One image or several, of one class; for several classes, a mapping from class names to these.
+            masks: The mask of each image, of the same size: bool, or 1 foreground, 0 background, 255 void; or a
+                drawing, see `fewshotseg.images.to_mask`. For several classes, a mapping with the same names.
 
         Raises:
-            ValueError: If there is no image, their numbers or sizes differ, or a mask holds other values or no
-                foreground.
-            TypeError: If something is no image.
+            ValueError: If there is no image, numbers or sizes differ, or a mask holds other values or no foreground.
+            TypeError: If something is not an image.
         """
         if isinstance(images, Mapping) != isinstance(masks, Mapping):
             raise TypeError(
@@ -168,32 +163,31 @@ class FewShotPredictor:
             self._keep([self._encode(images, masks, "")], None)
 
     def save_support(self, path: StrPath) -> None:
-        """Write the examples as they were encoded, with the classes' names, for `load_support` of the same model.
+        """Save the encoded examples and the class names, for `load_support` with the same model.
 
         Args:
-            path: A file, by custom ending in ``.fss``; its folder has to exist. What is there is replaced, and is whole
-                at any moment. It holds no photographs, only features of them.
+            path: The file, usually ending in ``.fss``, in an existing folder; an existing file is replaced atomically.
+                It holds features of the photographs, not the photographs.
 
         Raises:
             RuntimeError: If there are no examples yet.
-            TypeError: If the name of a class is no string and no number.
-            OSError: If it cannot be written.
+            TypeError: If a class name is neither a string nor a number.
+            OSError: If the file cannot be written.
         """
         if self._examples is None:
             raise RuntimeError("set_support must be called before save_support")
         save_examples(self._examples, self._encoder(), check_path("path", path))
 
     def load_support(self, path: StrPath) -> None:
-        """Take up the examples that `save_support` wrote; earlier examples are forgotten.
-
-        Nothing in the file is executed. What is refused changes nothing.
+        """Load examples of `save_support`, replacing earlier ones; no code in the file is executed.
 
         Args:
             path: The file.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, of something else, or of a model of other weights, settings or size.
+            ValueError: If it is damaged, of another format, or of a model with other weights, settings or size. The
+                earlier examples are then kept.
         """
         path = check_path("path", path)
         blank = torch.zeros(1, 1, 3, self.size, self.size).to(example_weight(self.model))
@@ -206,17 +200,17 @@ class FewShotPredictor:
 
     @property
     def class_names(self) -> tuple[Any, ...]:
-        """What `set_support` or `load_support` calls the classes, in the order of their labels 1, 2, ...
+        """The class names of `set_support` or `load_support`, in the order of their labels 1, 2, ...
 
-        Empty where one class has no name, and where nothing was shown yet.
+        Empty if there are no examples, or one class without a name.
         """
         return () if self._examples is None else self._examples.names or ()
 
     @property
     def example_iou(self) -> tuple[tuple[float, ...], ...]:
-        """For each class the IoU of each example's mask with the answer for its own photograph.
+        """For each class the IoU of each example's mask with the prediction for its own photograph.
 
-        Empty where they were not asked, see `set_support`.
+        Empty if ``check_examples`` is off, see `set_support`.
         """
         return () if self._examples is None else self._examples.iou
 
@@ -232,21 +226,20 @@ class FewShotPredictor:
         """Segment an image, or several.
 
         Args:
-            image: A path, a PIL image, an array or a tensor, of any size. Or a list of these, each of its own size and
-                kind: they are read as their turn comes, and segmented one by one on a CPU, a few at once elsewhere.
-            threshold: The probability above which a pixel belongs to the class, between 0 and 1; by default the
-                model's (``model.config.threshold``), else one half.
+            image: A path, a PIL image, an array or a tensor, of any size; or a list of these, of different sizes and
+                kinds. The images of a list are read one after the other, and segmented in small batches on a GPU.
+            threshold: Probability above which a pixel belongs to the class, between 0 and 1; by default
+                ``model.config.threshold``, or 0.5.
 
         Returns:
-            The mask, the probabilities and the score of presence; for a list a list of them, in its order. Several
-            classes are segmented one by one; a pixel gets the most probable class, or 0 where none is above the
-            threshold.
+            The mask, the probabilities and the presence; for a list, a list of them in order. Several classes are
+            segmented one by one; a pixel gets the most probable class, or 0 if none is above the threshold.
 
         Raises:
-            RuntimeError: If `set_support` was not called before.
-            ValueError: If an image has no possible shape or values, or the threshold is out of range. One image of a
-                list that cannot be read ends the call: where files may be broken, call it for each of them.
-            TypeError: If it is no image.
+            RuntimeError: If there are no examples yet.
+            ValueError: If an image has an impossible shape or values, or the threshold is out of range. In a list, one
+                unreadable image fails the whole call.
+            TypeError: If something is not an image.
             OSError: If there is no such file.
         """
         examples = self._examples
@@ -277,7 +270,7 @@ class FewShotPredictor:
             ]
 
     def _encode(self, images: Shots, masks: Shots, which: str) -> tuple[Any, tuple[float, ...]]:
-        """The examples of a class, encoded; and, if that was asked for, how well each is found in its photograph."""
+        """Encode the examples of a class; with ``check_examples`` also compute the IoU on their own photographs."""
         squares, fitted = fitted_shots(images, masks, which, self._transform, self.size)  # 1 S ...
         squares = squares.to(example_weight(self.model))
         with inference(self.model):
@@ -295,7 +288,7 @@ class FewShotPredictor:
         self._examples = examples
 
     def _to_save(self) -> Any:
-        """The model with this predictor's size in its config; it shares all weights."""
+        """Copy the model, sharing all weights, with this predictor's size in its config."""
         check_savable(self.model)
         model = copy.copy(self.model)
         model.config = replace(model.config, image_size=self.size)

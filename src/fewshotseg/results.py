@@ -1,4 +1,4 @@
-"""Results: confidence intervals, tables, and files that say what was measured and how."""
+"""Confidence intervals, tables of results, and result files that record what was measured and how."""
 
 import json
 import math
@@ -19,18 +19,18 @@ _FOLDS = range(4)
 
 
 def mean_and_interval(*groups: Iterable[float], level: float = 0.95) -> tuple[float, float]:
-    """The mean of a few results, such as those of several seeds, and the half width of its confidence interval.
+    """Compute the mean of a few results, such as those of several seeds, and the half width of its confidence interval.
 
-    By Student's t distribution, that is for independent and roughly normal values. Of several groups, such as the seeds
-    of each fold, it is the mean of their means. The groups are taken as fixed, so how they differ from each other adds
-    nothing to the interval, and all are assumed to have the same variance, which is estimated from all of them.
+    The interval uses Student's t distribution, for independent and roughly normal values. For several groups, such as
+    the seeds of each fold, the mean is that of the groups' means. Groups are fixed effects: differences between them do
+    not widen the interval, and their variance is assumed equal and pooled.
 
     Args:
         *groups: Finite numbers, at least one in each group and two in one of them.
-        level: The probability that the interval holds the true mean, between 0 and 1.
+        level: Confidence level, between 0 and 1.
 
     Returns:
-        ``(mean, half)``: the interval reaches from ``mean - half`` to ``mean + half``.
+        ``(mean, half)``: the interval is ``mean - half`` to ``mean + half``.
 
     Raises:
         ValueError: If there are too few values, one is not finite, or ``level`` is out of range.
@@ -59,7 +59,7 @@ def mean_and_interval(*groups: Iterable[float], level: float = 0.95) -> tuple[fl
 
 
 def _student_t(level: float, freedom: int) -> float:
-    """The t that a Student-distributed number stays within, either way, with probability ``level``; by bisection."""
+    """Compute the two-sided quantile of Student's t distribution for probability ``level``, by bisection."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         angle = (low + high) / 2
@@ -68,7 +68,7 @@ def _student_t(level: float, freedom: int) -> float:
 
 
 def _student_probability(angle: float, freedom: int) -> float:
-    """P(|t| < sqrt(freedom) tan(angle)), a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    """Compute P(|t| < sqrt(freedom) tan(angle)) as a finite sum (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
     odd = freedom % 2
     term, total = (math.cos(angle) if odd else 1.0), 0.0
     for k in range(2 + odd, freedom + 1, 2):
@@ -79,30 +79,30 @@ def _student_probability(angle: float, freedom: int) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a number may depend on, by name."""
+    """Return the versions of Python and of the packages that results may depend on, by name."""
     packages = {name: version(name) for name in ("fewshotseg", "torch", "torchvision", "numpy")}
     return {**packages, "python": platform.python_version()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """One model on one fold: what was measured, with what, and the numbers of every seed.
+    """The results of one model on one fold, for one or several seeds.
 
     Attributes:
-        method: The row of a table that it belongs to, such as ``"SCNet"``.
-        model: What the model is and how it came about: anything that JSON can hold.
+        method: Name of the model in a table, such as ``"SCNet"``.
+        model: The model's settings and how it was trained, as JSON values.
         fold: 0 to 3.
         shots: S, the number of supports.
-        seeds: Of the episodes, one for each report.
+        seeds: Seeds of the episodes, one for each report.
         protocol: The name of the protocol, see `fewshotseg.data.EvaluationProtocol`.
-        protocol_hash: Its hash; only results of one hash can be compared.
+        protocol_hash: Its hash; only results with equal hashes can be compared.
         episodes_hashes: For each seed, `fewshotseg.data.episodes_hash` of its episodes.
         reports: For each seed, `IoUReport.to_dict`: shares from 0 to 1, classes by name, None for NaN.
-        versions: Of Python and the packages behind the numbers; by default those that run.
-        date: When, ISO 8601 in UTC; by default now.
+        versions: Versions of Python and the packages, by default the running ones.
+        date: ISO 8601 in UTC; by default now.
 
     Raises:
-        ValueError: If the fold or the number of shots is impossible, or there is not one hash and one report a seed.
+        ValueError: If the fold or the number of shots is out of range, or seeds, hashes and reports differ in number.
         TypeError: If the number of shots is not an integer.
 
     Example:
@@ -130,7 +130,7 @@ class EvaluationResult:
 
     def __post_init__(self) -> None:
         for name in ("seeds", "episodes_hashes", "reports"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # lists, after a trip through JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
         check_choice("fold", self.fold, _FOLDS)
         check_at_least("shots", self.shots, 1)
         numbers = (len(self.seeds), len(self.episodes_hashes), len(self.reports))
@@ -139,14 +139,14 @@ class EvaluationResult:
 
     @property
     def mious(self) -> tuple[float, ...]:
-        """The mIoU of every seed, from 0 to 1; NaN where nothing was scored."""
+        """The mIoU of each seed, from 0 to 1; NaN if nothing was scored."""
         return tuple(math.nan if report["miou"] is None else report["miou"] for report in self.reports)
 
     def save(self, path: StrPath) -> None:
-        """Write it as JSON, the whole file or nothing; makes the folder, replaces an old file.
+        """Write the result as JSON, atomically; creates the folder and replaces an existing file.
 
         Raises:
-            TypeError: If ``model`` holds what JSON cannot.
+            TypeError: If ``model`` holds something else than JSON values.
             ValueError: If a number is not finite.
             OSError: If the file cannot be written.
         """
@@ -155,10 +155,10 @@ class EvaluationResult:
 
     @classmethod
     def load(cls, path: StrPath) -> Self:
-        """Read what `save` wrote.
+        """Read a result that `save` wrote.
 
         Raises:
-            ValueError: If the file is cut off or something else; the message names it.
+            ValueError: If the file is damaged or of another format; the message names it.
             OSError: If the file cannot be read.
         """
         try:
@@ -171,17 +171,17 @@ class EvaluationResult:
 
 
 def results_table(results: Iterable[EvaluationResult]) -> str:
-    """The paper's table in Markdown: a row for each method and number of shots, mIoU in percent for every fold.
+    """Write the paper's table in Markdown: a row for each method and number of shots, mIoU in percent for each fold.
 
     Args:
-        results: Of one protocol and the same seeds, at most one for each method, number of shots and fold.
+        results: Results of one protocol and the same seeds, at most one for each method, number of shots and fold.
 
     Returns:
-        The rows in the order of the results, and a line on how they were measured. With several seeds a cell is the
-        mean and the half width of its 95 % interval. The mean over folds stands only where all four are there.
+        The table, with rows in the order of the results, and a line about the protocol. With several seeds a cell holds
+        the mean and the half width of its 95 % confidence interval. The mean over folds needs all four.
 
     Raises:
-        ValueError: If there are no results, two stand for one cell, or protocols or seeds differ.
+        ValueError: If there are no results, two belong to one cell, or protocols or seeds differ.
     """
     rows: dict[tuple[str, int], dict[int, tuple[float, ...]]] = {}
     measures = {}
@@ -210,7 +210,7 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
         rows: The heading, then any number of rows, each with as many cells as the heading.
 
     Returns:
-        One line a row, without a last line break: the first column aligned to the left, all others to the right.
+        A line for each row, without a line break at the end. The first column is aligned left, all others right.
 
     Raises:
         ValueError: If a row has more or fewer cells than the heading.

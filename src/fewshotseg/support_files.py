@@ -1,4 +1,4 @@
-"""Files of encoded examples, ``.fss``: for the same model and size alone, tensors and plain values."""
+"""Saves and loads encoded examples, ``.fss``, which only the same model with the same size can use."""
 
 import hashlib
 import json
@@ -20,16 +20,16 @@ from fewshotseg.models.weight_files import DAMAGED, read_safely, save_atomically
 FORMAT = "fewshotseg support 1"
 ENTRIES = {"format", "model", "size", "dtype", "names", "supports", "digest"}
 NOT_ENCODED = ("threshold", "presence", "image_size")
-"""Settings that examples are encoded without."""
+"""Settings that do not affect the encoding of examples."""
 
 
 class Encoder(NamedTuple):
-    """What encodes examples; encodings are of no use to another one.
+    """Identifies what encoded examples; encodings can be used only with an equal one.
 
     Attributes:
-        model: The digest of its weights and settings.
-        size: Of the square that images are brought to.
-        dtype: Of its weights.
+        model: A digest of the model's weights and settings.
+        size: Side in pixels of the square that images are resized to.
+        dtype: Dtype of the weights.
     """
 
     model: str
@@ -38,7 +38,7 @@ class Encoder(NamedTuple):
 
 
 def encoder_of(model: Any, size: int, dtype: torch.dtype) -> Encoder:
-    """Name a model by what its encodings follow from."""
+    """Make an `Encoder` from all that a model's encodings depend on."""
     config: Any = getattr(model, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
     settings = {name: value for name, value in settings.items() if name not in NOT_ENCODED}
@@ -48,10 +48,10 @@ def encoder_of(model: Any, size: int, dtype: torch.dtype) -> Encoder:
 
 
 def save_examples(examples: Examples, encoder: Encoder, path: StrPath) -> None:
-    """Write encoded examples, whole or not at all.
+    """Write encoded examples atomically.
 
     Raises:
-        TypeError: If the name of a class is no string and no number, or an encoding holds other things than tensors
+        TypeError: If a class name is neither a string nor a number, or an encoding holds something else than tensors
             and plain values.
         OSError: If the file cannot be written.
     """
@@ -65,16 +65,16 @@ def save_examples(examples: Examples, encoder: Encoder, path: StrPath) -> None:
 
 
 def load_examples(path: StrPath, encoder: Encoder, like: Any) -> Examples:
-    """Read what `save_examples` wrote.
+    """Read examples that `save_examples` wrote.
 
     Args:
         path: The file.
-        encoder: Who wants to use it.
-        like: An encoding of one example by that encoder, with its kind of tuple, on its device.
+        encoder: The encoder that wants to use them.
+        like: An encoding of one example by that encoder, whose tuple type and device the result gets.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, of something else, or of another model or size.
+        ValueError: If it is damaged, of another format, or of another model or size.
     """
     content = read_safely(path, what="a support set")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -87,10 +87,10 @@ def load_examples(path: StrPath, encoder: Encoder, like: Any) -> Examples:
     if content["dtype"] != encoder.dtype:
         raise ValueError(f"{path} must be of a model of {encoder.dtype}, as this one, got {shown(content['dtype'])}")
     if content["model"] != encoder.model:
-        raise ValueError(f"{path} must be of this very model, got one of other weights or settings")
+        raise ValueError(f"{path} must be of exactly this model, got one of other weights or settings")
     if content["size"] != encoder.size:
         raise ValueError(
-            f"{path} must be of images brought to {encoder.size} pixels, as this predictor's are, "
+            f"{path} must be of images resized to {encoder.size} pixels, as this predictor's are, "
             f"got {shown(content['size'])}; make the predictor with that size"
         )
     names, supports = content["names"], content["supports"]
@@ -118,7 +118,7 @@ def _is_whole(content: dict[str, Any], digest: object) -> bool:
     parts = [part for support in content["supports"] for part in support] if _is_nested(content["supports"]) else [None]
     for part in parts:
         if isinstance(part, Tensor) and (part.layout != torch.strided or part.nbytes > part.untyped_storage().nbytes()):
-            return False  # would take more memory than its file
+            return False  # would need more memory than its file
     try:
         return bool(digest == _digest(content))
     except (TypeError, ValueError, RuntimeError, RecursionError):
@@ -142,7 +142,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _fits(support: Any, like: Sequence[Any]) -> bool:
-    """Whether parts are what this model makes; only the axis after the batch, of shots, may have another size."""
+    """Whether parts have the kinds and shapes of this model's encodings; only the number of shots may differ."""
     return isinstance(support, list) and len(support) == len(like) and all(map(_part_fits, support, like))
 
 

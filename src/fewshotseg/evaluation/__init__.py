@@ -1,4 +1,4 @@
-"""Measuring models over episodes."""
+"""Evaluates models on episodes."""
 
 from fewshotseg.evaluation.evaluate import evaluate
 

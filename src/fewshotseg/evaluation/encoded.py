@@ -1,4 +1,4 @@
-"""Images of a data set as a model encodes them, each no more than once."""
+"""Encodes the images of a data set, with a cache, so that each is encoded only once."""
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from functools import partial
@@ -13,22 +13,22 @@ from fewshotseg.models.encodings import in_kind
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 
 Key = tuple[str, int]
-"""An image and the class that its mask shows."""
+"""The id of an image, and the class of its mask."""
 
 
 class EncodedImages:
-    """Supports, queries and masks of a data set's images, kept as long as there is room.
+    """A cache of the encodings and masks of a data set's images.
 
     Args:
-        model: Follows `SegmentationModel`; an ``encode_both`` is used for images that are supports and queries.
-        episodes: Where images come from.
-        both: Images that will be asked for as supports and as queries.
+        model: A `SegmentationModel`; its ``encode_both``, if it has one, is used for images in ``both``.
+        episodes: The data set.
+        both: Images that will be used as supports and as queries.
         like: A tensor with the device and dtype of the model's images.
-        at_once: How many images go through the model in a call.
-        max_bytes: Room for what is kept.
-        dtype: To keep floating-point numbers in; as they are by default.
-        kept_on: The device to keep encodings on; where they are made by default.
-        workers: Threads that read images ahead, see `prepare`.
+        at_once: Largest number of images in a batch.
+        max_bytes: Largest size of the cache.
+        dtype: Dtype to store floating-point encodings in; unchanged by default.
+        kept_on: Device to store encodings on; by default the model's.
+        workers: Number of threads that read images in advance, see `prepare`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EncodedImages:
         self._dtype = dtype
         self._kept_on = kept_on
         self._kept = LeastRecentlyUsed(max_bytes)
-        # Of a function: a method would keep self, and with it gigabytes, until the garbage collector comes.
+        # A function, not a method: a reference cycle would keep gigabytes until the garbage collector runs.
         self._load = ReadAhead(partial(_decode, episodes), workers=workers, room=2 * at_once)
 
     def __enter__(self) -> Self:
@@ -61,25 +61,25 @@ class EncodedImages:
         self._load.close()
 
     def prepare(self, queries: Iterable[Key], supports: Iterable[Key]) -> None:
-        """Start to read the images of a batch that will be asked for next."""
+        """Start to read the images of the next batch."""
         roles = [*((key, ("query", "mask")) for key in queries), *((key, ("support",)) for key in supports)]
         self._load.prepare(key for key, names in roles if any((name, *key) not in self._kept for name in names))
 
     def queries(self, keys: Sequence[Key]) -> Any:
-        """Images to segment, encoded and joined."""
+        """Encode images as queries, and join them into one batch."""
         return joined(self._all("query", keys))
 
     def supports(self, keys: Sequence[Key]) -> list[Any]:
-        """Annotated images, encoded, each a support of one shot."""
+        """Encode annotated images as supports of one shot each."""
         return self._all("support", keys)
 
     def mask(self, key: Key, *, original: bool) -> Tensor:
-        """``(1, H, W)`` int64 label mask, of the transformed image or of the original."""
+        """Return the ``(1, H, W)`` int64 label mask, of the transformed or the original image."""
         (mask,) = self._kept.get(("mask", *key), lambda: (self._load(key)[1 + original].to(torch.uint8),))
         return _sent(mask[None], self._like.device).long()
 
     def object_share(self, key: Key) -> Tensor:
-        """``(1,)``: the share of the original image that its class covers."""
+        """Return the share of the original image that its class covers, ``(1,)``."""
 
         def measure() -> tuple[Tensor]:
             original = self._load(key)[2]
@@ -120,20 +120,20 @@ class EncodedImages:
         return _sent(torch.stack(images), device).to(self._like.dtype), _sent(torch.stack(masks), device)
 
     def _apart(self, encoding: Any, count: int) -> Iterator[Any]:
-        """The encodings of single images as they are kept, each with memory of its own."""
+        """Split the encoding of a batch into those of single images, as they are cached; each has its own memory."""
         for row in range(count):
             parts = [part[row : row + 1].clone() if count > 1 and _is_tensor(part) else part for part in encoding]
             yield _cast(in_kind(encoding, parts), self._dtype, self._kept_on)
 
 
 def _decode(episodes: EpisodeDataset, key: Key) -> tuple[Tensor, Tensor, Tensor]:
-    """Image and mask after the transform, and the mask before."""
+    """Decode an image: returns image and mask after the transform, and the mask before it."""
     sample = episodes.sample(*key)
     return *episodes.transform(*sample), sample.mask.as_subclass(Tensor)
 
 
 def joined(encodings: Sequence[Any]) -> Any:
-    """The encoding of several images at once."""
+    """Join encodings of single images into one batch."""
     if len(encodings) == 1:
         return encodings[0]
     parts = zip(*encodings, strict=True)
@@ -141,7 +141,7 @@ def joined(encodings: Sequence[Any]) -> Any:
 
 
 def _cast(encoding: Any, dtype: torch.dtype | None, device: torch.device | None) -> Any:
-    """An encoding with its tensors on another device, if one is given, and floating-point ones in another dtype."""
+    """Move the tensors of an encoding to a device, and floating-point ones to a dtype, if these are given."""
     return in_kind(encoding, [_moved(part, dtype, device) if _is_tensor(part) else part for part in encoding])
 
 
@@ -151,7 +151,7 @@ def _moved(part: Tensor, dtype: torch.dtype | None, device: torch.device | None)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On that device; from the host to CUDA out of pinned memory, so that the host goes on."""
+    """Copy a tensor to a device; from the host to CUDA through pinned memory, without synchronisation."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -1,4 +1,4 @@
-"""Measuring a model over episodes: every image is encoded once, however many episodes it stands in."""
+"""Evaluates a model on episodes; each image is encoded once, however many episodes use it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -38,28 +38,28 @@ def evaluate(
     threshold: float | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] | None = None,
 ) -> IoUReport:
-    """Segment the query of every episode and count.
+    """Segment the query of every episode, and compute the scores of a metric.
 
-    Episodes are taken class by class and query by query, so that what was encoded is soon used again. Under
-    `torch.distributed` every process takes its share of them, none twice, and all get the same report.
+    Episodes are processed class by class and query by query, so that cached encodings are soon used again. Under
+    `torch.distributed` each process takes its share of the episodes, and all return the same report.
 
     Args:
-        model: Is run in evaluation mode, an `SCNet` in its faster form (see `SCNet.fuse`), and stays what it was.
-        episodes: With a transform that draws nothing.
-        metric: Is reset first.
-        scoring: Count on the transformed query, ``"resized"``, or at the size of the stored mask, ``"original"``,
-            to which logits are brought as PFENet does (see `restore_size`; for square transforms that pad).
-        batch_size: How many episodes, and images to encode, go through the model at once; their transform has to give
-            one size. Changes numbers by rounding only; more than 1 pays on an accelerator.
-        device: Where to compute; where the model is by default.
-        cache_bytes: Memory for encodings that later episodes can use; 0 keeps none. The report is the same.
-        cache_device: Where this memory is: on the model's device by default, so a GPU's; ``"cpu"`` keeps encodings on
-            the host, which costs their way back.
-        workers: Threads that read the images of the next batch while the model runs. The report is the same.
-        cache_dtype: To keep encodings in, such as ``torch.float16`` for twice as many; as they are by default. Changes
-            numbers by its rounding.
-        threshold: The probability from which on a pixel counts as foreground; by default the model's, else one half.
-        progress: Wraps the episodes' numbers, such as ``tqdm.tqdm``.
+        model: The model; it runs in evaluation mode, with a frozen backbone in its faster form (see `SCNet.fuse`), and
+            is not changed.
+        episodes: The episodes, whose transform must not be random.
+        metric: The metric; it is reset first.
+        scoring: Where pixels are counted: ``"resized"``, on the transformed query, or ``"original"``, at the size of
+            the stored mask, with logits resized as in PFENet (see `restore_size`; for square transforms that pad).
+        batch_size: Episodes, and images to encode, in a batch; the transform must give all one size. It changes scores
+            only by rounding; more than 1 is faster on an accelerator.
+        device: Device to compute on; by default the model's.
+        cache_bytes: Size of the cache for encodings that later episodes use; 0 for none. It does not change the report.
+        cache_dtype: Dtype to cache encodings in, such as ``torch.float16`` for twice as many; unchanged by default. It
+            changes scores by its rounding.
+        cache_device: Device of the cache; by default the model's. ``"cpu"`` caches on the host, and copies back.
+        workers: Threads that read the images of the next batch while the model runs. They do not change the report.
+        threshold: Probability above which a pixel is foreground; by default the model's, or 0.5.
+        progress: Wraps the numbers of the episodes, for example ``tqdm.tqdm``.
 
     Returns:
         The metric's report.
@@ -129,7 +129,7 @@ def _count(
     scoring: str,
     threshold: float,
 ) -> None:
-    """Segment the queries of a batch of episodes, and let the metric count."""
+    """Segment the queries of a batch of episodes, and update the metric."""
     keys, supporting = _images(specs)
     queries, shots = encoded.queries(keys), encoded.supports(supporting)
     count = len(shots) // len(specs)
@@ -146,14 +146,14 @@ def _count(
 
 
 def _images(specs: Iterable[EpisodeSpec]) -> tuple[list[Key], list[Key]]:
-    """The queries of episodes, and all of their supports."""
+    """Return the queries of episodes, and all of their supports."""
     specs = list(specs)
     queries = [(spec.query, spec.class_id) for spec in specs]
     return queries, [(image, spec.class_id) for spec in specs for image in spec.supports]
 
 
 def _own_share(specs: Sequence[EpisodeSpec]) -> list[int]:
-    """The numbers of the episodes that this process takes, class by class and query by query."""
+    """Return the numbers of the episodes of this process, class by class and query by query."""
     order = sorted(range(len(specs)), key=lambda number: (specs[number].class_id, specs[number].query))
     return order[len(order) * _rank() // _processes() : len(order) * (_rank() + 1) // _processes()]
 

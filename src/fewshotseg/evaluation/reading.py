@@ -1,4 +1,4 @@
-"""Reading images before they are asked for, so that a model does not wait for them."""
+"""Reads images in advance by threads, so that the model does not wait for them."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
@@ -10,12 +10,12 @@ Value = TypeVar("Value")
 
 
 class ReadAhead(Generic[Key, Value]):
-    """A function whose results are made ahead by threads, and kept for a while.
+    """Calls a function in advance by threads, and caches its last results.
 
     Args:
-        read: The function.
-        workers: Threads; with 0 results are made when they are asked for.
-        room: How many results are kept, those used last.
+        read: The function of a key.
+        workers: Number of threads; with 0 the function is called when its result is needed.
+        room: Number of results to cache.
     """
 
     def __init__(self, read: Callable[[Key], Value], *, workers: int, room: int) -> None:
@@ -24,17 +24,17 @@ class ReadAhead(Generic[Key, Value]):
         self._kept: OrderedDict[Key, Future[Value]] = OrderedDict()
 
     def prepare(self, keys: Iterable[Key]) -> None:
-        """Start to read what will be asked for soon."""
+        """Start to read the values of keys that will be needed soon."""
         if self._pool is None:
             return
         soon = list(keys)
-        self._room = max(self._room, 2 * len(soon))  # what was read ahead does not go before it was used
+        self._room = max(self._room, 2 * len(soon))  # so that no result is dropped before it is used
         for key in soon:
             if key not in self._kept:
                 self._kept[key] = self._pool.submit(self._read, key)
 
     def __call__(self, key: Key) -> Value:
-        """The result for a key; an error that reading raised is raised here."""
+        """Return the result for a key, or raise the error that reading it raised."""
         future = self._kept.pop(key, None)
         if future is None:
             future = Future()
@@ -45,7 +45,7 @@ class ReadAhead(Generic[Key, Value]):
         return future.result()
 
     def close(self) -> None:
-        """Stop reading, and forget."""
+        """Stop the threads, and drop all results."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._kept.clear()

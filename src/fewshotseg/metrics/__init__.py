@@ -1,4 +1,4 @@
-"""Scores: intersection over union as the few-shot benchmarks count it. Never imports models."""
+"""Metrics: intersection over union as the few-shot benchmarks compute it."""
 
 from fewshotseg.metrics.base_novel import BaseNovelIoU, BaseNovelReport
 from fewshotseg.metrics.few_shot import FewShotIoU

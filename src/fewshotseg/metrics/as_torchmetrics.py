@@ -1,4 +1,4 @@
-"""`FewShotIoU` for those who keep their scores in torchmetrics or Lightning. Needs torchmetrics."""
+"""`FewShotIoU` as a metric of torchmetrics, for example for Lightning."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ class FewShotIoUMetric(Metric):
         class_ids: As in `FewShotIoU`.
         ignore_index: As in `FewShotIoU`.
         class_names: As in `FewShotIoU`.
-        **settings: Of `torchmetrics.Metric`.
+        **settings: Arguments of `torchmetrics.Metric`.
 
     Raises:
         ValueError: As `FewShotIoU`.
@@ -74,14 +74,14 @@ class FewShotIoUMetric(Metric):
 
     @override
     def compute(self) -> dict[str, Tensor]:
-        """The shares ``miou``, ``fb_iou`` and ``episode_miou`` as scalars, to be logged; NaN of nothing."""
+        """Compute ``miou``, ``fb_iou`` and ``episode_miou`` as scalars, to be logged; NaN if nothing was counted."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # in every batch most classes are missing
+            warnings.simplefilter("ignore")  # most classes are missing in a batch
             report = self.report()
         return {name: torch.tensor(getattr(report, name), device="cpu") for name in ("miou", "fb_iou", "episode_miou")}
 
     def report(self) -> IoUReport:
-        """All that `FewShotIoU.compute` reports, of this process's episodes; with its warning of missing classes."""
+        """Return the full report of `FewShotIoU.compute`, of this process's episodes."""
         self._iou.reset()
         self._iou._counts = self.counts
         return self._iou.compute()

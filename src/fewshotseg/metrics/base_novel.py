@@ -1,4 +1,4 @@
-"""Scores of generalised few-shot segmentation: base and novel classes in one label map of a whole image."""
+"""Metrics of generalised few-shot segmentation, where one label map holds base and novel classes."""
 
 import math
 import warnings
@@ -22,22 +22,22 @@ from fewshotseg.metrics.counting import (
 from fewshotseg.ops._precision import is_eager_cpu
 
 MAX_LABEL = 2**16
-"""Of a class: labels are looked up in a table."""
+"""Largest class id, as labels are looked up in a table."""
 
 
 class BaseNovelReport(NamedTuple):
-    """What `BaseNovelIoU` found; all shares are from 0 to 1. Printed, they are percentages.
+    """The scores of `BaseNovelIoU`, from 0 to 1; printed in percent.
 
     Attributes:
         base: Mean IoU of the base classes, without the background.
         novel: Mean IoU of the novel classes.
-        mean: The mean of these two numbers, as DIaM reports it.
-        harmonic: Their harmonic mean, 0 if one of them is.
+        mean: The mean of ``base`` and ``novel``, as in DIaM.
+        harmonic: The harmonic mean of ``base`` and ``novel``, 0 if one of them is 0.
         miou: Mean IoU of all classes and the background.
         background_iou: IoU of label 0, which some papers count among the base classes.
-        per_class: Class id to IoU, base classes first; NaN for a class without a scored pixel, in target or prediction.
+        per_class: Class id -> IoU, base classes first; NaN for a class without a scored pixel in target or prediction.
         images: Number of images.
-        class_names: Class id to name, for printing; may be empty.
+        class_names: Class id -> name, for printing; may be empty.
     """
 
     base: float
@@ -51,7 +51,7 @@ class BaseNovelReport(NamedTuple):
     class_names: Mapping[int, str]
 
     def to_dict(self) -> dict[str, object]:
-        """The same for JSON: classes by name (by number without one), None for NaN."""
+        """Return the scores for JSON: classes by name, or by id without one; None for NaN."""
         scores = self._asdict()
         return {
             **{name: or_none(scores[name]) for name in ("base", "novel", "mean", "harmonic", "miou", "background_iou")},
@@ -70,19 +70,19 @@ class BaseNovelReport(NamedTuple):
 
 
 class BaseNovelIoU:
-    """IoU over whole images whose label maps hold base and novel classes together.
+    """Computes IoU over whole images whose label maps hold base and novel classes.
 
     Pixels of each class are summed over all images and divided at the end. Counts are int64 and stay on the device of
-    what comes in; `update` never waits for it.
+    the predictions; `update` needs no host-device synchronisation.
 
     Args:
         base: Base classes, at least one.
         novel: Novel classes, at least one; 0 is the background and in neither.
-        ignore_index: The label of target pixels that do not count.
-        class_names: Class id to name, for the report.
+        ignore_index: The label of target pixels that are not scored.
+        class_names: Class id -> name, for the report.
 
     Raises:
-        ValueError: If a class or a name stands there twice, a group is empty, or a number is out of range.
+        ValueError: If a class or a name is repeated, a group is empty, or a number is out of range.
         TypeError: If an argument is of a wrong type.
 
     Example:
@@ -133,7 +133,7 @@ class BaseNovelIoU:
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count a batch of images.
+        """Add a batch of images to the counts.
 
         Args:
             prediction: ``(B, H, W)`` class ids, 0 background; or ``(B, 1 + C, H, W)`` logits, channels in the order
@@ -141,8 +141,8 @@ class BaseNovelIoU:
             target: ``(B, H, W)`` class ids, 0 background, ``ignore_index`` not scored.
 
         Raises:
-            ValueError: If a shape or a device does not fit, or labels are none of the metric's where a pixel is scored
-                (on an accelerator, `compute` raises it). On a CPU also if a scored pixel has a logit that is NaN.
+            ValueError: If a shape or a device does not fit, or a scored pixel has an unknown label (on an accelerator,
+                `compute` raises it). On a CPU also if a scored pixel has a logit that is NaN.
             TypeError: If an argument is of a wrong type or a tensor of a wrong dtype.
         """
         check_tensor("prediction", prediction, "B K H W", "B H W")
@@ -174,13 +174,13 @@ class BaseNovelIoU:
         self._all_processes = sum_over_processes(self._labels, self._tally())
 
     def compute(self) -> BaseNovelReport:
-        """Divide what was counted so far; after `sync`, by all processes.
+        """Compute the scores from all images so far; after `sync`, from those of all processes.
 
         Returns:
-            The report. A class without a pixel to divide by is NaN and left out of the means, with a warning.
+            The report. A class without any pixel is NaN and left out of the means, with a warning.
 
         Raises:
-            ValueError: If labels were counted that are none of the metric's.
+            ValueError: If unknown labels were counted.
         """
         images, *flat = self._tally() if self._all_processes is None else self._all_processes
         count = len(self._labels) + 1
@@ -209,7 +209,7 @@ class BaseNovelIoU:
         )
 
     def _found(self, prediction: Tensor) -> Tensor:
-        """``(B, H, W)``: class ids of a label map, or places among the labels of logits."""
+        """Return ``(B, H, W)``: the class ids of a label map, or the channels of the largest logits."""
         if prediction.ndim == 3:
             check_labels("prediction of shape (B, H, W)", prediction)
             return prediction.long()
@@ -221,7 +221,7 @@ class BaseNovelIoU:
         return prediction.argmax(dim=1)
 
     def _places(self, name: str, ids: Tensor) -> Tensor:
-        """The place of each class id among the labels; the one after the last for unknown ids."""
+        """Return the position of each class id among the labels; for unknown ids the one after the last."""
         last = max(self._labels) + 1
         places = torch.full((last + 1,), len(self._labels), dtype=torch.int64, device="cpu")
         places[list(self._labels)] = torch.arange(len(self._labels), device="cpu")
@@ -234,6 +234,6 @@ class BaseNovelIoU:
         return found
 
     def _tally(self) -> Counts:
-        """The number of images, and the counts in one row."""
+        """Return the number of images and all counts in one list."""
         count = len(self._labels) + 1
         return [self._images, *([0] * (count * count) if self._counts is None else self._counts.tolist())]

@@ -1,4 +1,4 @@
-"""What all scores share: rows for classes, sums over processes, shares of counts."""
+"""Shared parts of the metrics: class ids as rows of counts, sums over processes, shares of counts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from fewshotseg.ops._values import all_finite
 ClassIds = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 Counts = list[Any]
-"""Whole numbers, as `torch.Tensor.tolist` gives them: a row for each class, and a last one for unknown classes."""
+"""Nested lists of integers, as `torch.Tensor.tolist` returns them: all that a metric has counted."""
 
 
 def class_rows(class_ids: ClassIds, known: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """The row of each class, int64; the row after the last for classes that are not known.
+    """Return the row of each class, int64; unknown classes get the row after the last.
 
-    On a CPU an unknown class is refused at once. Anywhere else nothing is looked at, so that no device is waited for.
+    On a CPU an unknown class raises at once; on an accelerator that would need a host-device synchronisation.
 
     Args:
-        class_ids: One class, or a class for each place of ``shape``.
+        class_ids: One class, or a tensor or list of classes of the given shape.
         known: The classes, in the order of the rows.
         shape: ``(B,)`` or ``(B, N)``.
 
     Raises:
-        ValueError: If a shape does not fit, or a class is known not to be among ``known``.
-        TypeError: If ``class_ids`` are no integers.
+        ValueError: If a shape does not fit, or on a CPU a class is not among ``known``.
+        TypeError: If ``class_ids`` are not integers.
     """
     ids = as_ids(class_ids)
     if tuple(ids.shape) not in {(), shape}:
@@ -43,10 +43,10 @@ def class_rows(class_ids: ClassIds, known: Sequence[int], shape: tuple[int, ...]
 
 
 def as_ids(class_ids: ClassIds) -> Tensor:
-    """Class ids as a tensor of integers, where they are if they are a tensor and on the CPU otherwise."""
+    """Convert class ids to a tensor of integers; a tensor stays on its device, others go to the CPU."""
     try:
         ids = class_ids if isinstance(class_ids, Tensor) else torch.as_tensor(class_ids, device="cpu")
-    except (TypeError, ValueError, RuntimeError, OverflowError):  # torch's words for what is no number
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # what torch raises for things that are not numbers
         raise TypeError(f"class_ids must be integers, got {shown(class_ids)}") from None
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise TypeError(f"class_ids must be integers, got {ids.dtype}")
@@ -56,8 +56,7 @@ def as_ids(class_ids: ClassIds) -> Tensor:
 def sum_over_processes(class_ids: Sequence[int], counts: Counts) -> Counts | None:
     """Add up the counts of all processes of `torch.distributed`; None without a process group.
 
-    Every process has to call it. Objects rather than tensors are exchanged: they need no common device, and a process
-    may not have seen one yet.
+    Every process must call it. Objects are exchanged, not tensors, as a process without episodes has no tensor yet.
 
     Raises:
         ValueError: If the processes score different classes.
@@ -73,7 +72,7 @@ def sum_over_processes(class_ids: Sequence[int], counts: Counts) -> Counts | Non
 
 
 def checked_names(class_names: Mapping[int, str] | None) -> dict[int, str]:
-    """Class id to name; raise unless these are names, none twice."""
+    """Return the class names as a dict; raise unless they are different strings."""
     if class_names is None:
         return {}
     if not isinstance(class_names, Mapping) or not all(isinstance(name, str) for name in class_names.values()):
@@ -84,29 +83,29 @@ def checked_names(class_names: Mapping[int, str] | None) -> dict[int, str]:
 
 
 def has_nan(logits: Tensor, scored: Tensor) -> bool:
-    """Whether a scored pixel is known to have a logit that is NaN: ``(B, K, H, W)`` and ``(B, H, W)`` bool."""
+    """Whether, on a CPU, a scored pixel has a NaN among its logits ``(B, K, H, W)``; ``scored`` is ``(B, H, W)``."""
     if not is_eager_cpu(logits) or all_finite(logits):
         return False
     return bool((logits.isnan().any(dim=1) & scored).any())
 
 
 def share(part: float, whole: float) -> float:
-    """A part of a whole, NaN of nothing."""
+    """Divide a part by the whole; NaN if the whole is 0."""
     return part / whole if whole else math.nan
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean of the values that are not NaN; NaN of none."""
+    """Compute the mean of the values that are not NaN; NaN if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return share(math.fsum(known), len(known))
 
 
 def or_none(value: float) -> float | None:
-    """A value as JSON can hold it."""
+    """Replace NaN by None, for JSON."""
     return None if math.isnan(value) else value
 
 
 def table(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Lines of a name, a share in percent and a remark."""
+    """Write lines with a name, a share in percent and a remark."""
     width = max(len(name) for name, _, _ in rows)
     return "\n".join(f"{name:<{width}}  {100 * value:5.1f}  {remark}".rstrip() for name, value, remark in rows)

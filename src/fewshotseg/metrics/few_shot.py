@@ -1,4 +1,4 @@
-"""Few-shot intersection over union: counted in whole pixels over all episodes of a class, divided once at the end."""
+"""The metric of few-shot segmentation: IoU from pixels that are summed over all episodes of a class."""
 
 import math
 import warnings
@@ -21,18 +21,18 @@ from fewshotseg.metrics.counting import Counts, checked_names, class_rows, has_n
 from fewshotseg.metrics.report import IoUReport, SizeIoU
 from fewshotseg.ops._values import check_label_masks, look_at_indices
 
-# An episode's own IoU is added up in units of 2**-32: whole numbers give one sum in any order and on any number of
-# processes.
+# Each episode's own IoU is stored as an integer in units of 2**-32, so that sums do not depend on the order of
+# episodes or the number of processes.
 _ONE = 2**32
 
 SIZES = ("<2%", "2-10%", ">10%")
-"""Of objects, as shares of their query image; what is not there is of none."""
+"""Sizes of objects, as shares of their query image; an object that the query does not show has none."""
 
 Number = TypeVar("Number", int, Tensor)
 
 
 class _Counts(NamedTuple, Generic[Number]):
-    """What is counted of a class, one column each: pixels first, then episodes, then the sum of their own IoU."""
+    """The counts of a class: pixels, then episodes, then the sum of the episodes' own IoU."""
 
     intersection: Number
     union: Number
@@ -44,20 +44,21 @@ class _Counts(NamedTuple, Generic[Number]):
 
 
 class FewShotIoU:
-    """IoU as the few-shot benchmarks measure it.
+    """Computes mIoU and FB-IoU as the few-shot benchmarks do.
 
-    For every class, intersections and unions are summed over all of its episodes and divided at the end; mIoU is the
-    mean over classes. Counts are int64 and stay on the device of what comes in; `update` never waits for it.
-    A class that was never drawn is NaN, is left out of the mean and warned about (PFENet's own code counts it as 0).
+    For each class, intersections and unions are summed over all of its episodes and divided at the end; mIoU is the
+    mean over classes. Counts are int64 and stay on the device of the predictions; `update` needs no host-device
+    synchronisation. A class without episodes is NaN and left out of the mean, with a warning (PFENet's code counts it
+    as 0).
 
     Args:
-        class_ids: The classes that are scored, 0 or more.
-        ignore_index: The label of target pixels that do not count, neither 0 nor 1.
-        class_names: Class id to name, for the report.
+        class_ids: The classes that are scored, each 0 or more.
+        ignore_index: The label of target pixels that are not scored, neither 0 nor 1.
+        class_names: Class id -> name, for the report.
 
     Raises:
-        ValueError: If there are no classes, a class or a name stands there twice, or a number is out of range.
-        TypeError: If an argument is of a wrong type, such as a class that is no integer.
+        ValueError: If there are no classes, a class or a name is repeated, or a number is out of range.
+        TypeError: If an argument is of a wrong type.
 
     Example:
         >>> import torch
@@ -97,17 +98,17 @@ class FewShotIoU:
         *,
         object_shares: Tensor | None = None,
     ) -> None:
-        """Count a batch of episodes.
+        """Add a batch of episodes to the counts.
 
         Args:
             prediction: ``(B, 2, H, W)`` logits, floating point, channel 1 the foreground (a tie is background); or
                 ``(B, H, W)`` labels, int or bool: 1 foreground, 0 background.
             target: ``(B, H, W)`` label masks, int or bool: 1 foreground, 0 background, ``ignore_index`` not scored.
-            class_ids: ``(B,)``, the class of each episode; one number for a whole batch of one class. A tensor on the
-                device of the predictions keeps `update` from waiting for the device.
+            class_ids: ``(B,)``, the class of each episode; or one number for the whole batch. A tensor on the device of
+                the predictions avoids a copy to it.
             object_shares: ``(B,)`` floating point, the share of the query image that the object covers, from 0 to 1,
-                for the scores by size where ``target`` is not the original mask but resized, cropped or padded. By
-                default it is measured on ``target``, of all its pixels.
+                for the scores by size; pass it if ``target`` was resized, cropped or padded. By default it is measured
+                on all pixels of ``target``.
 
         Raises:
             ValueError: If a shape or a device does not fit, or a class is not among the metric's (on an accelerator,
@@ -146,7 +147,7 @@ class FewShotIoU:
     def sync(self) -> None:
         """Add up the counts of all processes of `torch.distributed`, so that `compute` reports on all episodes.
 
-        Every process has to call it, also one without episodes. Without a process group nothing happens. Processes keep
+        Every process must call it, also one without episodes. Without a process group nothing happens. Processes keep
         their own counts, so calling it again, or after more updates, counts nothing twice; an update makes `compute`
         report on the process's own episodes again, until the next call.
 
@@ -156,10 +157,10 @@ class FewShotIoU:
         self._all_processes = sum_over_processes(self.class_ids, self._tally())
 
     def compute(self) -> IoUReport:
-        """Divide what was counted so far; after `sync`, by all processes.
+        """Compute the scores from all episodes so far; after `sync`, from those of all processes.
 
         Returns:
-            The report. A share without a pixel to divide by is NaN, with a warning.
+            The report. A score without any pixel is NaN, with a warning.
 
         Raises:
             ValueError: If episodes of unknown classes were counted.
@@ -194,7 +195,7 @@ class FewShotIoU:
         )
 
     def _tally(self) -> Counts:
-        """Of each class and size; last of unknown classes: ids on an accelerator are not looked at."""
+        """Return the counts by class and size; the last row holds unknown classes, possible on an accelerator."""
         if self._counts is None:
             none = [[0] * len(_Counts._fields) for _ in (None, *SIZES)]
             return [none for _ in (*self.class_ids, None)]
@@ -202,7 +203,7 @@ class FewShotIoU:
 
 
 def _sizes(truth: Tensor, object_shares: Tensor | None) -> Tensor:
-    """``(B,)``: 0 for an object that is not there, then the place among `SIZES`."""
+    """Return ``(B,)``: 0 for an object that the query does not show, else 1 plus the position among `SIZES`."""
     if object_shares is None:
         area, pixels = truth.sum(dim=(1, 2)), truth.shape[1] * truth.shape[2]
         seen, medium, large = area > 0, 50 * area >= pixels, 10 * area > pixels

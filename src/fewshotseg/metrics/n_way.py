@@ -1,4 +1,4 @@
-"""IoU of episodes with several classes: per class over all of its episodes, as PANet reports it."""
+"""The metric of N-way episodes: IoU of each class over all of its episodes, as in PANet."""
 
 import math
 import warnings
@@ -33,17 +33,17 @@ from fewshotseg.ops._values import look_at_indices
 
 
 class NWayReport(NamedTuple):
-    """What `NWayIoU` found; all shares are from 0 to 1. Printed, they are percentages.
+    """The scores of `NWayIoU`, from 0 to 1; printed in percent.
 
     Attributes:
-        miou: Mean of ``per_class`` over the classes that have a scored pixel; the background is none of them.
-        binary_miou: Mean of the background's IoU and of that of all classes together, where a pixel that is given to
-            another class counts against both.
-        per_class: Class id to IoU over all its episodes; NaN for a class without a scored pixel.
+        miou: Mean of ``per_class`` over the classes with a scored pixel, without the background.
+        binary_miou: Mean of the background's IoU and the IoU of all classes together; a pixel that is predicted as
+            another class counts against both classes.
+        per_class: Class id -> IoU over all its episodes; NaN for a class without a scored pixel.
         background_iou: IoU of label 0 over all episodes.
         episodes: Number of episodes.
-        episodes_per_class: Class id to number of episodes that ask for it.
-        class_names: Class id to name, for printing; may be empty.
+        episodes_per_class: Class id -> number of episodes with the class.
+        class_names: Class id -> name, for printing; may be empty.
     """
 
     miou: float
@@ -55,7 +55,7 @@ class NWayReport(NamedTuple):
     class_names: Mapping[int, str]
 
     def to_dict(self) -> dict[str, object]:
-        """The same for JSON: classes by name (by number without one), None for NaN."""
+        """Return the scores for JSON: classes by name, or by id without one; None for NaN."""
         keys = {class_id: self.class_names.get(class_id, str(class_id)) for class_id in self.per_class}
         return {
             "miou": or_none(self.miou),
@@ -80,21 +80,21 @@ class NWayReport(NamedTuple):
 
 
 class NWayIoU:
-    """IoU of N-way episodes.
+    """Computes IoU of N-way episodes.
 
-    For each class, pixels are summed over all episodes that ask for it, and divided at the end. Counts are int64 and
-    stay on the device of what comes in; `update` never waits for it. With one way, and ``skip_absent`` left alone,
-    ``miou`` is that of `FewShotIoU`.
+    For each class, pixels are summed over all episodes with the class, and divided at the end. Counts are int64 and
+    stay on the device of the predictions; `update` needs no host-device synchronisation. With one way and the default
+    ``skip_absent``, ``miou`` equals that of `FewShotIoU`.
 
     Args:
         class_ids: The classes that are scored.
-        ignore_index: The label of target pixels that do not count, negative or at least 255.
-        class_names: Class id to name, for the report.
-        skip_absent: PANet's rule: where a query does not show a class, what was taken for it counts for nothing. It
-            gives higher numbers, as most queries show one of the N classes.
+        ignore_index: The label of target pixels that are not scored, negative or at least 255.
+        class_names: Class id -> name, for the report.
+        skip_absent: PANet's rule: if a query does not show a class, predictions of that class are not counted. It
+            gives higher scores, as most queries show one of the N classes.
 
     Raises:
-        ValueError: If there are no classes, a class or a name stands there twice, or a number is out of range.
+        ValueError: If there are no classes, a class or a name is repeated, or a number is out of range.
         TypeError: If an argument is of a wrong type.
 
     Example:
@@ -136,10 +136,10 @@ class NWayIoU:
 
     @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor, class_ids: Sequence[Sequence[int]] | Tensor) -> None:
-        """Count a batch of episodes.
+        """Add a batch of episodes to the counts.
 
         Args:
-            prediction: ``(B, 1 + N, H, W)`` logits, channel 0 the background (of equals the first counts); or
+            prediction: ``(B, 1 + N, H, W)`` logits, channel 0 the background (on a tie the first channel wins); or
                 ``(B, H, W)`` labels from 0 to N.
             target: ``(B, H, W)`` labels from 0 to N, ``ignore_index`` not scored.
             class_ids: ``(B, N)``, the classes of the labels 1 to N, different in an episode.
@@ -190,10 +190,10 @@ class NWayIoU:
         self._all_processes = sum_over_processes(self.class_ids, self._tally())
 
     def compute(self) -> NWayReport:
-        """Divide what was counted so far; after `sync`, by all processes.
+        """Compute the scores from all episodes so far; after `sync`, from those of all processes.
 
         Returns:
-            The report. A class without a pixel to divide by is NaN, with a warning.
+            The report. A class without any pixel is NaN, with a warning.
 
         Raises:
             ValueError: If episodes of unknown classes were counted.
@@ -239,7 +239,7 @@ def _shape(class_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
 
 
 def _labels(prediction: Tensor, count: int) -> Tensor:
-    """``(B, H, W)`` labels of logits or labels."""
+    """Return ``(B, H, W)`` labels of predictions that are logits or labels."""
     if prediction.ndim == 3:
         check_labels("prediction of shape (B, H, W)", prediction)
         labels = prediction.long()

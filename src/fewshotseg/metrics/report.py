@@ -1,4 +1,4 @@
-"""What few-shot scores found, printed for people and written for JSON."""
+"""The scores of `FewShotIoU`."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from fewshotseg.metrics.counting import or_none, table
 
 
 class SizeIoU(NamedTuple):
-    """The scores of the episodes whose object has a certain size.
+    """The scores of the episodes with objects of one size.
 
     Attributes:
-        miou: Mean over the classes that have such episodes, each counted over all of them; NaN without any.
-        episode_miou: The mean of these episodes' own foreground IoU.
-        episodes: Their number.
+        miou: Mean IoU of the classes that have such episodes; NaN without any.
+        episode_miou: Mean of the episodes' own foreground IoU.
+        episodes: Number of episodes.
     """
 
     miou: float
@@ -21,18 +21,18 @@ class SizeIoU(NamedTuple):
 
 
 class IoUReport(NamedTuple):
-    """What `FewShotIoU` found; all shares are from 0 to 1. Printed, they are percentages.
+    """The scores of `FewShotIoU`, from 0 to 1; printed in percent.
 
     Attributes:
-        miou: Mean of ``per_class`` over the classes that were drawn.
-        fb_iou: FB-IoU: mean of the foreground's and the background's IoU, over all episodes whatever their class.
-        per_class: Class id to IoU over all its episodes; NaN for a class without a scored pixel.
+        miou: Mean of ``per_class`` over the classes that have episodes.
+        fb_iou: FB-IoU: mean of the foreground's and the background's IoU over all episodes of all classes.
+        per_class: Class id -> IoU over all its episodes; NaN for a class without a scored pixel.
         episodes: Number of episodes.
-        episode_miou: The other way to average: the mean of the episodes' own foreground IoU, leaving out episodes where
-            neither prediction nor target has foreground.
-        episodes_per_class: Class id to number of episodes.
-        class_names: Class id to name, for printing; may be empty.
-        by_size: The scores by how much of the query image the object covers: ``"<2%"``, ``"2-10%"`` (both ends
+        episode_miou: Mean of the episodes' own foreground IoU, without episodes that have foreground neither in the
+            prediction nor in the target.
+        episodes_per_class: Class id -> number of episodes.
+        class_names: Class id -> name, for printing; may be empty.
+        by_size: Scores by the share of the query image that the object covers: ``"<2%"``, ``"2-10%"`` (both ends
             included) and ``">10%"``. Episodes whose query does not show the object are in none of them.
     """
 
@@ -46,7 +46,7 @@ class IoUReport(NamedTuple):
     by_size: Mapping[str, SizeIoU]
 
     def to_dict(self) -> dict[str, object]:
-        """The same for JSON: classes by name (by number without one), None for NaN."""
+        """Return the scores for JSON: classes by name, or by id without one; None for NaN."""
         keys = {class_id: self.class_names.get(class_id, str(class_id)) for class_id in self.per_class}
         return {
             "miou": or_none(self.miou),

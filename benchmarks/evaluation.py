@@ -1,20 +1,20 @@
-"""Time `fewshotseg.evaluate`, which encodes every image once, beside loops that encode all images of every episode.
+"""Time `fewshotseg.evaluate`, which encodes every image once, and loops that encode all images of every episode.
 
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --data VOC2012/ --size 473 --episodes 1000 --shots 5
 
-All ways segment the same episodes with the same weights and count with the same metric; the program fails if one mIoU
-differs by more than 1e-4. Weights are random, so the mIoU itself means nothing. The time includes loading, resizing and
+All of them segment the same episodes with the same weights and the same metric; the program fails if one mIoU differs
+by more than 1e-4. Weights are random, so the mIoU itself has no meaning. The time includes loading, resizing and
 counting.
 
-- "cache": `evaluate` as it is by default.
+- "cache": `evaluate` with its defaults.
 - "no cache": `evaluate` with ``cache_bytes=0``.
 - "loop": `SCNet.forward`, episode by episode.
 - "plain loop": `plain_pfenet`, episode by episode, as PFENet's official code does it.
 
-The cache saves the more, the more episodes use the same image: the results say how many encodings are needed with and
-without it. Episodes are of the first quarter of the classes. Grids of the head shrink with the images, so that backbone
-and head share the work as they do at 473 pixels, where grids are PFENet's.
+The cache saves more if more episodes share their images; the results contain the number of encodings with and without
+it. Classes are those of the first quarter. The resolutions of the comparison head are scaled with the images: at 473
+pixels they are PFENet's, and at other sizes backbone and head have the same shares of the work.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ from timing import RESULTS, environment, interleaved, save, summary, table
 
 WAYS = ("cache", "no cache", "loop")
 TOLERANCE = 1e-4
-"""The largest difference of two mIoU, from 0 to 1."""
+"""The largest allowed difference of two mIoU, from 0 to 1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -50,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     made = parser(__doc__, RESULTS / "evaluation.json", rounds=1, size=241)
     made.add_argument("--data", nargs="+", default=[], help="folders with images/ and masks/, or VOC 2012 roots")
     made.add_argument(
-        "--images", type=int, default=200, help="how many synthetic images, without --data (default: 200)"
+        "--images", type=int, default=200, help="number of synthetic images, without --data (default: 200)"
     )
-    made.add_argument("--episodes", type=int, default=200, help="how many episodes (default: 200)")
+    made.add_argument("--episodes", type=int, default=200, help="number of episodes (default: 200)")
     made.add_argument("--shots", type=int, default=1, help="supports in an episode (default: 1)")
     made.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=WAYS, help="what to compare with the plain loop (default: all)"
+        "--ways", nargs="+", choices=WAYS, default=WAYS, help="what to time besides the plain loop (default: all)"
     )
     options = parse(made, arguments)
     if options.quick:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     plain = make_plain(options.hidden, bins).eval().to(options.device)
     model = make_scnet(plain).eval()
     for number in range(len(episodes)):
-        episode = episodes[number]  # read all images once, so that every way finds them in the disk's cache
+        episode = episodes[number]  # read all images once, so that all later reads come from the cache of the disk
     for warm in (plain, model):
         segment(warm, episode, options.device)
     ways = {
@@ -109,7 +109,7 @@ def open_source(folders: Sequence[str], options: Any) -> SegmentationSource:
 
 
 def loop(model: Callable[..., Tensor], episodes: EpisodeDataset, device: str, metric: fs.FewShotIoU) -> fs.IoUReport:
-    """Segment one episode after the other and keep nothing between them."""
+    """Segment one episode after the other without a cache."""
     for number in range(len(episodes)):
         episode = episodes[number]
         metric.update(segment(model, episode, device).cpu(), episode.query_mask[None], episode.class_id)
@@ -118,15 +118,15 @@ def loop(model: Callable[..., Tensor], episodes: EpisodeDataset, device: str, me
 
 @torch.no_grad()
 def segment(model: Callable[..., Tensor], episode: Episode, device: str) -> Tensor:
-    """Logits of one episode."""
+    """Compute the logits of one episode."""
     images = (episode.support_images, episode.support_masks, episode.query_image)
     return model(*(tensor[None].to(device) for tensor in images))
 
 
 def count_encodings(episodes: EpisodeDataset) -> dict[str, int]:
-    """Count the encodings, of queries and of supports for a class, with a cache that holds all of them and without.
+    """Count the encodings of queries and of supports of a class, without a cache and with one for all of them.
 
-    "images" counts the images: what an image shares as query and as support is computed once.
+    "images" counts the images; what an image needs both as query and as support is computed once.
     """
     specs = [episodes.spec(number) for number in range(len(episodes))]
     queries = [spec.query for spec in specs]

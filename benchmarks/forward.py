@@ -1,18 +1,18 @@
-"""Time inference: SCNet beside a plain transcription of PFENet (`plain_pfenet`), with the same weights.
+"""Time inference of SCNet and of a plain transcription of PFENet (`plain_pfenet`) with the same weights.
 
     python benchmarks/forward.py
     python benchmarks/forward.py --scaling
     python benchmarks/forward.py --device cuda
 
-Both have the same ResNet-50 with the deep stem and compute in float32 without gradients; images and masks are in memory
-before. The program fails if their logits differ by more than 1e-5 of the largest (1e-4 on CUDA). `plain_pfenet` lists
-what the two do differently. "Known support" segments one more query for a support that is already encoded; the plain
-code cannot keep a support and encodes it again. Some savings depend on the share of a support that its object covers:
-the first --area holds for most rows, the others are measured with one support each. bfloat16 (both models converted)
-is measured only where the device multiplies in it: other CPUs take a hundred times as long as for float32.
+Both have the same ResNet-50 with the deep stem and compute in float32 without gradients, from images and masks in
+memory. The program fails if their logits differ by more than 1e-5 of the largest (1e-4 on CUDA). `plain_pfenet` lists
+the differences between the two. "Known support" segments another query with a support that is already encoded; the
+plain code always encodes the support again. Some savings depend on the share of a support that its object covers: most
+rows use the first --area, the other areas are measured with one support each. bfloat16 (both models converted) is
+measured only on devices with bfloat16 instructions; other CPUs take a hundred times as long as with float32.
 
-GFLOP counts what convolutions and matrix products compute. "Share of peak" compares their speed with that of one large
-3x3 convolution, measured first on the same device.
+GFLOP counts the operations of convolutions and matrix products. "Share of peak" is their speed relative to that of one
+large 3x3 convolution, which is measured first on the same device.
 """
 
 import math
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         type=float,
         nargs="+",
         default=[0.15, 0.05, 0.4],
-        help="shares of a support that its object covers (default: .15 .05 .4)",
+        help="shares of the support's pixels in the object (default: .15 .05 .4)",
     )
     made.add_argument("--bfloat16", action="store_true", help="measure bfloat16 on any device")
     made.add_argument(
-        "--scaling", action="store_true", help="instead measure how time grows with image size, shots and batch"
+        "--scaling", action="store_true", help="only measure how time grows with image size, shots and batch"
     )
     options = parse(made, arguments)
     plain = make_plain(options.hidden).eval().to(options.device)
@@ -96,7 +96,7 @@ def measured(plain: PlainPFENet, ours: fs.SCNet, options: Any) -> dict[str, Any]
 
 
 def measure(models: dict[str, Any], numbers: dict[str, Any], peaks: Any, options: Any) -> dict[str, Any]:
-    """Measure one case: time, work and deviation of every way to compute it."""
+    """Measure one case: time, operations and deviation of each function."""
     tensors = [tensor.to(options.device) for tensor in episode(options.size, **numbers)]
     functions: dict[str, Callable[[], torch.Tensor]] = {}
     for dtype, pair in models.items():
@@ -116,7 +116,7 @@ def measure(models: dict[str, Any], numbers: dict[str, Any], peaks: Any, options
 
 
 def ways(plain: PlainPFENet, ours: fs.SCNet, tensors: Sequence[torch.Tensor], dtype: str) -> dict[str, Any]:
-    """Functions to logits, by name."""
+    """Return the functions to measure, each of which computes logits, by name."""
     support, masks, query, _ = (x.to(getattr(torch, dtype)) if x.is_floating_point() else x for x in tensors)
     known = ours.encode_support(support, masks)
     return {
@@ -127,7 +127,7 @@ def ways(plain: PlainPFENet, ours: fs.SCNet, tensors: Sequence[torch.Tensor], dt
 
 
 def scaling(plain: PlainPFENet, ours: fs.SCNet, options: Any) -> dict[str, Any]:
-    """Measure how seconds grow with one number at a time, and fit the power of it that they follow."""
+    """Measure the seconds for several values of one setting at a time, and fit the exponent of a power law."""
     result: dict[str, Any] = {}
     for name, values in (QUICK_SCALING if options.quick else SCALING).items():
         rows: dict[str, dict[str, Any]] = {}

@@ -1,20 +1,21 @@
 """Run all benchmarks on one CUDA device within five minutes, and write one JSON file with their numbers.
 
     python benchmarks/gpu.py
-    python benchmarks/gpu.py --quick --device cpu     # a check that it runs, with tiny shapes
+    python benchmarks/gpu.py --quick --device cpu     # only check that it runs, with tiny shapes
 
-It needs torch, torchvision, numpy, pillow, einops and tqdm, and no install: from a checkout, `PYTHONPATH=src` does. The
-file says which card, which versions, and the card's own limits, which are measured first: how fast it copies, and
-multiplies in float32, TF32 and bfloat16. Then come
+It needs torch, torchvision, numpy, pillow, einops and tqdm; in a checkout, set `PYTHONPATH=src` instead of installing.
+The file contains the names of the GPU and the versions, then the limits of the GPU, which are measured first: bandwidth
+of copies, and FLOP/s of matrix products in float32, TF32 and bfloat16. The measurements are
 
 - forward passes: ResNet-50 with PFENet's stem, 473 pixels, batches of 1, 4 and 16, one and five shots, in float32, TF32
-  and bfloat16 under autocast, each beside PFENet in plain code in the same precision;
+  and bfloat16 under autocast, compared with PFENet in plain code in the same precision;
 - training steps, in float32, TF32 and bfloat16 under autocast;
-- k-means and the prior beside the least time that reading their inputs once a round, or their products, can take;
-- evaluating, in episodes a second, with images read ahead by 0 and 4 threads;
-- `torch.compile`, as it is and with CUDA graphs (``mode="reduce-overhead"``), and how long compiling takes.
+- k-means and the prior, compared with the time that the limits allow: reading the input once per round for k-means,
+  the matrix product for the prior;
+- evaluation, in episodes per second, without and with 4 threads that load images ahead;
+- `torch.compile`, with its default mode and with CUDA graphs (``mode="reduce-overhead"``), and the time to compile.
 
-A part that fails is recorded with its error, and the others run. After `--budget` seconds no further part starts.
+If a part fails, its error is recorded and the others run. After `--budget` seconds no further part starts.
 """
 
 import argparse
@@ -41,10 +42,10 @@ KMEANS_ROUNDS = 10
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and save after every part."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--device", default="cuda", help="where to compute (default: cuda)")
-    made.add_argument("--rounds", type=int, default=7, help="how often to measure everything (default: 7)")
+    made.add_argument("--device", default="cuda", help="device (default: cuda)")
+    made.add_argument("--rounds", type=int, default=7, help="measurements of each function (default: 7)")
     made.add_argument("--budget", type=float, default=270, help="seconds after which no part starts (default: 270)")
-    made.add_argument("--quick", action="store_true", help="tiny images and models, one round: a check that it runs")
+    made.add_argument("--quick", action="store_true", help="tiny images and models, one round: only check that it runs")
     made.add_argument("--out", type=Path, default=RESULTS / "gpu.json", help="JSON file to write")
     options = made.parse_args(arguments)
     options.size, options.hidden = (33, 8) if options.quick else (473, 256)
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"\n{name}", flush=True)
         try:
             content["parts"][name] = part(options, content["parts"])
-        except Exception:  # the other parts may run
+        except Exception:  # the other parts still run
             content["errors"][name] = traceback.format_exc()
             print(content["errors"][name], file=sys.stderr, flush=True)
         save(options.out, content)
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 @contextmanager
 def precision(name: str, device: str) -> Iterator[None]:
-    """Float32 without TF32, with it, or autocast to bfloat16."""
+    """Compute in float32 without TF32, in float32 with TF32, or under autocast to bfloat16."""
     before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     torch.backends.cudnn.allow_tf32 = name != "float32"
     torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
@@ -91,13 +92,13 @@ def precision(name: str, device: str) -> Iterator[None]:
 
 
 def best(function: Callable[[], object], device: str, rounds: int = 5) -> float:
-    """The least seconds of some calls: what a limit is made of."""
+    """Return the smallest number of seconds of several calls."""
     function()
     return min(seconds_of(function, device) for _ in range(rounds))
 
 
 def limits(options: Any, _: Mapping[str, Any]) -> dict[str, float]:
-    """What the device can do: bytes read and written a second by a copy, operations a second by a matrix product."""
+    """Measure the limits of the device: bytes per second of a copy, operations per second of a matrix product."""
     device, count, side = options.device, 2**18 if options.quick else 2**28, 128 if options.quick else 8192
     source = torch.ones(count, device=device)
     target = torch.empty_like(source)
@@ -111,7 +112,7 @@ def limits(options: Any, _: Mapping[str, Any]) -> dict[str, float]:
 
 
 def kmeans(options: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Ten rounds on the high-level maps of a batch, beside the time that reading them once a round takes."""
+    """Time ten rounds of k-means on the high-level maps of a batch, and compute the time to read them ten times."""
     side, channels = (9, 64) if options.quick else (60, 2048)
     rows: dict[str, Any] = {}
     for batch in [1] if options.quick else [1, 4, 16]:
@@ -135,7 +136,7 @@ def kmeans(options: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prior(options: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The prior of one shot, beside the card's own speed of multiplying in that precision."""
+    """Time the prior of one shot, and compare it with matrix products in the same precision."""
     side, channels = (9, 64) if options.quick else (60, 2048)
     rows: dict[str, Any] = {}
     for batch in [1] if options.quick else [1, 4]:
@@ -161,7 +162,7 @@ def prior(options: Any, parts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def forward(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Episodes through plain PFENet and through SCNet, with and without a support that is known, in equal precision."""
+    """Time plain PFENet and SCNet in the same precision, SCNet also with supports that are already encoded."""
     plain = make_plain(options.hidden).eval().to(options.device)
     ours = make_scnet(plain).eval()
     moved = make_scnet(plain).eval().to(memory_format=torch.channels_last)
@@ -187,12 +188,12 @@ def forward(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def segment(model: fs.SCNet, support: fs.Support, query: torch.Tensor) -> torch.Tensor:
-    """A query by supports that are encoded."""
+    """Segment queries with encoded supports."""
     return model.segment(support, model.encode_query(query))
 
 
 def training(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Steps of four episodes: PFENet in plain code with one branch, and ours with one and with two."""
+    """Time training steps of four episodes: PFENet in plain code, and SCNet without and with its second branch."""
     plain = make_plain(options.hidden).to(options.device)
     tensors = [part.to(options.device) for part in episode(options.size, batch=1 if options.quick else 4)]
     rows = {}
@@ -206,7 +207,7 @@ def training(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluation(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Episodes a second, whose images are drawn while the time runs, as slow as decoding photographs."""
+    """Measure episodes per second; the time includes drawing the images, which is as slow as decoding photographs."""
     model = make_scnet(make_plain(options.hidden)).eval().to(options.device)
     source = SyntheticSource(40, num_classes=4, size=options.size)
     episodes = EpisodeDataset(source, [1, 2], length=8 if options.quick else 100, transform=padded_eval(options.size))
@@ -224,7 +225,7 @@ def evaluation(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compiled(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
-    """A forward pass of one episode, compiled whole, beside the same as it is."""
+    """Time a forward pass of one episode, eager and compiled as a whole."""
     plain = make_plain(options.hidden).eval().to(options.device)
     ours = make_scnet(plain).eval()
     tensors = [part.to(options.device) for part in episode(options.size)[:3]]
@@ -232,7 +233,7 @@ def compiled(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     first = {}
     with precision("tf32", options.device), torch.no_grad():
         for mode in [None] if options.quick else ["default", "reduce-overhead"]:
-            backend = {"backend": "eager"} if mode is None else {"mode": mode}  # a check compiles nothing
+            backend = {"backend": "eager"} if mode is None else {"mode": mode}  # --quick compiles nothing
             run = torch.compile(lambda *images: ours(*images).logits, fullgraph=True, **backend)
             name = mode or "traced"
             ways[name] = lambda run=run: run(*tensors)

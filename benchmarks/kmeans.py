@@ -1,31 +1,32 @@
-"""Time spherical k-means: fewshotseg's `cosine_kmeans` beside every k-means that pip installs.
+"""Time spherical k-means: fewshotseg's `cosine_kmeans` and the k-means of other packages.
 
     python benchmarks/kmeans.py
     python benchmarks/kmeans.py --threads 1
     python benchmarks/kmeans.py --device cuda
 
-All do ten rounds from the same start on maps of 60 x 60 points. Of the peers (`kmeans_peers`), those not installed are
-listed as missing and those that fail with their error; one that takes over ``SLOW`` times as long as the quickest for
-one image is not timed further. On CUDA only those run that take CUDA tensors.
+All run ten rounds from the same initial centroids on maps of 60 x 60 points. The results name the packages
+(`kmeans_peers`) that are not installed, and the errors of those that fail; a package that takes over ``SLOW`` times as
+long as the fastest for one image is not timed further. On CUDA only packages that accept CUDA tensors run.
 
-What is equal for all: the points, the start where a peer takes one, the rounds, the number of threads, and that labels
-come out. In the peers' favour, they get contiguous unit vectors in the container that they want, while `cosine_kmeans`
-gets feature vectors of any length and computes the lengths. All but flash-kmeans and torch-kmeans take one image at a
-time. What is not equal:
+Equal for all: the points, the initial centroids if a package accepts them, the number of rounds, the number of
+threads, and labels as the result. The other packages get contiguous unit vectors in the container that they need, while
+`cosine_kmeans` gets feature vectors of any length and computes the lengths. All but flash-kmeans and torch-kmeans
+cluster one image at a time. Different are:
 
-- faiss (spherical) and fast-pytorch-kmeans compare cosines as we do; the latter with means that are not of unit length.
-- scikit-learn, torch-kmeans, fastkmeans and flash-kmeans compare Euclidean distances. On unit vectors that differs from
-  the cosine by the lengths of the means: the work is the same, the labels differ a little. "same" is the share of
-  labels that equal ours.
-- kmeans-pytorch takes neither a start nor a number of rounds: its start is replaced here, and it goes on until its
-  centroids rest. fastkmeans draws its own start.
-- scikit-learn, and we, stop when no point moves; faiss, flash-kmeans and fastkmeans do all rounds.
-- Empty clusters: faiss splits another, scikit-learn takes the farthest point, fastkmeans draws anew,
-  fast-pytorch-kmeans and torch-kmeans give a zero vector, kmeans-pytorch NaN; flash-kmeans and we keep the centroid.
+- Similarity: faiss (spherical) and fast-pytorch-kmeans compare cosines as fewshotseg does; the latter with means that
+  are not of unit length. scikit-learn, torch-kmeans, fastkmeans and flash-kmeans compare Euclidean distances. On unit
+  vectors that differs from the cosine by the lengths of the means: the work is the same, the labels differ a little.
+  "same" is the share of labels that equal those of fewshotseg.
+- Start: kmeans-pytorch takes neither centroids nor a number of rounds: its start is replaced here, and it runs until
+  its centroids no longer change. fastkmeans draws its own start.
+- End: scikit-learn and fewshotseg stop when no label changes; faiss, flash-kmeans and fastkmeans run all rounds.
+- Empty clusters: faiss splits another cluster, scikit-learn takes the farthest point, fastkmeans draws a new centroid,
+  fast-pytorch-kmeans and torch-kmeans return a zero vector, kmeans-pytorch NaN; flash-kmeans and fewshotseg keep the
+  centroid.
 
-Points are rectified blends of ``PARTS`` directions with noise. A few in a hundred change their cluster in every round,
-as features of photographs do; "moving" is the share in the last round. Our labels are checked against plain rounds in
-float64.
+Points are rectified mixtures of ``PARTS`` directions with noise. A few per cent change their cluster in every round,
+like features of photographs; "moving" is the share in the last round. The labels of fewshotseg are checked with a plain
+implementation in float64.
 """
 
 import argparse
@@ -68,10 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     made.add_argument(
         "--clusters", type=int, nargs="+", default=[3, 5, 16], help="numbers of clusters (default: 3 5 16)"
     )
-    made.add_argument("--rounds", type=int, default=7, help="how often to measure everything (default: 7)")
+    made.add_argument("--rounds", type=int, default=7, help="measurements of each function (default: 7)")
     made.add_argument("--threads", type=int, default=2, help="threads of the CPU (default: 2)")
-    made.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: cpu)")
-    made.add_argument("--quick", action="store_true", help="small shapes, two rounds: only a check that it runs")
+    made.add_argument("--device", default="cpu", help="device, such as cuda (default: cpu)")
+    made.add_argument("--quick", action="store_true", help="small shapes, two rounds: only check that it runs")
     made.add_argument("--out", type=Path, default=RESULTS / "kmeans.json", help="JSON file to write")
     options = made.parse_args(arguments)
     if options.quick:
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def measure(batch: int, channels: int, clusters: int, peers: Mapping[str, Any], options: Any) -> dict[str, Any]:
-    """Measure one shape: ours and all peers that run, taking turns."""
+    """Measure one shape, with fewshotseg and all packages that run in turn."""
     points, init = mixture(batch, channels, clusters)
     expected, moving = double_precision(points, init)
     points, init = points.to(options.device), init.to(options.device)
@@ -144,7 +145,7 @@ def measure(batch: int, channels: int, clusters: int, peers: Mapping[str, Any], 
 
 
 def mixture(batch: int, channels: int, clusters: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Points ``(B, N, C)`` of various lengths, no number negative, and the first of them to start from."""
+    """Make non-negative points ``(B, N, C)`` of various lengths; the initial centroids are the first of them."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(batch, PARTS, channels, generator=generator)
     shares = (SHARPNESS * torch.randn(batch, NUM_POINTS, PARTS, generator=generator)).softmax(dim=2)
@@ -154,7 +155,7 @@ def mixture(batch: int, channels: int, clusters: int, *, seed: int = 0) -> tuple
 
 
 def double_precision(points: Tensor, init: Tensor) -> tuple[Tensor, float]:
-    """Labels ``(B, N)`` by plain rounds in float64, and the share of points that moved in the last of them."""
+    """Compute labels ``(B, N)`` in float64, and the share of points that changed their cluster in the last round."""
     labels, moved = [], 0
     for image, start in zip(points.double(), init.double(), strict=True):
         unit, centroids = F.normalize(image, dim=1), F.normalize(start, dim=1)
@@ -168,7 +169,7 @@ def double_precision(points: Tensor, init: Tensor) -> tuple[Tensor, float]:
 
 
 def trial(make: Callable[[Tensor, Tensor], Run], unit: Tensor, init: Tensor) -> tuple[float | None, Any]:
-    """Seconds for one image and its labels, or no seconds and the error."""
+    """Return the seconds for one image and its labels, or None and the error."""
     try:
         run, found = make(unit, init), []
         for _ in range(2):  # the first call may be slower than all others
@@ -176,19 +177,19 @@ def trial(make: Callable[[Tensor, Tensor], Run], unit: Tensor, init: Tensor) -> 
             if seconds > LONG:
                 break
         return seconds, torch.as_tensor(np.asarray(torch.as_tensor(found[-1][0]).cpu())).long()
-    except Exception as error:  # whatever a peer raises is its result
+    except Exception as error:  # the error is the result of this package
         return None, f"{type(error).__name__}: {error}"
 
 
 @contextlib.contextmanager
 def threads(number: int) -> Any:
-    """Give PyTorch and all peers so many threads, and silence the peers' warnings."""
+    """Set the number of threads of PyTorch and all packages, and suppress the packages' warnings."""
     torch.set_num_threads(number)
     pools: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     with contextlib.suppress(ImportError):
         from threadpoolctl import threadpool_limits
 
-        for module in ("sklearn.cluster", "faiss"):  # pools of threads can be limited once they are there
+        for module in ("sklearn.cluster", "faiss"):  # a pool of threads can be limited only after it is created
             with contextlib.suppress(ImportError):
                 importlib.import_module(module)
         pools = threadpool_limits(number)
@@ -198,7 +199,7 @@ def threads(number: int) -> Any:
 
 
 def name_of(shape: Mapping[str, Any]) -> str:
-    """A short name, such as ``B4 C2048 n3``."""
+    """Return a short name, such as ``B4 C2048 n3``."""
     return f"B{shape['batch']} C{shape['channels']} n{shape['clusters']}"
 
 

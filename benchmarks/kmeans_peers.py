@@ -1,7 +1,7 @@
-"""The k-means of other packages, called alike: unit vectors and a start -> a function that returns labels.
+"""K-means of other packages with one signature: unit vectors, initial centroids -> a function that returns labels.
 
-Unit vectors have shape ``(B, N, C)``, the start ``(B, K, C)``. Images are clustered one by one unless a package takes a
-batch.
+Unit vectors have shape ``(B, N, C)``, centroids ``(B, K, C)``. Images are clustered one by one unless a package accepts
+a batch.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def fast_pytorch_kmeans(unit: Tensor, init: Tensor) -> Run:
 
 
 def kmeans_pytorch(unit: Tensor, init: Tensor) -> Run:
-    """`kmeans_pytorch.kmeans`, cosine, from our start; what it prints is dropped."""
+    """`kmeans_pytorch.kmeans`, cosine, from the given centroids; its output is suppressed."""
     module = importlib.import_module("kmeans_pytorch")
 
     def labels(points: Tensor, start: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ ON_CUDA = ("fast-pytorch-kmeans", "kmeans-pytorch", "torch-kmeans", "flash-kmean
 
 
 def installed(device: str) -> tuple[dict[str, Any], list[str]]:
-    """The peers that run on a device, by the name that pip knows, and the names of those that are not installed."""
+    """Return the packages that run on a device, by their name for pip, and the names of those not installed."""
     found, missing = {}, []
     for peer, make in PEERS.items():
         if device == "cpu" or peer in ON_CUDA:

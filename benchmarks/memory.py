@@ -1,13 +1,12 @@
-"""Measure the peak memory of PFENet in plain code and of fewshotseg, each case in a process of its own.
+"""Measure the peak memory of PFENet in plain code and of fewshotseg, each case in a new process.
 
     python benchmarks/memory.py
     python benchmarks/memory.py --device cuda
 
-Measured is the most that the process held at any time, Python and PyTorch included; with --device cuda, the most that
-tensors took on the device. "model" only builds the model, with random weights; "above model" is what a case takes on
-top of that. Every case runs twice, as the first call may keep things for the next. The training step is the one of
-`train_step`: the plain one with norms in training mode, as in PFENet's official code, fewshotseg's with the
-class-agnostic branch.
+The peak is that of the whole process, with Python and PyTorch; with --device cuda, that of the tensors on the device.
+"model" only builds the model, with random weights; "above model" is the difference to it. Every case runs twice,
+because the first call may fill caches for the next. The training step is that of `train_step`: the plain one with norms
+in training mode, as in PFENet's official code, fewshotseg's with the class-agnostic branch.
 """
 
 from collections.abc import Sequence

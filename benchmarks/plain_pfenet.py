@@ -1,13 +1,13 @@
-"""A plain transcription of PFENet: one operation after the other, as its official code does it.
+"""A plain transcription of PFENet: one operation after the other, in the order of its official code.
 
-Written from a description of that code, not from the code. State dicts have the names of `fewshotseg.SCNet`'s: after
-``plain.load_state_dict(model.state_dict())`` both compute the same. What it does that SCNet avoids:
+It is written from a description of that code, not from the code. State dicts have the keys of `fewshotseg.SCNet`: after
+``plain.load_state_dict(model.state_dict())`` both compute the same. Operations that SCNet avoids:
 
-- norms of the backbone run as layers of their own, in training with batch statistics unless they are frozen;
-- layer4 runs over whole supports, however small the part is that their masks leave;
+- norms of the backbone are separate layers, in training with batch statistics unless they are frozen;
+- layer4 runs on whole supports, even if the mask keeps only a small part;
 - the prior compares all query locations with all support locations and divides the matrix by a matrix of norms;
-- every scale concatenates query, expanded prototype and prior, and resizes all maps, even to the size that they have;
-- the classifiers for deep supervision run even if there is no loss to compute.
+- every scale concatenates query, expanded prototype and prior, and resizes all maps, even to their own size;
+- the classifiers for deep supervision run even if no loss is computed.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class PlainPFENet(nn.Module):
     """PFENet on a ResNet-50 with the deep stem.
 
     Args:
-        channels: Channels of the reduced features and of every layer of the head.
-        bins: Height and width of the head's grids, fine to coarse.
+        channels: Channels of the reduced features and of every layer of the comparison head.
+        bins: Height and width of the maps at each scale of the comparison head, fine to coarse.
     """
 
     def __init__(self, channels: int = 256, bins: Sequence[int] = BINS) -> None:
@@ -52,7 +52,7 @@ class PlainPFENet(nn.Module):
     def forward(
         self, support_images: Tensor, support_masks: Tensor, query_images: Tensor, query_masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor] | Tensor:
-        """Logits at the query's size; with query masks also the main and the auxiliary loss.
+        """Compute the logits at the query's size; with query masks also the main and the auxiliary loss.
 
         Shapes are those of `fewshotseg.SCNet.forward`.
         """
@@ -89,7 +89,7 @@ class PlainPFENet(nn.Module):
 
     @staticmethod
     def prior(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-        """For every query location the best cosine with any support location, from 0 to 1 over the image."""
+        """Compute the largest cosine of each query location with any support location, scaled to 0...1 per image."""
         batch, _, height, width = query.shape
         support = support * resize(mask, support.shape[2:])
         q, s = query.flatten(2), support.flatten(2).transpose(1, 2)
@@ -100,7 +100,7 @@ class PlainPFENet(nn.Module):
         return ((best - low) / (high - low + 1e-7)).view(batch, 1, height, width)
 
     def compare(self, query: Tensor, prototype: Tensor, prior: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits of all scales together, and of each."""
+        """Compute the logits of all scales together, and of each scale."""
         head, size = self.head, query.shape[2:]
         maps: list[Tensor] = []
         aux: list[Tensor] = []
@@ -121,7 +121,7 @@ class PlainPFENet(nn.Module):
 
 
 class DilatedResNet(nn.Module):
-    """ResNet-50 with three convolutions for a stem, and stride 8 kept by dilation 2 in layer3 and 4 in layer4."""
+    """ResNet-50 with a stem of three convolutions, and dilation 2 in layer3 and 4 in layer4 for stride 8."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,18 +140,18 @@ class DilatedResNet(nn.Module):
             stage[0].downsample[0].stride = (1, 1)
 
     def mid(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer2 and layer3."""
+        """Compute the maps of layer2 and layer3."""
         shallow = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images))))))
         return shallow, self.layer3(shallow)
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, corners aligned; also to the size that maps have."""
+    """Resize bilinearly with aligned corners, also if the size stays the same."""
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
-    """``(B, C, 1, 1)``: average pooling of the masked features over that of the mask."""
+    """Compute the mean of the masked features, ``(B, C, 1, 1)``: their average pool divided by that of the mask."""
     size = features.shape[2:]
     cells = size[0] * size[1]
     area = F.avg_pool2d(mask, size) * cells + 0.0005

@@ -1,12 +1,12 @@
-"""Time the training-free model beside its backbone: what a photograph takes when the supports are encoded already.
+"""Time the training-free model and its backbone on one photograph, with supports that are already encoded.
 
     python benchmarks/segmenter.py
     python benchmarks/segmenter.py --backbone resnet50 --score cosine --shots 1 5 20
 
-Seconds are those of the processor, of one photograph of --size pixels. "backbone" is its whole forward pass, as SCNet
-takes it; "as far as needed" is that to the map that is compared, and every other row is this and the comparison. All
-run in the backbone's faster form. Weights are random, which takes as long as others. "support MiB" is what encoded
-supports take, points and weights.
+Seconds are CPU time for one photograph of --size pixels. "backbone" is the whole forward pass that SCNet needs; "as far
+as needed" ends at the map that is compared, and every other row is that and the comparison. The backbone is fused.
+Weights are random, which does not change the time. "support MiB" is the memory of the encoded supports: points and
+their weights.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from timing import RESULTS, environment, interleaved, ratio, save, summary, tabl
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="efficientnet_lite0", help="name (default: %(default)s)")
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="backbone (default: %(default)s)")
     parser.add_argument("--score", default="density", help="density, cosine or kmeans (default: %(default)s)")
     parser.add_argument("--size", type=int, default=384, help="side of the images in pixels (default: %(default)s)")
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="supports (default: 1 5 10)")
-    parser.add_argument("--rounds", type=int, default=15, help="calls of each (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="one round: only a check that it runs")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1, 5, 10], help="numbers of shots (default: 1 5 10)")
+    parser.add_argument("--rounds", type=int, default=15, help="calls of each function (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one round: only check that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "segmenter.json", help="JSON file to write")
     options = parser.parse_args(arguments)
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def measured(model: fs.PrototypeSegmenter, options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, float]]:
-    """Time and memory with each number of supports, and times that of the backbone."""
+    """Measure time and memory for each number of supports, also relative to the backbone."""
     query = episode(options.size)[2]
     whole = fs.build_prototype_segmenter(model.backbone, features="high").eval().fuse()
     functions: dict[str, Callable[[], object]] = {

@@ -1,6 +1,6 @@
-"""What the benchmarks share: one clock, taking turns, ratios, peak speed, peak memory, and where they were measured.
+"""Measurements for all benchmarks: time, ratios, peak speed, peak memory and the description of the machine.
 
-The speed of a shared machine drifts, so functions that are compared take turns, and are compared within each round.
+The speed of a shared machine changes over time, so functions are called in turn and compared within each round.
 """
 
 import datetime
@@ -34,12 +34,12 @@ def seconds_of(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """How long one call takes: by CUDA's events if it computes on CUDA, else by a clock.
+    """Measure the seconds of one call, with CUDA events on CUDA, else with a clock.
 
     Args:
-        function: What to call.
-        device: Where it computes.
-        clock: For everything but CUDA; ``time.process_time`` counts the time that all threads of this process compute.
+        function: Function to call.
+        device: Device on which it computes.
+        clock: Clock for other devices than CUDA; ``time.process_time`` measures the CPU time of all threads.
     """
     if torch.device(device).type != "cuda":
         start = clock()
@@ -63,12 +63,12 @@ def interleaved(
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each round. A round calls every function once and starts with another one each time.
+    """Measure the seconds of each function in each round; a round calls all once, each round another one first.
 
     Args:
-        functions: What to measure, by name.
-        rounds: How often to call each.
-        warmup: Rounds before these, which do not count.
+        functions: Functions to measure, by name.
+        rounds: Calls of each function.
+        warmup: Rounds before the measured ones.
         device: As for `seconds_of`.
         clock: As for `seconds_of`.
     """
@@ -84,12 +84,12 @@ def interleaved(
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], name: str, other: str) -> float:
-    """How many times as long ``name`` took as ``other``: the median over the rounds of the ratio in a round."""
+    """Return how many times as long ``name`` took as ``other``: the median over the rounds of the ratio."""
     return statistics.median(a / b for a, b in zip(seconds[name], seconds[other], strict=True))
 
 
 def summary(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, dict[str, Any]]:
-    """Median and quartiles of each function, and how many times as fast as the baseline it is (`ratio`)."""
+    """Return the median and quartiles of each function, and how many times as fast as the baseline it is (`ratio`)."""
     rows = {}
     for name, taken in seconds.items():
         low, middle, high = quartiles(taken)
@@ -103,12 +103,12 @@ def summary(seconds: Mapping[str, Sequence[float]], baseline: str) -> dict[str, 
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
-    """First quartile, median, third quartile."""
+    """Return first quartile, median and third quartile."""
     return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows by name as a Markdown table, with the names of their entries as the heading."""
+    """Format rows by name as a Markdown table; the names of their entries are the heading."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     body = [[name, *(_text(row.get(column, "")) for column in columns)] for name, row in rows.items()]
     return markdown_table([["", *columns], *body])
@@ -121,7 +121,7 @@ def _text(value: Any) -> str:
 
 
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Command, date, versions and machine."""
+    """Return the command, date, versions and machine."""
     name, flags = _cpu()
     allocator = [f"{key}={value}" for key, value in sorted(os.environ.items()) if key.startswith("MALLOC_")]
     cuda = torch.device(device).type == "cuda"
@@ -139,14 +139,14 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def native_bfloat16(device: torch.device | str = "cpu") -> bool:
-    """Whether a device multiplies in bfloat16. One that does not converts to float32 and back, and gains nothing."""
+    """Return whether a device has bfloat16 instructions; others convert to float32 and back and are not faster."""
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu()[1]))
 
 
 def _cpu() -> tuple[str, list[str]]:
-    """The CPU's name and which of `CPU_FLAGS` it has, as far as the system says."""
+    """Return the CPU's name and its instructions among `CPU_FLAGS`, if the system reports them."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     entries = {key.strip().lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -157,7 +157,7 @@ def _cpu() -> tuple[str, list[str]]:
 def convolution_peak(
     *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", channels: int = 512, side: int = 60
 ) -> dict[str, float]:
-    """GFLOP/s that a device reaches, best of five: a 3x3 convolution and a matrix product of about the same work.
+    """Measure the GFLOP/s of a device, best of five, with a 3x3 convolution and a matrix product of about equal work.
 
     A multiplication and an addition count as one FLOP each, whatever algorithm runs.
     """
@@ -173,7 +173,7 @@ def convolution_peak(
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Counts FLOPs without the hooks on modules of `FlopCounterMode`, with which a model runs in its plain form."""
+    """Count FLOPs without the module hooks of `FlopCounterMode`, since a model with hooks does not run fused."""
 
     total = 0
 
@@ -186,16 +186,16 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def count_gflop(function: Callable[[], object]) -> float:
-    """GFLOP of the convolutions and matrix products of one call, forward and backward."""
+    """Count the GFLOP of the convolutions and matrix products of one call, forward and backward."""
     with _FlopCounter() as counter:
         function()
     return counter.total / 1e9
 
 
 def peak_memory(function: Callable[[], object]) -> float:
-    """The most MiB that a fresh Python process holds while it calls a function: on CUDA if it computes there.
+    """Measure the peak memory in MiB of a new Python process that calls a function.
 
-    Without CUDA that is all of the process, Python and its imports included; with CUDA all tensors on the device.
+    On CUDA that is the memory of all tensors on the device, else that of the process with Python and its imports.
 
     Args:
         function: A function of a module, or a ``functools.partial`` of one, so that the process can import it.
@@ -219,7 +219,7 @@ def _measure(function: Callable[[], object], threads: int, sender: Any) -> None:
     status = Path("/proc/self/status")
     if torch.cuda.is_initialized():
         sender.send(torch.cuda.max_memory_allocated() / 2**20)
-    elif status.exists():  # getrusage would count what the process that started this one held
+    elif status.exists():  # getrusage would include the memory of the parent process
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
         sender.send(int(line.split()[1]) / 2**10)
     else:
@@ -227,7 +227,7 @@ def _measure(function: Callable[[], object], threads: int, sender: Any) -> None:
 
 
 def save(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write JSON and make its folder."""
+    """Write a JSON file and create its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,23 +1,22 @@
-"""Time a training step: PFENet in plain code, PFENet and SCNet with fewshotseg, with the same weights.
+"""Time a training step of PFENet in plain code, and of PFENet and SCNet with fewshotseg, with the same weights.
 
     python benchmarks/train_step.py
     python benchmarks/train_step.py --compile
     python benchmarks/train_step.py --device cuda
 
-A step is forward, backward and SGD with momentum and weight decay. All train the head on the same batch of one-shot
-episodes, with dropout and deep supervision.
+A step is forward, backward and SGD with momentum and weight decay. All train the comparison head on the same batch of
+one-shot episodes, with dropout and deep supervision.
 
 - "plain, batch norms" is PFENet's official step: norms of the frozen backbone in training mode.
-- "plain, frozen norms" computes what our PFENet computes; the program fails if their losses without dropout differ by
-  more than 1e-5 (1e-4 on CUDA). It is the fair baseline: frozen norms alone make a step cheaper, but that is another
-  choice, not an achievement.
-- "PFENet" and "SCNet" are fewshotseg's, without and with the class-agnostic branch; their ratio is what it costs.
+- "plain, frozen norms" computes the same as fewshotseg's PFENet; the program fails if their losses without dropout
+  differ by more than 1e-5 (1e-4 on CUDA). Compare with this one: frozen norms alone make a step cheaper.
+- "PFENet" and "SCNet" are fewshotseg's, without and with the class-agnostic branch; their ratio is the branch's cost.
 
-GFLOP counts what convolutions and matrix products compute, forward and backward. "Share of peak" compares their speed
-with that of one large 3x3 convolution, measured first on the same device.
+GFLOP counts the operations of convolutions and matrix products, forward and backward. "Share of peak" is their speed
+relative to that of one large 3x3 convolution, which is measured first on the same device.
 
---compile adds `torch.compile` of SCNet's step and of its inference, with the seconds that compiling took and the number
-of breaks in its graph. --bfloat16 adds steps under autocast, which are faster where the device multiplies in bfloat16.
+--compile adds `torch.compile` of SCNet's step and of its inference, with the seconds to compile and the number of graph
+breaks. --bfloat16 adds steps under autocast, which are faster on devices with bfloat16 instructions.
 """
 
 import copy
@@ -47,7 +46,7 @@ from timing import (
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print and save."""
     made = parser(__doc__, RESULTS / "train_step.json", rounds=5)
-    made.add_argument("--batch", type=int, default=4, help="episodes in a step (default: 4, as PFENet has)")
+    made.add_argument("--batch", type=int, default=4, help="episodes in a step (default: 4, as for PFENet)")
     made.add_argument(
         "--area", type=float, default=0.15, help="share of an image that the object covers (default: .15)"
     )
@@ -95,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def make_steps(plain: PlainPFENet, tensors: Sequence[Tensor], *, amp: bool = False) -> dict[str, Callable[[], float]]:
-    """The steps to compare by name, each with an optimizer and a copy of the weights of its own."""
+    """Return the steps to compare, by name, each with its own optimizer and copy of the weights."""
     official, frozen = (copy.deepcopy(plain).train() for _ in range(2))
     frozen.backbone.eval()
     pfenet, scnet = make_scnet(plain, self_contrast_weight=0.0), make_scnet(plain)
@@ -108,7 +107,7 @@ def make_steps(plain: PlainPFENet, tensors: Sequence[Tensor], *, amp: bool = Fal
 
 
 def step_of(model: nn.Module, loss_of: Callable[[], Any], *, amp: bool = False) -> Callable[[], float]:
-    """A function that trains a model by one step, with SGD as PFENet has it, and returns the loss."""
+    """Return a function that trains a model for one step with PFENet's SGD and returns the loss."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = trained[0].device.type
     optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, weight_decay=1e-4)
@@ -125,7 +124,7 @@ def step_of(model: nn.Module, loss_of: Callable[[], Any], *, amp: bool = False) 
 
 
 def check_losses(plain: PlainPFENet, tensors: Sequence[Tensor], limit: float) -> dict[str, float]:
-    """Losses of the plain transcription in evaluation mode; raises if ours differ by more than this share."""
+    """Return the losses of the plain transcription in evaluation mode; raise if fewshotseg's differ by more."""
     plain = copy.deepcopy(plain).eval()
     ours = make_scnet(plain, self_contrast_weight=0.0).eval()
     with torch.no_grad():
@@ -138,7 +137,7 @@ def check_losses(plain: PlainPFENet, tensors: Sequence[Tensor], limit: float) ->
 
 
 def compile_first(model: fs.SCNet, call: Callable[[], object], device: str) -> dict[str, float]:
-    """Compile a model; how long its first call then takes, and how many breaks its graph has."""
+    """Compile a model, and return the seconds of its first call and the number of graph breaks."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model.compile()
@@ -149,7 +148,7 @@ def compile_first(model: fs.SCNet, call: Callable[[], object], device: str) -> d
 def compiled_forward(
     plain: PlainPFENet, tensors: Sequence[Tensor], compiling: dict[str, Any], options: Any
 ) -> dict[str, Any]:
-    """Inference with and without `torch.compile`."""
+    """Time inference with and without `torch.compile`."""
     eager, compiled = (make_scnet(plain).eval() for _ in range(2))
     inputs = [tensor[:1] for tensor in tensors[:3]]
     with torch.no_grad():

@@ -178,7 +178,7 @@ def memory(content: Mapping[str, Any]) -> str:
 def imports(content: Mapping[str, Any]) -> str:
     """Import time."""
     return (
-        f"### Importing\n\n{origin(content)}\n`import fewshotseg` takes {content['ratio']:.2f} times as long as "
+        f"### Importing\n\n{origin(content)}\n`from fewshotseg import *` takes {content['ratio']:.2f} times as long as "
         f"`import torchvision`, {content['extra_milliseconds']:.0f} ms more.\n"
     )
 

@@ -3,10 +3,11 @@
     python examples/custom_backbone.py
     python examples/custom_backbone.py --weights IMAGENET1K_V2          # downloads torchvision's weights of the RegNet
 
-A backbone is any module that gives mid-level maps, of which the deepest comes first, and makes the high-level map of
-that one; a network that cannot be cut there gives both at once, by ``mid_and_high``. The first here is written from
-scratch, the second cuts one of torchvision's networks. SCNet never trains its backbone: with random weights, as here,
-there is little to learn from. Train yours before, for classification for one.
+A backbone is any module with a method ``mid``, which returns mid-level maps, the deepest first, and a method ``high``,
+which computes the high-level map from the deepest mid-level map. A network that cannot be split there has one method
+``mid_and_high`` instead. The first backbone here is written from scratch, the second one splits a network of
+torchvision. SCNet does not train its backbone, so random weights, as used here by default, give poor features: train
+your backbone first, for example for classification.
 """
 
 import argparse
@@ -25,9 +26,9 @@ from fewshotseg.models import StagedBackbone
 
 
 class SmallBackbone(nn.Module):
-    """All that SCNet asks for: ``mid``, ``high`` and ``mid_channels``."""
+    """The smallest interface that SCNet needs: ``mid``, ``high`` and ``mid_channels``."""
 
-    mid_channels = 64 + 32  # of both mid-level maps
+    mid_channels = 64 + 32  # sum over both mid-level maps
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,17 +38,17 @@ class SmallBackbone(nn.Module):
         )
 
     def mid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` to maps at stride 8 and 4."""
+        """Compute the maps at stride 8 and 4 from images ``(B, 3, H, W)``."""
         finer = self.fine(images)
         return self.coarse(finer), finer
 
     def high(self, deepest: Tensor) -> Tensor:
-        """The map at stride 8 to the one that the prior and k-means look at."""
+        """Compute the high-level map, which the prior and k-means use, from the map at stride 8."""
         return self.last(deepest)
 
 
 def regnet(weights: str | None = None) -> StagedBackbone:
-    """A RegNet of torchvision, cut after its second, third and last stage; `StagedBackbone` lets ``fuse`` fold it."""
+    """Split torchvision's RegNet after its second, third and last stage; a `StagedBackbone` can be fused."""
     net = tv.regnet_y_400mf(weights=weights)
     blocks = net.trunk_output
     return StagedBackbone(
@@ -60,7 +61,7 @@ def regnet(weights: str | None = None) -> StagedBackbone:
 
 
 def train(model: fs.SCNet, episodes: EpisodeDataset) -> list[float]:
-    """One pass over the episodes; the loss of every iteration."""
+    """Train for one pass over the episodes and return the loss of every iteration."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=3e-3)
     losses = []
@@ -75,10 +76,10 @@ def train(model: fs.SCNet, episodes: EpisodeDataset) -> list[float]:
 
 
 def main() -> None:
-    """Train on both backbones, save the models, load them, and see that they answer as before."""
+    """Train SCNet on both backbones, save and load the models, and check that the loaded ones predict the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=60, help="of training (default: %(default)s)")
-    parser.add_argument("--weights", help="of the RegNet, as torchvision names them (default: random ones)")
+    parser.add_argument("--iterations", type=int, default=60, help="training iterations (default: %(default)s)")
+    parser.add_argument("--weights", help="torchvision's name of weights for the RegNet (default: random weights)")
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of the models (default: %(default)s)")
     options = parser.parse_args()
 
@@ -94,17 +95,17 @@ def main() -> None:
         losses = train(model, episodes)
         path = options.out / f"{name}.pth"
         fs.save_model(model.eval(), path, origin={"made by": "examples/custom_backbone.py"})
-        # The file has all weights and numbers; only what the backbone's modules are, it cannot say.
-        again = fs.load_model(path, backbone=make())
-        answers = []
-        for each in (model, again):
+        # The file contains the weights and the settings, but not the backbone's code, so pass the backbone.
+        loaded = fs.load_model(path, backbone=make())
+        probabilities = []
+        for each in (model, loaded):
             predictor = fs.FewShotPredictor(each)
             predictor.set_support(*support)
-            answers.append(predictor.predict(query.image).probability)
+            probabilities.append(predictor.predict(query.image).probability)
         tenth = max(len(losses) // 10, 1)
         first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
-        same = "as before" if torch.equal(*answers) else "otherwise"
-        print(f"{name}: loss {first:.3f} -> {last:.3f}; saved as {path}; loaded, it answers {same}")
+        same = "the same" if torch.equal(*probabilities) else "something else"
+        print(f"{name}: loss {first:.3f} -> {last:.3f}; saved as {path}; the loaded model predicts {same}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Add the self-contrastive loss to a model that knows nothing of SCNet.
+"""Add the self-contrastive loss to a few-shot model other than SCNet.
 
     python examples/drop_in_loss.py
 
-The model is the plainest in the field: a small trainable network, a foreground prototype, cosine similarity. Its
-training loop is its own. The lines that bring in the loss stand between marks.
+The model is a small trainable network with one foreground prototype and cosine similarity, and has a training loop of
+its own. Comments mark the lines that add the loss.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from fewshotseg.data import EpisodeDataset, SyntheticSource, padded_eval
 
 
 class PrototypeNet(nn.Module):
-    """Segments by the cosine between each query feature and the mean feature of the support's object."""
+    """Segment by the cosine similarity of each query feature and the mean foreground feature of the support."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,19 +32,19 @@ class PrototypeNet(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(0.5))
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features to compare, ``(B, 32, h, w)``, and those of the stage before, ``(B, 64, h, w)``."""
+        """Compute the features to compare, ``(B, 32, h, w)``, and those before the projection, ``(B, 64, h, w)``."""
         for stage in self.stages:
             images = stage(images)
         return self.project(images), images
 
     def compare(self, features: Tensor, prototype_map: Tensor) -> Tensor:
-        """``(B, 2, h, w)`` logits: how well each location matches the prototype beside it."""
-        # With the threshold at 0, features behind a ReLU could never be "different": their cosines are 0 or more.
+        """Compute the logits ``(B, 2, h, w)``: how similar each feature is to the prototype at the same location."""
+        # The threshold is trained: with 0, features after a ReLU, whose cosines are never negative, would all match.
         score = self.scale * (F.cosine_similarity(features, prototype_map, dim=1) - self.threshold)
         return torch.stack([-score, score], dim=1)
 
     def forward(self, support: Tensor, support_mask: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the query, and its two kinds of features."""
+        """Compute the logits of the query and its features from `features`."""
         support_features, _ = self.features(support)
         query_features, query_high = self.features(query)
         inside = F.interpolate((support_mask == 1).float()[:, None], support_features.shape[2:])
@@ -56,7 +56,7 @@ class PrototypeNet(nn.Module):
 def main() -> None:
     """Train, and print both losses at the start and at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--iterations", type=int, default=150, help="training iterations (default: %(default)s)")
     iterations = parser.parse_args().iterations
 
     torch.manual_seed(0)
@@ -65,7 +65,7 @@ def main() -> None:
     model = PrototypeNet()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
-    # --- the loss, made once ---
+    # --- create the loss ---
     self_contrastive = SelfContrastiveLoss(num_prototypes=3)
     # ---
     history = []
@@ -73,7 +73,7 @@ def main() -> None:
         logits, features, high = model(episode.support_images[:, 0], episode.support_masks[:, 0], episode.query_image)
         logits = F.interpolate(logits, episode.query_mask.shape[1:], mode="bilinear")
         supervised = F.cross_entropy(logits, episode.query_mask, ignore_index=255)
-        # --- and mixed into the model's own, as in Eq. 9 ---
+        # --- and add it to the model's own loss, as in Eq. 9 ---
         contrast = self_contrastive(features, high, episode.query_mask, model.compare)
         loss = 0.5 * supervised + 0.5 * contrast
         # ---

@@ -1,11 +1,11 @@
-"""What the package's model finds from one example, and what it doesn't, on photographs that anyone has.
+"""Draw what the package's model segments from one example, with failures, on photographs of scikit-image.
 
     pip install -e ".[lite,train]" scikit-image
     python examples/one_shot.py                            # outputs/one-shot.png, outputs/one-shot-failures.png
-    python examples/one_shot.py --model head.pth --out pictures/
+    python examples/one_shot.py --model model.pth --out pictures/
 
-All images come with scikit-image, which says of them: astronaut, "released into the public domain" (NASA); rocket,
-"released in the public domain" (SpaceX); camera and coffee, CC0 by their photographers (Lav Varshney, Rachel Michetti).
+The licences that scikit-image gives for them: astronaut, "released into the public domain" (NASA); rocket, "released
+in the public domain" (SpaceX); camera and coffee, CC0 by their photographers (Lav Varshney, Rachel Michetti).
 The outlines of the examples were drawn by hand for these pictures.
 """
 
@@ -43,13 +43,13 @@ SPACECRAFT = [
 
 
 class OneShot(NamedTuple):
-    """One example, and another photograph.
+    """One support with the outline of its object, and one query.
 
     Attributes:
-        title: What is marked.
-        support: The photograph where it is.
-        outline: Around it.
-        query: Where to look for it.
+        title: Name of the object.
+        support: The photograph with the example.
+        outline: Corners ``(x, y)`` of the polygon around the object in ``support``.
+        query: The photograph to segment.
     """
 
     title: str
@@ -59,7 +59,7 @@ class OneShot(NamedTuple):
 
 
 def pictures() -> dict[str, list[OneShot]]:
-    """The examples of each picture, by its name."""
+    """Return the examples that each picture shows, by its file name without ``.png``."""
     astronaut = data.astronaut()
     return {
         "one-shot": [OneShot("person", astronaut, PERSON, data.camera())],
@@ -71,7 +71,7 @@ def pictures() -> dict[str, list[OneShot]]:
 
 
 def draw(predictor: fs.FewShotPredictor, examples: Sequence[OneShot]) -> Image.Image:
-    """A row an example: the support with its outline, the query, the probability, the answer."""
+    """Draw one row for each example: support and outline, query, probability, predicted mask."""
     figure = Figure(figsize=(9, 2.4 * len(examples)), layout="constrained")
     rows = figure.subplots(len(examples), 4, squeeze=False)
     for axes, (title, support, outline, query) in zip(rows, examples, strict=True):
@@ -95,18 +95,18 @@ def draw(predictor: fs.FewShotPredictor, examples: Sequence[OneShot]) -> Image.I
 
 
 def show(axes: Axes, image: np.ndarray, title: str) -> None:
-    """An image without ticks."""
+    """Show an image without ticks."""
     axes.imshow(image)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw both pictures; what cannot be done ends the program with one sentence."""
+    """Draw both pictures; on an error, print one sentence and exit with status 2."""
     parser = argparse.ArgumentParser(
         prog="one_shot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="scnet-lite0", help="a name or a file of save_model (default: %(default)s)")
+    parser.add_argument("--model", default="scnet-lite0", help="name or file of a model (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of pictures (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:

@@ -1,12 +1,13 @@
 """Train SCNet on base classes, segment classes that it has never seen, and compare with PFENet (lambda = 0).
 
-    python examples/quickstart.py                                   # data made by the package, no download
+    python examples/quickstart.py                                   # synthetic images, no download
     python examples/quickstart.py --data photographs/ --backbone-weights IMAGENET1K_V1
 
-Both models see the same episodes in the same order from the same initial weights; only lambda differs. A folder of
-photographs holds images/, masks/ (PNG, pixel values are class ids, 255 void) and may hold index.csv and classes.csv; a
-VOC 2012 root works too. Training takes the images without any novel class, testing those of the first folder that
-have one, so that images and classes are both disjoint. `fewshotseg train` has all that a real training needs.
+Both models start from the same initial weights and train on the same episodes in the same order; only lambda differs.
+A folder of photographs contains images/ and masks/ (PNG, pixel values are class ids, 255 is void), and optionally
+index.csv and classes.csv; a VOC 2012 root works too. The models train on the images without any novel class and are
+tested on the images of the first folder that have one, so images and classes are both disjoint. For a full training,
+use `fewshotseg train`.
 """
 
 import argparse
@@ -34,7 +35,7 @@ mpl.use("Agg")
 
 
 def main() -> None:
-    """Train and test both models, print a table, write a picture."""
+    """Train and test both models, print their scores and draw some predictions."""
     settings = parse_settings()
     started = time.monotonic()
     torch.manual_seed(settings.seed)
@@ -87,23 +88,23 @@ def main() -> None:
 
 
 def parse_settings() -> argparse.Namespace:
-    """The command line; what is left open depends on whether there are photographs."""
+    """Read the command line; some defaults depend on whether photographs are given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--data", type=Path, nargs="+", help="folders of photographs; made by the package otherwise")
-    add("--fold", type=int, default=0, choices=range(4), help="which quarter of the classes is novel")
-    add("--backbone", default="mobilenet_v2", help="for photographs: a name that build_scnet knows")
-    add("--backbone-weights", help="of the backbone: a torchvision name or a file")
-    add("--memory", type=int, default=4, help="GiB for features of photographs, to compute none twice")
-    add("--size", type=int, help="side of the images in pixels (97; photographs 241)")
-    add("--channels", type=int, help="of the head (48; photographs 96)")
-    add("--iterations", type=int, help="of training (800; photographs 1500)")
-    add("--pretrain", type=int, default=150, help="iterations of the backbone, without photographs")
-    add("--batch", type=int, default=4, help="episodes an iteration")
-    add("--lr", type=float, default=1e-3, help="learning rate at the start")
-    add("--episodes", type=int, help="to test on (300; photographs 1000)")
-    add("--seed", type=int, default=0)
-    add("--out", type=Path, default=Path("outputs/quickstart"), help="folder of the results")
+    add("--data", type=Path, nargs="+", help="folders of photographs (default: synthetic images)")
+    add("--fold", type=int, default=0, choices=range(4), help="quarter of the classes that is novel (default: 0)")
+    add("--backbone", default="mobilenet_v2", help="name for build_scnet, with --data (default: %(default)s)")
+    add("--backbone-weights", help="torchvision's name of weights for the backbone, or a file")
+    add("--memory", type=int, default=4, help="GiB to cache features of photographs in (default: %(default)s)")
+    add("--size", type=int, help="side of the images in pixels (default: 97; with --data 241)")
+    add("--channels", type=int, help="channels of the comparison head (default: 48; with --data 96)")
+    add("--iterations", type=int, help="training iterations (default: 800; with --data 1500)")
+    add("--pretrain", type=int, default=150, help="iterations to pretrain the small backbone for synthetic images")
+    add("--batch", type=int, default=4, help="episodes in a batch (default: %(default)s)")
+    add("--lr", type=float, default=1e-3, help="initial learning rate (default: %(default)s)")
+    add("--episodes", type=int, help="test episodes (default: 300; with --data 1000)")
+    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    add("--out", type=Path, default=Path("outputs/quickstart"), help="folder of results (default: %(default)s)")
     settings = parser.parse_args()
     defaults = {"size": (97, 241), "channels": (48, 96), "iterations": (800, 1500), "episodes": (300, 1000)}
     for name, choices in defaults.items():
@@ -113,13 +114,13 @@ def parse_settings() -> argparse.Namespace:
 
 
 def open_images(settings: argparse.Namespace) -> Benchmark:
-    """Images to train on, images to test on, base and novel classes."""
+    """Open the training images and the test images, and split the classes into base and novel ones."""
     if settings.data:
         folders = [open_folder(path) for path in settings.data]
         split = quarter(folders[0].class_names, settings.fold)
         train_source = without_classes(ConcatSource(*folders), split.novel)
         return Benchmark(train_source, with_classes(folders[0], split.novel), split)
-    # As in the paper, novel objects stand in the background of the images to train on.
+    # As in the paper, training images may contain objects of novel classes, labelled as background.
     train_source, test_source = (
         KeptSource(SyntheticSource(number, num_classes=20, size=96, seed=seed)) for number, seed in ((800, 0), (240, 1))
     )
@@ -128,7 +129,7 @@ def open_images(settings: argparse.Namespace) -> Benchmark:
 
 
 def train(model: fs.SCNet, episodes: EpisodeDataset, *, batch: int, lr: float, name: str) -> None:
-    """One pass over the training episodes, with a learning rate that falls to zero."""
+    """Train for one pass over the episodes, with a learning rate that decays to zero."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2)
     loader = DataLoader(episodes, batch_size=batch)
@@ -144,7 +145,7 @@ def train(model: fs.SCNet, episodes: EpisodeDataset, *, batch: int, lr: float, n
 
 
 def draw_episodes(models: Mapping[str, fs.SCNet], episodes: EpisodeDataset, *, size: int, columns: int = 6) -> Figure:
-    """The first support, the query, the truth and every model's answer for episodes with different queries."""
+    """Draw the first support, the query, the ground truth and each model's prediction, for different queries."""
     predictors = [fs.FewShotPredictor(model, size=size) for model in models.values()]
     names = ["support", "query", "truth", *models]
     specs = list({spec.query: spec for spec in episodes.specs}.values())[:columns]
@@ -166,7 +167,15 @@ def draw_episodes(models: Mapping[str, fs.SCNet], episodes: EpisodeDataset, *, s
 
 
 def overlay(image: Tensor, mask: Tensor) -> np.ndarray:
-    """``(3, H, W)`` uint8 to ``(H, W, 3)``: where the ``(H, W)`` mask is 1 as it is, everything else grey and dark."""
+    """Grey and darken an image outside a mask.
+
+    Args:
+        image: ``(3, H, W)``, uint8.
+        mask: ``(H, W)``; pixels with 1 keep their colour.
+
+    Returns:
+        ``(H, W, 3)``, floating point from 0 to 1.
+    """
     pixels = (image.float() / 255).permute(1, 2, 0).numpy()
     grey = pixels.mean(axis=2, keepdims=True)
     return np.where((mask == 1).numpy()[..., None], pixels, 0.1 + 0.35 * grey)

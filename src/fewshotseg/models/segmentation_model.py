@@ -1,4 +1,4 @@
-"""What `fewshotseg.FewShotPredictor` and `fewshotseg.evaluate` ask of a model, and how they run it."""
+"""The interface of models for `fewshotseg.FewShotPredictor` and `fewshotseg.evaluate`, and how these run a model."""
 
 import copy
 import math
@@ -14,48 +14,50 @@ from fewshotseg.models.frozen_model import FrozenBackboneModel
 
 
 class SegmentationModel(Protocol):
-    """An ``nn.Module`` that segments in stages; `SCNet` and `PrototypeSegmenter` are two.
+    """Interface of an ``nn.Module`` that segments in stages, such as `SCNet` and `PrototypeSegmenter`.
 
-    Encodings are named tuples or tuples; their tensors have the batch as first axis, whatever else they hold is the
-    same for all images of a size. A model may also have ``encode_both(images, masks)``, which gives supports of one
-    shot and queries of the same ``(B, 3, H, W)`` images for less than the two apart; a ``config`` with ``image_size``,
-    ``mean``, ``std`` and ``threshold``.
+    Encodings are named tuples or tuples. Their tensors have the batch as first axis; other values must be the same for
+    all images of one size. Optionally, a model also has
+
+    - ``encode_both(images, masks)``, which encodes the same ``(B, 3, H, W)`` images both as one-shot supports and as
+      queries, faster than two calls;
+    - ``config`` with ``image_size``, ``mean``, ``std`` and ``threshold``.
     """
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Any:
-        """``(B, S, 3, H, W)`` images and ``(B, S, H, W)`` label masks to whatever the model needs of them."""
+        """Encode images ``(B, S, 3, H, W)`` with label masks ``(B, S, H, W)`` as supports."""
         ...
 
     def merge_shots(self, shots: Sequence[Any]) -> Any:
-        """Encodings of one shot each to an encoding of all."""
+        """Merge encodings of one shot each into one encoding of all shots."""
         ...
 
     def encode_query(self, images: Tensor) -> Any:
-        """``(B, 3, H, W)`` images to whatever the model needs of them."""
+        """Encode images ``(B, 3, H, W)`` as queries."""
         ...
 
     def segment(self, support: Any, query: Any) -> Tensor:
-        """Both to ``(B, 2, H, W)`` logits, channel 1 foreground."""
+        """Compute logits ``(B, 2, H, W)`` from both encodings; channel 1 is foreground."""
         ...
 
 
 def check_model(model: Any) -> None:
-    """Raise `TypeError` unless ``model`` has what `SegmentationModel` asks for."""
+    """Raise `TypeError` unless ``model`` is a module with the methods of `SegmentationModel`."""
     for name in ("encode_support", "merge_shots", "encode_query", "segment"):
         if not isinstance(model, nn.Module) or not hasattr(model, name):
             raise TypeError(
-                f"model must be an nn.Module with {name}, such as build_scnet gives, got {type(model).__name__}"
+                f"model must be an nn.Module with {name}, such as build_scnet returns, got {type(model).__name__}"
             )
 
 
 def in_fast_form(model: Any, fast: FastBackbone | None = None) -> Any:
-    """A view of a model on a frozen backbone that runs it in its faster form; other models as they are.
+    """Return a copy of a model with frozen backbone that runs the backbone's faster form; return other models as given.
 
-    It shares all modules and parameters with the model, which does not change.
+    The copy shares all modules and parameters with the model, which does not change.
 
     Args:
         model: Any model.
-        fast: The faster form of its backbone, from an earlier call; made anew by default.
+        fast: The faster form of its backbone from an earlier call; created by default.
     """
     if not isinstance(model, FrozenBackboneModel) or model.fast is not None:
         return model
@@ -65,11 +67,11 @@ def in_fast_form(model: Any, fast: FastBackbone | None = None) -> Any:
 
 
 def threshold_of(model: Any, threshold: float | None) -> float:
-    """The threshold that was asked for, or else the model's own, or else one half.
+    """Return ``threshold`` if given, else the threshold of the model's config, else 0.5.
 
     Raises:
-        ValueError: If it is not between 0 and 1.
-        TypeError: If it is no number.
+        ValueError: If ``threshold`` is not between 0 and 1.
+        TypeError: If ``threshold`` is not a number.
     """
     if threshold is None:
         return float(getattr(getattr(model, "config", None), "threshold", 0.5))
@@ -78,7 +80,7 @@ def threshold_of(model: Any, threshold: float | None) -> float:
 
 
 def at_threshold(logits: Tensor, threshold: float) -> Tensor:
-    """``(B, 2, H, W)`` logits of which channel 1 is the larger where its probability was above the threshold."""
+    """Shift logits ``(B, 2, H, W)`` so that channel 1 is larger where its probability is above the threshold."""
     if threshold == 0.5:
         return logits
     background, foreground = logits.unbind(1)

@@ -18,7 +18,7 @@ class Prediction(NamedTuple):
             against its own background.
         presence: Scalar float32 from 0 to 1, how sure the model is that the image shows the object at all; with several
             classes ``(K,)``. It is a calibrated probability only if ``model.config.presence`` was fitted to photographs
-            like yours with and without the object; that of ``"scnet-lite0"`` was fitted. Otherwise use it to rank
+            like yours with and without the object; those of the package's SCNets were fitted. Otherwise use it to rank
             images.
     """
 

@@ -76,7 +76,7 @@ class FewShotPredictor:
     @classmethod
     def from_pretrained(
         cls,
-        name: StrPath,
+        name: StrPath = "scnet-lite2",
         *,
         size: int | Literal["model"] = "model",
         device: torch.device | str | None = None,
@@ -85,9 +85,10 @@ class FewShotPredictor:
         """Make a predictor with a trained model.
 
         Args:
-            name: ``"scnet-lite0"`` or the training-free ``"prototypes-lite0"``, models in the package (both need the
-                extra ``lite``); a file or folder of `save_model` or `save_pretrained`; or ``"owner/name"`` on the
-                Hugging Face hub (extra ``hub``), which is downloaded once and then used from the cache, also offline.
+            name: ``"scnet-lite2"``, the faster ``"scnet-lite0"`` or the training-free ``"prototypes-lite0"``, models in
+                the package (they need the extra ``lite``); a file or folder of `save_model` or `save_pretrained`; or
+                ``"owner/name"`` on the Hugging Face hub (extra ``hub``), which is downloaded once and then used from
+                the cache, also offline.
             size: As above.
             device: As above; the CPU by default.
             check_examples: As above.

@@ -26,7 +26,7 @@ def test_results_are_those_of_the_predictor_at_the_size_of_each_query(files, red
     photos, masks = reddest.supports
     assert np.array_equal(photos[0].permute(1, 2, 0), pixels())
     assert np.array_equal(masks[0], labels())
-    assert reddest.opened == ("scnet-lite0", "model", torch.device("cpu"))
+    assert reddest.opened == ("scnet-lite2", "model", torch.device("cpu"))
     share = 100 * (pixels(seed=1)[..., 0] > 127).mean()
     output = capsys.readouterr()
     assert "example support.png  11.1 % object\n" in output.out

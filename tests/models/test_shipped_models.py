@@ -14,7 +14,7 @@ NAMES = list_pretrained()
 
 
 def test_there_are_those_that_the_pages_name():
-    assert NAMES == ["prototypes-lite0", "scnet-lite0"]
+    assert NAMES == ["prototypes-lite0", "scnet-lite0", "scnet-lite2"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +48,7 @@ def test_the_one_without_training_has_the_settings_of_the_class():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_find_an_example_in_itself(name):
-    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
+    [pytest.importorskip(package, reason="needs the extra lite") for package in lite.PACKAGES.values()]
     data = pytest.importorskip("skimage.data", reason="needs scikit-image")
     mask = np.zeros((512, 512), bool)
     mask[20:190, 155:300] = mask[190:, 40:350] = True  # about where the astronaut is: 0.48 of the image

@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="Segment photographs again that already have results.")
     add(
         "--model",
-        default="scnet-lite0",
+        default="scnet-lite2",
         metavar="MODEL",
         help="The model: a name such as prototypes-lite0, a file, or owner/name on the Hugging Face hub "
         "(default: %(default)s).",

@@ -86,7 +86,7 @@ def test_models_of_ones_own_keep_their_encodings_too(path):
     again.load_support(path)
     assert torch.equal(again.predict(photo_of_places(60, 60)).mask, predictor.predict(photo_of_places(60, 60)).mask)
     other = fs.FewShotPredictor(Discs(), size=65)  # whose unused weights are others
-    assert "this very model" in refusal(lambda: other.load_support(path), path)
+    assert "exactly this model" in refusal(lambda: other.load_support(path), path)
 
 
 def test_the_file_holds_plain_values_and_tensors_alone(path):
@@ -102,15 +102,15 @@ def test_the_file_holds_plain_values_and_tensors_alone(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": 97}, "must be of images brought to 97 pixels, as this predictor's are, got 65; make the predictor"),
-        ({"model": lambda: tiny(seed=1)}, "must be of this very model, got one of other weights or settings"),
-        ({"model": lambda: tiny(background_prior="shared")}, "must be of this very model"),
-        ({"model": lambda: tiny(mean=(0.1, 0.2, 0.3))}, "must be of this very model"),
+        ({"size": 97}, "must be of images resized to 97 pixels, as this predictor's are, got 65; make the predictor"),
+        ({"model": lambda: tiny(seed=1)}, "must be of exactly this model, got one of other weights or settings"),
+        ({"model": lambda: tiny(background_prior="shared")}, "must be of exactly this model"),
+        ({"model": lambda: tiny(mean=(0.1, 0.2, 0.3))}, "must be of exactly this model"),
         (
             {"model": lambda: tiny().bfloat16()},
             r"must be of a model of torch.bfloat16, as this one, got 'torch.float32'",
         ),
-        ({"model": lambda: fs.build_scnet("tiny", hidden_channels=8)}, "must be of this very model"),
+        ({"model": lambda: fs.build_scnet("tiny", hidden_channels=8)}, "must be of exactly this model"),
     ],
 )
 def test_other_models_and_sizes_refuse_it_and_keep_what_they_have(path, change, message):

@@ -1,4 +1,4 @@
-"""Writes the results of benchmarks/ into performance.md, so that no number of that page is typed.
+"""Writes the results of benchmarks/ into the two pages on performance, so that no number of their tables is typed.
 
 python docs/make_performance.py
 """
@@ -14,21 +14,62 @@ DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks/results"
 START, END = "<!-- measured -->\n", "<!-- /measured -->"
 Columns = Mapping[str, Callable[[Any], str]]
+Contents = Mapping[str, Mapping[str, Any]]
+"""Names of result files to what they hold."""
 
 
 def main() -> None:
-    """Write the page anew."""
-    page = DOCS / "performance.md"
-    page.write_text(with_results(page.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+    """Write both pages anew."""
+    contents = read(RESULTS)
+    for name, make in PAGES.items():
+        page = DOCS / name
+        page.write_text(between_marks(page.read_text(encoding="utf-8"), make(contents)), encoding="utf-8")
 
 
-def with_results(page: str, folder: Path) -> str:
-    """The page with the tables of all result files in a folder between its marks."""
+def read(folder: Path) -> Contents:
+    """All result files of a folder."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def between_marks(page: str, text: str) -> str:
+    """The page with this text between its marks."""
     before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
-    sections = [make(found[name]) for name, make in SECTIONS.items() if name in found]
-    return before + START + "\n" + "\n".join(sections) + "\n" + END + after
+    return f"{before}{START}\n{text}\n{END}{rest.partition(END)[2]}"
+
+
+def tables(contents: Contents) -> str:
+    """A section for each result file."""
+    return "\n".join(make(contents[name]) for name, make in SECTIONS.items() if name in contents)
+
+
+def summary(contents: Contents) -> str:
+    """The rows that most readers want, each with the seconds of both, and where they come from."""
+    inference, steps = contents["forward"], contents["train_step"]["steps"]
+    pairs = {}
+    for case, words in {"1 shot": "1 shot", "5 shots": "5 shots"}.items():
+        ways = inference["cases"][f"{case}, batch 1, area 0.15"]
+        pairs[f"segment a query, {words}"] = ways["plain float32"], ways["fewshotseg float32"]
+        pairs[f"the same, support already encoded, {words}"] = ways["plain float32"], ways["known support float32"]
+        pairs[f"segment a query in bfloat16, {words}"] = ways["plain bfloat16"], ways["fewshotseg bfloat16"]
+    pairs["a training step of PFENet, 4 episodes"] = steps["plain, batch norms"], steps["PFENet"]
+    pairs["a training step of SCNet, 4 episodes"] = steps["plain, batch norms"], steps["SCNet"]
+    for name in ("evaluation", "evaluation-5-shots"):
+        ways, settings = contents[name]["ways"], contents[name]["settings"]
+        words = f"evaluate {settings['episodes']} episodes of {settings['size']} pixels, {settings['shots']}-shot"
+        pairs[words] = ways["plain loop"], ways["cache"]
+    lines = [["", "plain PFENet, s", "fewshotseg, s", "speed-up"]]
+    for words, (plain, ours) in pairs.items():
+        key = "times_as_fast_as_official" if "times_as_fast_as_official" in plain else "times_as_fast"
+        seconds_of_both = f"{plain['seconds']:.3g}", f"{ours['seconds']:.3g}"
+        lines.append([words, *seconds_of_both, f"{ours[key] / plain[key]:.2f}"])
+    files = {
+        "Inference": "forward",
+        "Training": "train_step",
+        "Evaluation": "evaluation",
+        "5-shot": "evaluation-5-shots",
+    }
+    origins = "".join(f"* {words}: {origin(contents[name])}" for words, name in files.items())
+    return f"{markdown_table(lines)}\n\n{origins}"
 
 
 def origin(content: Mapping[str, Any]) -> str:
@@ -64,17 +105,17 @@ def forward(content: Mapping[str, Any]) -> str:
     """Seconds, speed and work of inference."""
     columns = {
         "seconds (quartiles)": seconds,
-        "times as fast": number("times_as_fast"),
+        "speed-up": number("times_as_fast"),
         "GFLOP": number("gflop", ".0f"),
-        "of the peak": number("share_of_peak", ".0%"),
+        "share of peak": number("share_of_peak", ".0%"),
         "difference": number("difference", ".0e"),
     }
     peak = content["peak_gflops"]["float32"]["convolution"]
     rows = {f"{case}: {way}": row for case, ways in content["cases"].items() for way, row in ways.items()}
     return (
-        f"### Inference\n\n{origin(content)}\nThe peak is that of one large 3x3 convolution, {peak:.0f} GFLOP/s; "
-        "differences are shares of the largest logit; an area is the share of a support that its object covers.\n\n"
-        + table(rows, columns)
+        f"### Inference\n\n{origin(content)}\nThe peak is the speed of one large 3x3 convolution, {peak:.0f} GFLOP/s. "
+        "The difference is the largest one between the logits and those of the first row, divided by the largest "
+        "logit. The area is the share of a support that its object covers.\n\n" + table(rows, columns)
     )
 
 
@@ -83,34 +124,35 @@ def scaling(content: Mapping[str, Any]) -> str:
     columns = {
         "plain": number("plain", ".3g"),
         "fewshotseg": number("fewshotseg", ".3g"),
-        "times as fast": number("times_as_fast"),
+        "speed-up": number("times_as_fast"),
     }
     parts = []
     for name, measured in content["scaling"].items():
         powers = ", ".join(f"{power:.2f} ({way})" for way, power in measured["power"].items())
-        parts.append(table(measured["seconds"], columns, name) + f"\nThey grow with {name} to the power of {powers}.\n")
-    return f"### Cost against size, shots and batch\n\n{origin(content)}\nSeconds of inference.\n\n" + "\n".join(parts)
+        parts.append(
+            table(measured["seconds"], columns, name) + f"\nSeconds grow with {name} to the power of {powers}.\n"
+        )
+    return f"### Inference against size, shots and batch\n\n{origin(content)}\nSeconds.\n\n" + "\n".join(parts)
 
 
 def train_step(content: Mapping[str, Any]) -> str:
     """Seconds, speed and work of a training step."""
     columns = {
         "seconds (quartiles)": seconds,
-        "as fast as the official step": number("times_as_fast_as_official"),
-        "as fast as it with frozen norms": number("times_as_fast"),
+        "speed-up over the official step": number("times_as_fast_as_official"),
+        "speed-up over frozen norms": number("times_as_fast"),
         "GFLOP": lambda row: f"{row['gflop']:.0f}" if "gflop" in row else "",
-        "of the peak": lambda row: f"{row['share_of_peak']:.0%}" if "gflop" in row else "",
+        "share of peak": lambda row: f"{row['share_of_peak']:.0%}" if "gflop" in row else "",
     }
     steps = content["steps"]
     more = steps["SCNet"]["gflop"] / steps["PFENet"]["gflop"]
     official = (steps["SCNet"]["seconds"] - steps["PFENet"]["seconds"]) / steps["plain, batch norms"]["seconds"]
     return (
         f"### Training\n\n{origin(content)}\n"
-        f"The peak is that of one large 3x3 convolution, {content['peak_gflops']:.0f} GFLOP/s.\n\n"
+        f"The peak is the speed of one large 3x3 convolution, {content['peak_gflops']:.0f} GFLOP/s.\n\n"
         + table(steps, columns)
-        + f"\nThe second branch makes a step {content['branch_overhead']:.2f} times as long, by {more:.2f} times the "
-        f"GFLOP: what it shares with the first has become cheaper than itself. It adds {official:.0%} of the official "
-        "step's time.\n"
+        + f"\nSCNet's second branch makes a step {content['branch_overhead']:.2f} times as long, with {more:.2f} times "
+        f"the GFLOP. The time that it adds is {official:.0%} of an official step.\n"
     )
 
 
@@ -121,10 +163,10 @@ def compiled(content: Mapping[str, Any]) -> str:
     forward = content["compiled_forward"]["compiled"]["times_as_fast"]
     breaks = sum(row["graph_breaks"] for row in content["compiling"].values())
     return (
-        f"### Compiling\n\n{origin(content)}\n`torch.compile` of a training step takes {first['step']} at its first "
-        f"call, of inference {first['forward']}, with {breaks} breaks in their graphs. Then a step is {step:.2f} times "
-        f"as fast as without, inference {forward:.2f} times. Compiled, all runs as on an accelerator: nothing is "
-        "folded, and nothing left out around masks.\n"
+        f"### Compiling\n\n{origin(content)}\nThe first call of a training step under `torch.compile` takes "
+        f"{first['step']}, that of inference {first['forward']}; their graphs have {breaks} breaks. After that the "
+        f"speed-up is {step:.2f} for a step and {forward:.2f} for inference. Compiled code runs as on a GPU: it "
+        "neither folds norms nor crops the backbone to masks.\n"
     )
 
 
@@ -132,16 +174,17 @@ def evaluation(content: Mapping[str, Any]) -> str:
     """Seconds of an evaluation with and without a cache."""
     columns = {
         "seconds": seconds,
-        "times as fast": number("times_as_fast"),
+        "speed-up": number("times_as_fast"),
         "mIoU": number("miou", ".6f"),
     }
     encodings = content["encodings"]
     return (
         f"### Evaluation, {content['settings']['shots']}-shot\n\n{origin(content)}\n"
         + table(content["ways"], columns)
-        + f"\nOf {encodings['no cache']} encodings the cache leaves {encodings['cache']}, of {encodings['images']} "
-        "images whose two roles share most of their work. The more episodes and supports there are to an image, the "
-        "more it leaves out. Weights are random: mIoU says only that all ways agree.\n"
+        + f"\nWithout the cache {encodings['no cache']} images are encoded, with it {encodings['cache']}: "
+        f"{encodings['images']} images occur, some of them both as support and as query, and the two roles share most "
+        "of the work. The saving grows with the episodes and supports per image. Weights are random, so mIoU only "
+        "shows that all ways agree.\n"
     )
 
 
@@ -157,10 +200,10 @@ def kmeans(content: Mapping[str, Any]) -> str:
     }
     columns = {
         "milliseconds": number("milliseconds", ".3g"),
-        "quickest peer": number("best peer", ""),
-        "times as fast as it": number("times as fast"),
-        "the same, channels first": number("channels first"),
-        "labels unlike float64": number("wrong", ""),
+        "fastest peer": number("best peer", ""),
+        "speed-up over it": number("times as fast"),
+        "speed-up, channels first": number("channels first"),
+        "labels that differ from float64": number("wrong", ""),
     }
     return f"### k-means\n\n{origin(content)}\n3600 points, 10 rounds.\n\n" + table(rows, columns)
 
@@ -194,6 +237,9 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "memory": memory,
     "imports": imports,
 }
+
+PAGES: dict[str, Callable[[Contents], str]] = {"performance.md": summary, "performance-tables.md": tables}
+"""Pages, and what stands between their marks."""
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceW
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = (400, 1280)
+PATIENCE = 300_000
+"""Milliseconds; machines that run tests may be busy."""
 NAMES = Path("fewshotseg")
 """The path of the published site, below its host."""
 
@@ -80,6 +82,7 @@ def faults_of(browser, site, tmp_path):
     Thread(target=server.serve_forever, daemon=True).start()
     host = f"127.0.0.1:{server.server_port}"
     page, found, seen, equations = browser.new_page(), {}, [], 0
+    page.set_default_timeout(PATIENCE)
 
     def only_here(route):
         if urlparse(route.request.url).netloc == host:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 WIDTHS = (400, 1280)
 PATIENCE = 300_000
 """Milliseconds; machines that run tests may be busy."""
-NAMES = Path("fewshotseg")
+BASE = Path("fewshotseg")
 """The path of the published site, below its host."""
 
 LOOK = """width => {
@@ -77,7 +77,7 @@ def site(browser, tmp_path_factory):
 
 def faults_of(browser, site, tmp_path):
     """For each page what is wrong with it, and how many equations all pages have."""
-    (tmp_path / NAMES).symlink_to(site.resolve())
+    (tmp_path / BASE).symlink_to(site.resolve())
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
     Thread(target=server.serve_forever, daemon=True).start()
     host = f"127.0.0.1:{server.server_port}"
@@ -97,7 +97,7 @@ def faults_of(browser, site, tmp_path):
     for path in sorted(site.rglob("*.html")):
         name = path.relative_to(site).as_posix()
         seen.clear()
-        page.goto(f"http://{host}/{NAMES}/{name}")
+        page.goto(f"http://{host}/{BASE}/{name}")
         page.wait_for_timeout(50)  # scripts that start when all is there
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})

@@ -68,7 +68,7 @@ def site(browser, tmp_path_factory):
         pytest.importorskip(module, reason="needs the extra docs")
     folder = tmp_path_factory.mktemp("site")
     for name in ("docs", "src"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("results", "__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "zensical.toml", folder)
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)

@@ -1,6 +1,6 @@
 """Writes the results of benchmarks/ into the two pages on performance, so that no number of their tables is typed.
 
-python docs/make_performance.py
+python benchmarks/pages/make_performance.py
 """
 
 import json
@@ -10,8 +10,9 @@ from typing import Any
 
 from fewshotseg.results import markdown_table
 
-DOCS = Path(__file__).parent
-RESULTS = DOCS.parent / "benchmarks/results"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks/results"
 START, END = "<!-- measured -->\n", "<!-- /measured -->"
 Columns = Mapping[str, Callable[[Any], str]]
 Contents = Mapping[str, Mapping[str, Any]]

@@ -1,6 +1,6 @@
 """Puts tables between the marks of the two pages of results, and draws their picture, from files of examples/study.
 
-python docs/make_results.py                   # docs/results/*.json to the pages and docs/images
+python benchmarks/pages/make_results.py       # benchmarks/results/study to the pages and docs/images
 """
 
 import sys
@@ -15,15 +15,16 @@ from matplotlib.figure import Figure
 
 from fewshotseg.results import markdown_table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/study"))
 from rows import SHOTS, TABLES
 from tables import Study, differences, interval, levels, mean, minus, over_seeds, paper_difference, spread
 
 mpl.use("Agg")
 mpl.rcParams.update({"font.size": 9, "axes.titlesize": 9, "axes.linewidth": 0.6})
 
-DOCS = Path(__file__).parent
-RESULTS = DOCS / "results"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks/results/study"
 MODELS = {"pfenet": "PFENet", "scnet": "SCNet"}
 COLOURS = {"pfenet": "#30343A", "scnet": "#E4002B"}
 CONDITIONS = {"dropped": "", "void": "-void", "background": "-hidden"}

@@ -10,11 +10,15 @@ import pytest
 
 import fewshotseg
 import fewshotseg.data
+import fewshotseg.metrics
 import fewshotseg.ops
+import fewshotseg.training
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(DOCS.glob("**/*.md"))
+API = sorted(DOCS.glob("api/*.md"))
+ENTRY = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 
 
 def text_of(page: Path) -> str:
@@ -23,18 +27,35 @@ def text_of(page: Path) -> str:
 
 
 def documented_names() -> list[str]:
-    """The entries of the API page."""
-    return re.findall(r"^::: ([\w.]+)$", (DOCS / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """The entries of the pages of the API."""
+    return [entry for page in API for entry in ENTRY.findall(page.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.parametrize("module", [fewshotseg, fewshotseg.ops, fewshotseg.data], ids=lambda module: module.__name__)
-def test_every_public_name_is_in_the_api_page(module):
+@pytest.mark.parametrize(
+    "module",
+    [fewshotseg, fewshotseg.ops, fewshotseg.data, fewshotseg.metrics, fewshotseg.training],
+    ids=lambda module: module.__name__,
+)
+def test_every_public_name_is_in_the_api(module):
     assert set(module.__all__) <= {entry.rpartition(".")[2] for entry in documented_names()}
 
 
-def test_api_page_names_what_exists():
-    for entry in documented_names():
+def test_api_names_what_exists_once():
+    entries = documented_names()
+    assert len(entries) == len(set(entries))
+    for entry in entries:
         pkgutil.resolve_name(entry)
+
+
+def test_the_index_of_the_api_leads_to_every_entry():
+    links = re.findall(r"\[`(\w+)`\]\((.+?)#(.+?)\){ #(.+?) }", (DOCS / "api.md").read_text(encoding="utf-8"))
+    assert [(page, entry) for _, page, entry, _ in links] == [
+        (f"api/{page.name}", entry)
+        for page in sorted(API, key=lambda page: [name for _, name, *_ in links].index(f"api/{page.name}"))
+        for entry in ENTRY.findall(page.read_text(encoding="utf-8"))
+    ]
+    for word, _, entry, anchor in links:
+        assert (word, entry) == (entry.rpartition(".")[2], anchor)
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(fewshotseg.SCNetConfig), ids=lambda field: field.name)
@@ -55,7 +76,9 @@ def test_links_lead_somewhere(page):
         linked = page.parent / path if path else page
         assert linked.is_file(), target
         if anchor.startswith("fewshotseg."):
-            assert f"::: {anchor}\n" in linked.read_text(encoding="utf-8"), target
+            assert re.search(rf"^::: {anchor}$|{{ #{anchor} }}", linked.read_text(encoding="utf-8"), re.MULTILINE), (
+                target
+            )
         elif anchor:
             headings = re.findall(r"^#+ (.+)$", text_of(linked), flags=re.MULTILINE)
             assert anchor in {slug(heading) for heading in headings}, target
@@ -75,7 +98,8 @@ def test_pictures_are_small_and_used(image):
 
 def test_every_page_is_in_the_navigation():
     config = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
-    assert set(re.findall(r"[\w-]+\.md", str(config["project"]["nav"]))) == {page.name for page in PAGES}
+    pages = sorted(page.relative_to(DOCS).as_posix() for page in PAGES)
+    assert sorted(re.findall(r"[\w/-]+\.md", str(config["project"]["nav"]))) == pages
 
 
 def test_citations_agree():

@@ -3,8 +3,9 @@
     python examples/study/tables.py outputs/study            # outputs/study/tables.md and a picture for each table
     python examples/study/tables.py outputs/study --paper    # with what the paper prints
 
-The same arithmetic makes docs/results.md. ± is the standard deviation over training seeds. Brackets hold the 95 %
-interval of a difference over equal seeds and folds: folds are given, seeds are drawn, see `mean_and_interval`.
+The same arithmetic makes docs/results.md and docs/results-tables.md. ± is the standard deviation over training seeds.
+Brackets hold the 95 % confidence interval of a difference over equal seeds and folds: folds are given, seeds are drawn,
+see `mean_and_interval`.
 """
 
 import argparse
@@ -153,7 +154,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def interval(values: Values) -> str:
-    """A cell: the mean difference, and its 95 % interval if there are several seeds."""
+    """A cell: the mean difference, and its 95 % confidence interval if there are several seeds."""
     groups = by_fold(values).values()
     if not groups:
         return "-"
@@ -246,7 +247,7 @@ def report(study: Study, *, paper: bool = False) -> str:
             parts += ["Minus PFENet:", differences(study, table.rows, "pfenet", table.heading, paper=paper)]
     parts += [
         "mIoU in %, on the folds that all rows of a table have. ±: standard deviation over training seeds. "
-        "Brackets: 95 % interval of the mean difference."
+        "Brackets: 95 % confidence interval of the mean difference."
     ]
     return "\n\n".join(["# Tables", *parts, *([PAPER_NOTE] if paper else [])]) + "\n"
 

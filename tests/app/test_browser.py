@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,14 +16,12 @@ import torch
 from PIL import Image
 
 import fewshotseg as fs
+from _chromium import chromium
 from fewshotseg.annotations import overlay
 from fewshotseg.models.backbones import lite
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
-         "--disable-component-update", "--disable-quic"]  # fmt: skip
 PATIENCE = 300_000
 """Milliseconds; machines that run tests may be busy."""
 
@@ -34,15 +31,10 @@ OUTLINE = [(155, 20), (300, 20), (350, 190), (350, 508), (40, 508), (40, 190), (
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
     pytest.importorskip("gradio", reason="needs the extra app")
     pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

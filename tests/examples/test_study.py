@@ -210,7 +210,9 @@ def test_names_of_runs_tell_settings_apart():
 
 
 def test_the_command_of_every_committed_file_can_be_run():
-    files = {path: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "docs/results").glob("**/*.json")}
+    files = {
+        path: json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks/results").glob("**/*.json")
+    }
     of_the_study = {path.stem: content for path, content in files.items() if "row" in content}
     assert len(of_the_study) > 80
     for name, content in of_the_study.items():

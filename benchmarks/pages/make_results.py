@@ -1,6 +1,6 @@
-"""Puts the tables of results.md between its marks, and draws its picture, from the result files of examples/study.
+"""Puts tables between the marks of the two pages of results, and draws their picture, from files of examples/study.
 
-python docs/make_results.py                   # docs/results/*.json to docs/results.md and docs/images
+python benchmarks/pages/make_results.py       # benchmarks/results/study to the pages and docs/images
 """
 
 import sys
@@ -15,32 +15,37 @@ from matplotlib.figure import Figure
 
 from fewshotseg.results import markdown_table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/study"))
 from rows import SHOTS, TABLES
 from tables import Study, differences, interval, levels, mean, minus, over_seeds, paper_difference, spread
 
 mpl.use("Agg")
 mpl.rcParams.update({"font.size": 9, "axes.titlesize": 9, "axes.linewidth": 0.6})
 
-DOCS = Path(__file__).parent
-RESULTS = DOCS / "results"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks/results/study"
 MODELS = {"pfenet": "PFENet", "scnet": "SCNet"}
 COLOURS = {"pfenet": "#30343A", "scnet": "#E4002B"}
 CONDITIONS = {"dropped": "", "void": "-void", "background": "-hidden"}
 """What becomes of novel objects in training images: the ending of the rows."""
+Sections = Mapping[str, Callable[[Study], str]]
+"""Names of marks, and what stands between them."""
 ABLATIONS = ("table3", "table4", "table5", "table6", "silent")
 
 
 def main() -> None:
-    """Write the page and its picture anew."""
-    study, page = Study(RESULTS.glob("*.json")), DOCS / "results.md"
-    page.write_text(with_tables(page.read_text(encoding="utf-8"), study), encoding="utf-8")
+    """Write both pages and their picture anew."""
+    study = Study(RESULTS.glob("*.json"))
+    for name, sections in PAGES.items():
+        page = DOCS / name
+        page.write_text(with_tables(page.read_text(encoding="utf-8"), study, sections), encoding="utf-8")
     curve_picture(study).savefig(DOCS / "images" / "results-curves.png", dpi=120)
 
 
-def with_tables(page: str, study: Study, sections: Mapping[str, Callable[[Study], str]] | None = None) -> str:
-    """The page with all tables between their marks; those of this page unless others are given."""
-    for name, make in (SECTIONS if sections is None else sections).items():
+def with_tables(page: str, study: Study, sections: Sections) -> str:
+    """The page with all tables between their marks."""
+    for name, make in sections.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if page.count(start) != 1 or page.count(end) != 1:
             raise ValueError(f"the page must have the marks of {name} once, {start.strip()} and {end}")
@@ -49,14 +54,39 @@ def with_tables(page: str, study: Study, sections: Mapping[str, Callable[[Study]
     return page
 
 
+def summary(study: Study) -> str:
+    """Means over the folds, at the usual threshold and at the best of each model; and SCNet minus PFENet."""
+    rows = {"prototypes": "training-free", **MODELS}
+    lines = [["", *rows.values(), "SCNet − PFENet"]]
+    for shots in SHOTS:
+        usual = {row: study.values(row, shots) for row in rows}
+        best = {row: study.best(row, shots)[1] for row in rows}
+        for words, values in (("threshold 0.5", usual), ("best threshold of each", best)):
+            means = [f"{mean(values[row]):.1f}" for row in rows]
+            lines.append([f"{shots}-shot, {words}", *means, interval(minus(values["scnet"], values["pfenet"]))])
+    first, last = dates(study)
+    seeds = len({result["seed"] for result in study.of("scnet")})
+    return (
+        f"{markdown_table(lines)}\n\nmIoU in %, mean over {len(study.folds(rows))} folds and {seeds} training seeds; "
+        f"measured from {first} to {last}."
+    )
+
+
+def dates(study: Study) -> tuple[str, str]:
+    """When the first and the last of the files were made."""
+    every = sorted(result["date"][:10] for result in study.results)
+    return every[0], every[-1]
+
+
 def files(study: Study) -> str:
     """How much was run, and when."""
-    dates = sorted(result["date"][:10] for result in study.results)
+    first_date, last_date = dates(study)
     minutes = sum(sum(result["seconds"].values()) for result in study.results) / 60
     first = min(study.of("scnet"), key=lambda result: (result["fold"], result["seed"]))
     return (
-        f"{len(study.results)} result files of {dates[0]} to {dates[-1]}, {minutes:.0f} minutes together on one core "
-        f"of a CPU. Each holds the command that makes it, such as\n\n```shell\n{first['command']}\n```"
+        f"{len(study.results)} result files from {first_date} to {last_date}, {minutes:.0f} minutes of training and "
+        "testing on one core of a CPU. Each holds the command that made it, for example\n\n"
+        f"```shell\n{first['command']}\n```"
     )
 
 
@@ -65,28 +95,28 @@ def measures(study: Study) -> str:
     lines = [["mean over the folds", *(f"{shots}-shot" for shots in SHOTS)]]
     for words, row, base, key in (
         ("SCNet − PFENet: FB-IoU", "scnet", "pfenet", "fb_iou"),
-        ("SCNet − PFENet: share of the objects' pixels that is found", "scnet", "pfenet", "found"),
-        ("SCNet − PFENet: share of the answer that is right", "scnet", "pfenet", "right"),
+        ("SCNet − PFENet: recall of object pixels", "scnet", "pfenet", "found"),
+        ("SCNet − PFENet: precision of predicted pixels", "scnet", "pfenet", "right"),
         ("PFENet − training-free: mIoU", "pfenet", "prototypes", "miou"),
         ("SCNet − training-free: mIoU", "scnet", "prototypes", "miou"),
     ):
         lines.append([words, *(interval(study.against(row, base, shots, key)) for shots in SHOTS)])
     for row, words in MODELS.items():
         gain = minus(study.values(row, 5), study.values(row, 1))
-        lines.append([f"{words}: five supports − one: mIoU", "", interval(gain)])
+        lines.append([f"{words}, five supports − one: mIoU", "", interval(gain)])
     return markdown_table(lines)
 
 
 def thresholds(study: Study) -> str:
-    """MIoU had foreground begun at other probabilities, and the difference where each model is at its best."""
+    """MIoU at other thresholds, and the difference with the best threshold for each model."""
     known = list(study.of("scnet")[0]["results"]["1-shot"]["at"])
-    lines = [["foreground from a probability of", *known, "each at its best"]]
+    lines = [["threshold", *known, "best for each"]]
     for shots in SHOTS:
         best = {}
         for row, words in MODELS.items():
             threshold, best[row] = study.best(row, shots)
             means = [f"{mean(study.values(row, shots, each)):.1f}" for each in known]
-            lines.append([f"{words}, {shots}-shot", *means, f"{mean(best[row]):.1f} (from {threshold})"])
+            lines.append([f"{words}, {shots}-shot", *means, f"{mean(best[row]):.1f} (at {threshold})"])
         changes = [study.against("scnet", "pfenet", shots, each) for each in known]
         own = minus(best["scnet"], best["pfenet"])
         lines.append([f"SCNet − PFENet, {shots}-shot", *map(interval, [*changes, own])])
@@ -108,7 +138,7 @@ def curves(study: Study) -> str:
             last = [its["losses"][-1][name] for its in study.of(row) if name in its["losses"][-1]]
             if last:
                 cells = [*[""] * (len(points) - 1), f"{fmean(last):.3f}", ""]
-                lines.append([f"{words}: loss of the {branch} branch, last part", *cells])
+                lines.append([f"{words}: training loss of the {branch} branch", *cells])
     return markdown_table(lines)
 
 
@@ -130,10 +160,8 @@ def hidden_changes(study: Study) -> str:
     columns = {
         "mIoU, 1-shot": lambda row, base: study.against(row, base, 1, folds=folds),
         "mIoU, 5-shot": lambda row, base: study.against(row, base, 5, folds=folds),
-        "1-shot, each at its best threshold": lambda row, base: minus(
-            study.best(row, 1, folds)[1], study.best(base, 1, folds)[1]
-        ),
-        "object pixels found, 1-shot": lambda row, base: study.against(row, base, 1, "found", folds),
+        "1-shot, best thresholds": lambda row, base: minus(study.best(row, 1, folds)[1], study.best(base, 1, folds)[1]),
+        "recall of object pixels, 1-shot": lambda row, base: study.against(row, base, 1, "found", folds),
     }
     gains = {
         name: [make("scnet" + ending, "pfenet" + ending) for make in columns.values()]
@@ -142,7 +170,7 @@ def hidden_changes(study: Study) -> str:
     lines = [["", *columns], *([f"SCNet − PFENet, {name}", *map(interval, its)] for name, its in gains.items())]
     for name in ("dropped", "void"):
         more = [minus(*pair) for pair in zip(gains["background"], gains[name], strict=True)]
-        lines.append([f"the same, background − {name}", *map(interval, more)])
+        lines.append([f"change of SCNet − PFENet, background − {name}", *map(interval, more)])
     for row, words in MODELS.items():
         for name in ("dropped", "void"):
             pair = row + CONDITIONS["background"], row + CONDITIONS[name]
@@ -159,7 +187,7 @@ def ablations(study: Study) -> str:
                 measured.setdefault(row, f"{TABLES[table].heading}: {words}")
     folds = study.folds(measured)
     pfenet = study.best("pfenet", 1, folds)[1]
-    changes = ["1-shot − PFENet", "5-shot − PFENet", "the same, 1-shot, best thresholds", "1-shot − SCNet"]
+    changes = ["1-shot − PFENet", "5-shot − PFENet", "1-shot − PFENet, best thresholds", "1-shot − SCNet"]
     lines = [["", *changes, "seeds", "paper, 1-shot − PFENet"]]
     for row, words in measured.items():
         one, five = (study.against(row, "pfenet", shots, folds=folds) for shots in SHOTS)
@@ -171,18 +199,21 @@ def ablations(study: Study) -> str:
     return markdown_table(lines)
 
 
-SECTIONS: dict[str, Callable[[Study], str]] = {
-    "files": files,
-    "levels": lambda study: levels(study, TABLES["main"].rows),
-    "differences": lambda study: differences(study, {"SCNet − PFENet": "scnet"}, "pfenet", paper=True),
-    "measures": measures,
-    "thresholds": thresholds,
-    "curves": curves,
-    "hidden": hidden,
-    "hidden-changes": hidden_changes,
-    "ablations": ablations,
+PAGES: dict[str, Sections] = {
+    "results.md": {"summary": summary},
+    "results-tables.md": {
+        "files": files,
+        "levels": lambda study: levels(study, TABLES["main"].rows),
+        "differences": lambda study: differences(study, {"SCNet − PFENet": "scnet"}, "pfenet", paper=True),
+        "measures": measures,
+        "thresholds": thresholds,
+        "curves": curves,
+        "hidden": hidden,
+        "hidden-changes": hidden_changes,
+        "ablations": ablations,
+    },
 }
-"""Names of marks, and what stands between them."""
+"""Pages, and the tables of each."""
 
 
 def curve_picture(study: Study) -> Figure:

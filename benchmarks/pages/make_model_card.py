@@ -1,6 +1,6 @@
 """Puts the scores on held-out classes into model-card.md; none of them is typed.
 
-python docs/make_model_card.py
+python benchmarks/pages/make_model_card.py
 
 Reads results/held-out: those of `fewshotseg evaluate` for heads of each fold, and of the study for prototypes.
 """
@@ -12,8 +12,9 @@ from statistics import fmean
 
 from fewshotseg.results import markdown_table
 
-DOCS = Path(__file__).parent
-RESULTS = DOCS / "results/held-out"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "benchmarks/results/held-out"
 START, END = "<!-- held-out -->\n", "<!-- /held-out -->"
 HEAD, PFENET, FLOOR = "heads of this recipe", "the same without the second branch", "prototypes, nothing trained"
 

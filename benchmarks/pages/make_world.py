@@ -1,6 +1,6 @@
 """Puts the tables of world.md between its marks, from the result files of examples/study.
 
-python docs/make_world.py                   # docs/results/coco-mini and docs/results/world to docs/world.md
+python benchmarks/pages/make_world.py         # coco-mini and world of benchmarks/results to docs/world.md
 """
 
 import json
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from fewshotseg.results import markdown_table
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples/study"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/study"))
 from make_results import DOCS, with_tables
 from rows import SHOTS, TABLES
 from tables import Study, levels, mean
 from world_table import table
 
-RESULTS = DOCS / "results/coco-mini"
-WORLD = DOCS / "results/world"
+RESULTS = DOCS.parent / "benchmarks/results/coco-mini"
+WORLD = DOCS.parent / "benchmarks/results/world"
 ROWS = TABLES["training-free"].rows
 
 

@@ -1,7 +1,7 @@
-"""Makes the pictures of these pages, from images that the package itself draws.
+"""Makes the pictures of the documentation, from images that the package itself draws.
 
-    python docs/make_pictures.py            # all of them, into docs/images
-    python docs/make_pictures.py prior      # one of them
+    python benchmarks/pages/make_pictures.py            # all of them, into docs/images
+    python benchmarks/pages/make_pictures.py prior      # one of them
 
 Where a picture needs features, they are histograms of colours in a window: enough to see what an operation does,
 without any weights. The predictor's picture needs a trained model, which trains for some minutes.
@@ -34,7 +34,7 @@ from scnet_diagram import scnet
 mpl.use("Agg")
 mpl.rcParams.update({"font.size": 9, "axes.titlesize": 9, "axes.linewidth": 0.6})
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parents[2] / "docs/images"
 RED, VIOLET, INK, GREY, PALE = "#E4002B", "#8E63B5", "#30343A", "#8C8C8C", "#F1F1F1"
 REGIONS = {0: "#4C9BD6", 1: "#F2B134", 2: "#3FA796"}
 COLOURS = torch.cartesian_prod(*[torch.linspace(0.1, 0.9, 4)] * 3)

@@ -16,6 +16,21 @@ Row = Callable[[Sequence[int]], float]
 """A number of these classes, some of them perhaps several times."""
 
 
+def together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers of several models, each tested on classes of its own, as if one had been tested on all classes."""
+    found: dict[str, Any] = {
+        "names": {class_id: name for part in parts for class_id, name in part["names"].items()},
+        "answers": [answer for part in parts for answer in part["answers"]],
+    }
+    for shots in SHOTS:
+        reports = [part[f"{shots}-shot"] for part in parts]
+        found[f"{shots}-shot"] = {
+            "per_class": {name: iou for report in reports for name, iou in report["per_class"].items()},
+            "by_size": {size: _both([report["by_size"][size] for report in reports]) for size in reports[0]["by_size"]},
+        }
+    return found
+
+
 def rows(found: Mapping[str, Any]) -> dict[str, Row]:
     """The lines of the table."""
     ids = {int(class_id): name for class_id, name in found["names"].items()}
@@ -79,6 +94,13 @@ def table(found: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> s
 def _brackets(row: Row, classes: Sequence[int], sign: str) -> list[str]:
     low, high = interval(row, classes)
     return [] if low == high else [f"[{low:{sign}.1f}, {high:{sign}.1f}]"]
+
+
+def _both(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean over the episodes of all parts."""
+    episodes = sum(part["episodes"] for part in parts)
+    total = sum(part["episodes"] * part["episode_miou"] for part in parts if part["episodes"])
+    return {"episodes": episodes, "episode_miou": total / episodes if episodes else None}
 
 
 def _mean_of(values: Mapping[int, Sequence[float]]) -> Row:

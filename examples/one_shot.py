@@ -62,9 +62,9 @@ def pictures() -> dict[str, list[OneShot]]:
     """Return the examples that each picture shows, by its file name without ``.png``."""
     astronaut = data.astronaut()
     return {
-        "one-shot": [OneShot("person", astronaut, PERSON, data.camera())],
+        "one-shot": [OneShot("spacecraft", astronaut, SPACECRAFT, data.rocket())],
         "one-shot-failures": [
-            OneShot("spacecraft", astronaut, SPACECRAFT, data.rocket()),
+            OneShot("person", astronaut, PERSON, data.camera()),
             OneShot("person", astronaut, PERSON, data.coffee()),
         ],
     }
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="one_shot.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="scnet-lite0", help="name or file of a model (default: %(default)s)")
+    parser.add_argument("--model", default="scnet-lite2", help="name or file of a model (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of pictures (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:

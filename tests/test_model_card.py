@@ -36,7 +36,7 @@ def written(folder, *contents):
 
 
 def test_the_page_is_what_the_files_make():
-    page = (DOCS / "model-card.md").read_text(encoding="utf-8")
+    page = (DOCS / "model-card-lite0.md").read_text(encoding="utf-8")
     assert make_model_card.with_scores(page, RESULTS.glob("*.json")) == page
     assert len(list(RESULTS.glob("*.json"))) >= 6
 

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="scnet-lite2",
         metavar="MODEL",
-        help="The model: a name such as prototypes-lite0, a file, or owner/name on the Hugging Face hub "
+        help="The model: a name such as scnet-lite0 or prototypes-lite0, a file, or owner/name on the Hugging Face hub "
         "(default: %(default)s).",
     )
     add("--threshold", type=float, metavar="P", help="Probability above which a pixel is the object (default: the "

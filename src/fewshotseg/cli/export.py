@@ -119,7 +119,7 @@ def origin_to_share(origin: Mapping[str, Any], note: str | None) -> dict[str, An
         recipe = {key: value for key, value in origin["recipe"].items() if key not in {"model", "backbone_weights"}}
         protocol = f"{origin['protocol']} ({origin['protocol_hash']}), fold {origin['data']['fold']}"
         shared = {
-            "data": ", ".join(Path(folder).name for folder in origin["data"]["data"]),
+            "folders": ", ".join(Path(folder).name for folder in origin["data"]["data"]),
             "recipe": recipe,
             "protocol": protocol,
             **{key: origin[key] for key in ("iteration", "best", "versions") if key in origin},

@@ -52,7 +52,7 @@ def measure(
         transform = padded_eval(predictor.size, mean=model.config.mean, std=model.config.std)
         drawn = EpisodeDataset(test, class_ids, shots=shots, length=episodes, seed=0, transform=transform)
         metric = Counted(class_ids, class_names=source.class_names)
-        report = fs.evaluate(model, drawn, metric, scoring="original", cache_bytes=2**30)
+        report = fs.evaluate(model, drawn, metric, scoring="original", cache_bytes=2**32)
         found[f"{shots}-shot"] = {**report.to_dict(), "counts": metric.episodes}
     return found | {"answers": [*ask(predictor, test, class_ids, examples)]}
 

@@ -1,6 +1,6 @@
-"""Puts the tables of world.md between its marks, from the result files of examples/study.
+"""Puts the tables of world.md and model-card.md between their marks, from the result files of examples/study.
 
-python benchmarks/pages/make_world.py         # coco-mini and world of benchmarks/results to docs/world.md
+python benchmarks/pages/make_world.py         # coco-mini and world of benchmarks/results to docs
 """
 
 import json
@@ -21,14 +21,10 @@ ROWS = TABLES["training-free"].rows
 
 
 def main() -> None:
-    """Write the page anew."""
-    page = DOCS / "world.md"
-    page.write_text(written(page.read_text(encoding="utf-8"), Study(RESULTS.glob("*.json"))), encoding="utf-8")
-
-
-def written(page: str, study: Study) -> str:
-    """The page with all tables between their marks."""
-    return with_tables(page, study, SECTIONS)
+    """Write the pages anew."""
+    study = Study(RESULTS.glob("*.json"))
+    for path, sections in PAGES.items():
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), study, sections), encoding="utf-8")
 
 
 def benchmark(study: Study) -> str:
@@ -78,6 +74,7 @@ def _rows(study: Study) -> dict[str, str]:
 
 
 SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes, "shipped": shipped, "held-out": held_out}
+PAGES = {DOCS / "world.md": SECTIONS, DOCS / "model-card.md": {"held-out": held_out}}
 
 if __name__ == "__main__":
     main()

@@ -32,7 +32,7 @@ OUTLINE = [(155, 20), (300, 20), (350, 190), (350, 508), (40, 508), (40, 190), (
 @pytest.fixture(scope="module")
 def browser():
     pytest.importorskip("gradio", reason="needs the extra app")
-    pytest.importorskip(lite.PACKAGES["efficientnet_lite0"], reason="needs the extra lite")
+    pytest.importorskip(lite.PACKAGES["efficientnet_lite2"], reason="needs the extra lite")
     with chromium() as opened:
         yield opened
 
@@ -199,7 +199,7 @@ def test_an_outline_is_found_elsewhere_shown_and_saved(page, photos, tmp_path):
     assert (found & expected).sum() > 0.5 * (found | expected).sum()
     assert mark[300, 200]
     assert not mark[100, 100]
-    predictor = fs.FewShotPredictor.from_pretrained("scnet-lite0")
+    predictor = fs.FewShotPredictor.from_pretrained()
     predictor.load_support(out / "support.fss")
     assert predictor.class_names == ("astronaut",)
     again = predictor.predict(photos / "mirrored.png", threshold=0.61)

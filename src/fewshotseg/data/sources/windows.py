@@ -1,6 +1,6 @@
 """Windows around small objects, in which a model sees them as large as others."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -129,6 +129,6 @@ def window_around(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, i
     return places[0], places[1], side
 
 
-def _areas(mask: Sequence[int] | np.ndarray) -> dict[int, int]:
+def _areas(mask: np.ndarray) -> dict[int, int]:
     values, counts = np.unique(mask, return_counts=True)
     return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, VOID)}

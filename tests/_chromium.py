@@ -9,6 +9,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync",
          "--disable-component-update", "--disable-quic"]  # fmt: skip
 
+PATIENCE = 300_000
+"""Milliseconds; machines that run tests may be busy."""
+
 
 @contextmanager
 def chromium():

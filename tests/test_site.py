@@ -15,14 +15,12 @@ from urllib.parse import urlparse
 
 import pytest
 
-from _chromium import chromium
+from _chromium import PATIENCE, chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = (400, 1280)
-PATIENCE = 300_000
-"""Milliseconds; machines that run tests may be busy."""
 BASE = Path("fewshotseg")
 """The path of the published site, below its host."""
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples/study"))
 from make_results import DOCS, with_tables
 from rows import SHOTS, TABLES
 from tables import Study, levels, mean
-from world_table import table, together
+from world_table import of_all_episodes, table, together
 
 RESULTS = DOCS.parent / "benchmarks/results/coco-mini"
 WORLD = DOCS.parent / "benchmarks/results/world"
@@ -48,10 +48,8 @@ def sizes(study: Study) -> str:
     for words, row in _rows(study).items():
         cells = []
         for shots, size in parts:
-            every = [result["results"][f"{shots}-shot"]["by_size"][size] for result in study.of(row)]
-            counted = sum(its["episodes"] for its in every)
-            total = sum(its["episode_miou"] * its["episodes"] for its in every if its["episodes"])
-            cells.append(f"{100 * total / counted:.1f}" if counted else "-")
+            every = of_all_episodes([result["results"][f"{shots}-shot"]["by_size"][size] for result in study.of(row)])
+            cells.append(f"{100 * every['episode_miou']:.1f}" if every["episodes"] else "-")
         lines.append([words, *cells])
     return markdown_table(lines)
 

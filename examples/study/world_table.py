@@ -26,9 +26,18 @@ def together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         reports = [part[f"{shots}-shot"] for part in parts]
         found[f"{shots}-shot"] = {
             "per_class": {name: iou for report in reports for name, iou in report["per_class"].items()},
-            "by_size": {size: _both([report["by_size"][size] for report in reports]) for size in reports[0]["by_size"]},
+            "by_size": {
+                size: of_all_episodes([report["by_size"][size] for report in reports]) for size in reports[0]["by_size"]
+            },
         }
     return found
+
+
+def of_all_episodes(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean IoU over the episodes of several reports of one size of objects."""
+    episodes = sum(part["episodes"] for part in parts)
+    total = sum(part["episodes"] * part["episode_miou"] for part in parts if part["episodes"])
+    return {"episodes": episodes, "episode_miou": total / episodes if episodes else None}
 
 
 def rows(found: Mapping[str, Any]) -> dict[str, Row]:
@@ -94,13 +103,6 @@ def table(found: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> s
 def _brackets(row: Row, classes: Sequence[int], sign: str) -> list[str]:
     low, high = interval(row, classes)
     return [] if low == high else [f"[{low:{sign}.1f}, {high:{sign}.1f}]"]
-
-
-def _both(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean over the episodes of all parts."""
-    episodes = sum(part["episodes"] for part in parts)
-    total = sum(part["episodes"] * part["episode_miou"] for part in parts if part["episodes"])
-    return {"episodes": episodes, "episode_miou": total / episodes if episodes else None}
 
 
 def _mean_of(values: Mapping[int, Sequence[float]]) -> Row:

@@ -16,14 +16,11 @@ import torch
 from PIL import Image
 
 import fewshotseg as fs
-from _chromium import chromium
+from _chromium import PATIENCE, chromium
 from fewshotseg.annotations import overlay
 from fewshotseg.models.backbones import lite
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-PATIENCE = 300_000
-"""Milliseconds; machines that run tests may be busy."""
 
 OUTLINE = [(155, 20), (300, 20), (350, 190), (350, 508), (40, 508), (40, 190), (155, 190)]
 """About where the astronaut is."""

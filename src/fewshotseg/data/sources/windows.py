@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import crop
 
 from fewshotseg._checks import check_at_least
-from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource, check_members
+from fewshotseg.data.sources.index import count_classes
+from fewshotseg.data.sources.source import Sample, SegmentationSource, check_members
 
 MAX_SHARE = 0.12
 """Of an image: a class that takes more is seen well without a window."""
@@ -73,16 +74,16 @@ class WindowSource:
         self.ids: list[str] = [*source.ids]
         self.class_areas: list[Mapping[int, int]] = [dict(areas) for areas in source.class_areas]
         for index, areas in enumerate(source.class_areas):
-            small = sorted(set(areas) & set(class_ids))
-            mask = source.load(index).mask.numpy() if small else np.zeros((0, 0), dtype=int)
-            for class_id in small:
-                if not MIN_PIXELS <= areas[class_id] <= MAX_SHARE * mask.size:
+            seen = sorted(c for c in set(areas) & set(class_ids) if areas[c] >= MIN_PIXELS)
+            mask = source.load(index).mask if seen else torch.zeros(0, 0)
+            for class_id in seen:
+                if areas[class_id] > MAX_SHARE * mask.numel():
                     continue
-                found = window_around(mask == class_id, np.random.default_rng((seed, index, class_id)))
+                found = window_around((mask == class_id).numpy(), np.random.default_rng((seed, index, class_id)))
                 if found is None:
                     continue
                 top, left, side = found
-                inside = _areas(mask[top : top + side, left : left + side])
+                inside = count_classes(crop(mask, top, left, side, side))
                 if class_id in inside:
                     self.windows.append(Window(index, top, left, side))
                     self.ids.append(f"{source.ids[index]}@{class_id}")
@@ -94,11 +95,7 @@ class WindowSource:
             return self._source.load(index)
         number, top, left, side = self.windows[index - len(self.ids)]
         image, mask = self._source.load(number)
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        return Sample(
-            tv_tensors.Image(image.as_subclass(torch.Tensor)[:, rows, columns].clone()),
-            tv_tensors.Mask(mask.as_subclass(torch.Tensor)[rows, columns].clone()),
-        )
+        return Sample(crop(image, top, left, side, side), crop(mask, top, left, side, side))
 
 
 def window_around(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, int, int] | None:
@@ -127,8 +124,3 @@ def window_around(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, i
         middle = (where.min() + where.max()) / 2 + draw.uniform(-0.2, 0.2) * side
         places.append(int(np.clip(middle - side / 2, 0, length - side)))
     return places[0], places[1], side
-
-
-def _areas(mask: np.ndarray) -> dict[int, int]:
-    values, counts = np.unique(mask, return_counts=True)
-    return {int(v): int(n) for v, n in zip(values, counts, strict=True) if v not in (0, VOID)}

@@ -68,6 +68,7 @@ class FrozenBackboneModel(nn.Module):
         self.fast = FastBackbone(self.backbone)
         return self
 
+    @property
     def _frozen(self) -> FrozenBackbone:
         """Return the backbone's steps in the fastest form that was asked for and is possible."""
         if self.training and self.trains_norms:

@@ -139,7 +139,7 @@ class SCNet(FrozenBackboneModel):
         """
         check_annotated(images, masks, kind="support ", axes="B S")
         check_images("support images", images, self._weight)
-        frozen = self._frozen()
+        frozen = self._frozen
 
         # One shot at a time with batch statistics: PFENet's order of norm updates.
         def encode(image: Tensor, mask: Tensor) -> Support:
@@ -169,7 +169,7 @@ class SCNet(FrozenBackboneModel):
         """
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images, self._weight)
-        frozen = self._frozen()
+        frozen = self._frozen
         return self._query(frozen, *frozen.mid(images), images, keep_maps=keep_maps)
 
     def encode_both(self, images: Tensor, masks: Tensor) -> tuple[Support, Query]:
@@ -184,7 +184,7 @@ class SCNet(FrozenBackboneModel):
         """
         check_annotated(images, masks)
         check_images("images", images, self._weight)
-        frozen = self._frozen()
+        frozen = self._frozen
         maps, deepest = frozen.mid(images)
         return self._shot(frozen, maps, deepest, masks), self._query(frozen, maps, deepest, images)
 

@@ -199,7 +199,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
 
     def _features(self, images: Tensor) -> Tensor:
         assert self.config.features is not None
-        return self._frozen().one(images, self.config.features)
+        return self._frozen.one(images, self.config.features)
 
     def _with_prototypes(self, support: PrototypeSupport) -> PrototypeSupport:
         """Add the prototypes to a support, if the score needs any."""

@@ -139,7 +139,7 @@ def density_logits(
             for part in torch.split(queries, rows, dim=1)
         ]
         means = torch.cat(parts, dim=1) - torch.where(totals > 0, totals, 1).log()  # B N 2
-        nothing = concentration * means.new_tensor([-1.0, -2.0])
+        nothing = -concentration * torch.arange(1, 3, device=means.device, dtype=means.dtype)
         logits = torch.where(totals > 0, means, nothing)
     return rearrange(logits, "b (h w) s -> b s h w", h=features.shape[2])
 

@@ -1,6 +1,6 @@
 """The model on a GPU: the answers of a CPU in every precision, no waiting, determinism where asked, graphs, files.
 
-`python -m pytest -m cuda -W default` runs these from a checkout, with torch, torchvision, numpy, pillow, einops, pytest
+`python -m pytest tests -m cuda -W default` runs these from a checkout, with torch, torchvision, numpy, pillow, einops, pytest
 and hypothesis.
 """
 

@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -263,3 +265,19 @@ def test_scores_by_size_are_kept(tmp_path):
     result(0.5, reports=[metric.compute().to_dict()]).save(tmp_path / "result.json")
     (read,) = EvaluationResult.load(tmp_path / "result.json").reports
     assert read["by_size"]["<2%"] == {"miou": 0.5, "episode_miou": 0.5, "episodes": 1}
+
+
+def test_versions_of_a_checkout_that_is_not_installed():
+    code = """
+import importlib.metadata as metadata
+of = metadata.version
+def version(name):
+    if name == "fewshotseg":
+        raise metadata.PackageNotFoundError(name)
+    return of(name)
+metadata.version = version
+import fewshotseg
+from fewshotseg.results import versions
+print(fewshotseg.__version__, versions()["fewshotseg"])
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["0+unknown"] * 2

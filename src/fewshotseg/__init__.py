@@ -1,9 +1,10 @@
 """Few-shot segmentation in PyTorch: reusable components, and SCNet built from them."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from fewshotseg._version import VERSION
 
 if TYPE_CHECKING:
     from fewshotseg.annotations import cutout, overlay, read_annotations, to_coco, to_labelme, to_yolo
@@ -67,10 +68,7 @@ if TYPE_CHECKING:
     from fewshotseg.predictor import FewShotPredictor
     from fewshotseg.results import mean_and_interval
 
-try:
-    __version__ = version("fewshotseg")
-except PackageNotFoundError:  # a checkout that is not installed
-    __version__ = "0+unknown"
+__version__ = VERSION
 
 __all__ = [
     "Backbone",

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from fewshotseg._checks import check_at_least, check_choice, check_share
 from fewshotseg._io import StrPath, write_atomically
+from fewshotseg._version import VERSION
 
 _FORMAT = "fewshotseg result 1"
 _FOLDS = range(4)
@@ -80,8 +81,8 @@ def _student_probability(angle: float, freedom: int) -> float:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that results may depend on, by name."""
-    packages = {name: version(name) for name in ("fewshotseg", "torch", "torchvision", "numpy")}
-    return {**packages, "python": platform.python_version()}
+    packages = {name: version(name) for name in ("torch", "torchvision", "numpy")}
+    return {"fewshotseg": VERSION, **packages, "python": platform.python_version()}
 
 
 @dataclass(frozen=True, kw_only=True)

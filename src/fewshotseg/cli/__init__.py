@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import version
 from types import ModuleType
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
+from fewshotseg._version import VERSION
 from fewshotseg.cli.errors import EXPECTED, is_out_of_memory, sentence
 
 COMMANDS = {
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = [*(sys.argv[1:] if arguments is None else arguments)]
     parser = _Parser(prog="fewshotseg", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument("--version", action="version", version=f"fewshotseg {version('fewshotseg')}")
+    parser.add_argument("--version", action="version", version=f"fewshotseg {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     name = next((word for word in given if word in COMMANDS), None)
     module = None if name is None else import_module(f"fewshotseg.cli.{name}")

@@ -1,7 +1,7 @@
 """The model on a GPU: the answers of a CPU in every precision, no waiting, determinism where asked, graphs, files.
 
-`python -m pytest tests -m cuda -W default` runs these from a checkout, with torch, torchvision, numpy, pillow, einops, pytest
-and hypothesis.
+`python -m pytest tests -m cuda -W default` runs these from a checkout, with torch, torchvision, numpy, pillow, einops,
+pytest and hypothesis.
 """
 
 import copy

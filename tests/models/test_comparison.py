@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewshotseg.models import ComparisonHead, ConcatConv1x1
+from fewshotseg.models import ComparisonHead, ConcatConv1x1, comparison
 from fewshotseg.ops import resize_bilinear
 
 SIDES = st.integers(1, 6)
@@ -163,3 +165,29 @@ def test_a_head_of_any_scales_answers_on_the_grid_of_the_query(bins):
             module.register_forward_hook(lambda *_: None)
     prototypes = torch.rand(2, 4, 1, 1)
     assert_close(plain(query, prototypes, prior).logits, head(query, prototypes, prior).logits)
+
+
+def test_an_accelerator_convolves_once():
+    convolutions = []
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+            if operation is torch.ops.aten.convolution.default:
+                convolutions.append(tuple(arguments[0].shape))
+            return operation(*arguments, **(keywords or {}))
+
+    maps = maps_of((3, 4, 4), (3, 1, 1), (1, 2, 2))
+    for device, wanted in (("cuda", [(2, 7, 4, 4)]), ("cpu", [tuple(part.shape) for part in maps])):
+        with FakeTensorMode(), torch.device(device), Seen():
+            ConcatConv1x1(7, 5)([torch.empty(part.shape) for part in maps], (4, 4))
+        assert convolutions == wanted
+        convolutions.clear()
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_the_concatenation_computes_the_same(shapes, monkeypatch):
+    maps = maps_of(*SHAPES[shapes])
+    merge = merge_of(maps)
+    expected = merge(maps, (4, 3))
+    monkeypatch.setattr(comparison, "splits", lambda conv, maps: False)
+    assert_close(merge(maps, (4, 3)), expected)

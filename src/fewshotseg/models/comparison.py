@@ -30,8 +30,8 @@ class Comparison(NamedTuple):
 class ConcatConv1x1(nn.Sequential):
     """Concatenates maps along the channels and applies a 1x1 convolution and ReLU (the merge of Eq. 2 and 7).
 
-    Both children are called as modules, so that hooks, adapters and replacements work. A plain convolution is applied
-    to each map separately and the results are summed, which gives the same and is cheaper.
+    Both children are called as modules, so that hooks, adapters and replacements work. On a CPU a plain convolution is
+    applied to each map separately and the results are summed, which gives the same and is faster there.
 
     Args:
         inputs: Number of channels of all maps together.
@@ -61,7 +61,7 @@ class ConcatConv1x1(nn.Sequential):
             ``(B, outputs, H, W)``.
         """
         conv, *after = self
-        if isinstance(conv, nn.Conv2d) and splits(conv):
+        if isinstance(conv, nn.Conv2d) and splits(conv, maps):
             merged = conv1x1_of_parts(conv, maps, size)
         else:
             merged = conv(torch.cat([_resized(part, size) for part in maps], dim=1))  # B C H W

@@ -70,7 +70,37 @@ def summary(contents: Contents) -> str:
         "5-shot": "evaluation-5-shots",
     }
     origins = "".join(f"* {words}: {origin(contents[name])}" for words, name in files.items())
-    return f"{markdown_table(lines)}\n\n{origins}"
+    on_gpu = f"\n{gpu_summary(contents['gpu'])}" if "gpu" in contents else ""
+    return f"{markdown_table(lines)}\n\n{origins}{on_gpu}"
+
+
+def gpu_summary(content: Mapping[str, Any]) -> str:
+    """The rows that most readers want, on a GPU."""
+    cases, steps, compiled = (content["parts"][name] for name in ("forward", "training", "compiled"))
+    one, many, five = (cases[f"batch {case}, bfloat16"] for case in ("1, 1 shots", "16, 1 shots", "1, 5 shots"))
+    tf32 = cases["batch 1, 1 shots, tf32"]
+    rows = {
+        "segment a query, 1 shot, TF32": (tf32["plain"], tf32["fewshotseg"]),
+        "the same, compiled with CUDA graphs (plain PFENet is not)": (tf32["plain"], compiled["reduce-overhead"]),
+        "segment a query, 1 shot, bfloat16": (one["plain"], one["fewshotseg"]),
+        "the same, support already encoded": (one["plain"], one["known support"]),
+        "segment 16 queries, 1 shot, bfloat16": (many["plain"], many["fewshotseg"]),
+        "the same, channels last": (many["plain"], many["fewshotseg, channels last"]),
+        "segment a query, 5 shots, bfloat16": (five["plain"], five["fewshotseg"]),
+        "a training step of PFENet, 4 episodes, bfloat16": (
+            steps["bfloat16"]["plain, batch norms"],
+            steps["bfloat16"]["PFENet"],
+        ),
+        "a training step of SCNet, 4 episodes, bfloat16": (
+            steps["bfloat16"]["plain, batch norms"],
+            steps["bfloat16"]["SCNet"],
+        ),
+    }
+    lines = [[content["environment"]["device"], "plain PFENet, ms", "fewshotseg, ms", "speed-up"]]
+    for words, (plain, ours) in rows.items():
+        times = [1000 * way["seconds"] for way in (plain, ours)]
+        lines.append([words, *(f"{time:.3g}" for time in times), f"{times[0] / times[1]:.2f}"])
+    return f"{markdown_table(lines)}\n\n* GPU: {origin(content)}"
 
 
 def origin(content: Mapping[str, Any]) -> str:
@@ -227,6 +257,51 @@ def imports(content: Mapping[str, Any]) -> str:
     )
 
 
+def gpu(content: Mapping[str, Any]) -> str:
+    """Everything that was measured on a GPU."""
+    parts = content["parts"]
+    limits = parts["limits"]
+    columns = {"milliseconds": milliseconds, "speed-up": number("times_as_fast")}
+    forward_rows = {f"{case}: {way}": row for case, ways in parts["forward"].items() for way, row in ways.items()}
+    step_rows = {f"{name}: {way}": row for name, ways in parts["training"].items() for way, row in ways.items()}
+    first = ", ".join(f"{name} {time:.0f} s" for name, time in parts["compiled"]["first_call_seconds"].items())
+    compiled_rows = {name: row for name, row in parts["compiled"].items() if name != "first_call_seconds"}
+    floor = {"milliseconds": milliseconds, "reading once a round takes": _milliseconds("reading_once_a_round")}
+    peaks = ", ".join(
+        f"{limits[f'{name}_flops'] / 1e12:.0f} TFLOP/s in {words}"
+        for name, words in {"float32": "float32", "tf32": "TF32", "bfloat16": "bfloat16"}.items()
+    )
+    return "\n".join(
+        [
+            f"### On a GPU\n\n{origin(content)}\nThe card copies {limits['bytes_per_second'] / 1e12:.1f} TB/s, and "
+            f"multiplies matrices at {peaks}. Speed-ups are over plain PFENet in the same precision, which is never "
+            "compiled.\n",
+            table(forward_rows, columns, "inference"),
+            table(step_rows, columns, "a training step of 4 episodes"),
+            f"The first call takes, compiled: {first}.\n",
+            table(compiled_rows, columns, "one query, one shot, TF32"),
+            table(parts["kmeans"], floor | {"times that": number("times_that", ".1f")}, "k-means, 3 clusters"),
+            table(
+                parts["prior"],
+                {"milliseconds": milliseconds, "share of peak": number("share_of_peak", ".0%")}
+                | {"memory, MiB": number("peak_mib", ".0f")},
+                "the prior of a shot",
+            ),
+            table(parts["evaluation"], {"episodes a second": number("episodes_per_second", ".1f")}, "`evaluate`"),
+        ]
+    )
+
+
+def milliseconds(row: Mapping[str, Any]) -> str:
+    """The median and the quartiles."""
+    low, high = (1000 * quartile for quartile in row["quartiles"])
+    return f"{1000 * row['seconds']:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _milliseconds(name: str) -> Callable[[Any], str]:
+    return lambda row: f"{1000 * row[name]:.3g}"
+
+
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "forward": forward,
     "forward-scaling": scaling,
@@ -237,6 +312,7 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "kmeans": kmeans,
     "memory": memory,
     "imports": imports,
+    "gpu": gpu,
 }
 
 PAGES: dict[str, Callable[[Contents], str]] = {"performance.md": summary, "performance-tables.md": tables}

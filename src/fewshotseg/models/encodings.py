@@ -64,14 +64,14 @@ class SCNetOutput(NamedTuple):
 
     Attributes:
         logits: ``(B, 2, H, W)`` at the query's size, channel 1 foreground.
-        loss: Eq. 9, a scalar; None without query masks.
-        losses: The parts of the loss by name, each before its weight: ``main`` and ``aux`` of the class-specific
+        loss: Eq. 9, a scalar tensor; None without query masks.
+        losses: The parts of the loss by name, tensors before their weights: ``main`` and ``aux`` of the class-specific
             branch, and of the class-agnostic branch, if there is one, ``self_contrast_main`` and ``self_contrast_aux``.
     """
 
     logits: Tensor
-    loss: Tensor | None = None
-    losses: dict[str, Tensor] | None = None
+    loss: Any = None  # a type checker cannot know whether there were query masks
+    losses: Any = None
 
 
 def shot_by_shot(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -70,6 +71,19 @@ class SCNet(FrozenBackboneModel):
         self.head = ComparisonHead(config.hidden_channels, config.bins, dropout=config.classifier_dropout)
         self.self_contrast = self_contrast_of(config)
         self.train(self.training)
+
+    if TYPE_CHECKING:  # without it, a module's call has no types
+
+        def __call__(
+            self,
+            support_images: Tensor,
+            support_masks: Tensor,
+            query_images: Tensor,
+            query_masks: Tensor | None = None,
+            *,
+            generator: torch.Generator | None = None,
+        ) -> SCNetOutput:
+            """As `forward`."""
 
     @property
     @override

@@ -18,9 +18,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+from torch import Tensor
+
 import fewshotseg as fs
 from fewshotseg.cli.settings import TRAINING_FREE, training_free
-from fewshotseg.data import EpisodeDataset, SegmentationSource, coco20i, padded_eval
+from fewshotseg.data import EpisodeDataset, SegmentationSource, coco20i
 from fewshotseg.training.benchmark import MIN_TESTED, KeptSource, open_folder, well_stocked, with_classes
 from follow_support import iou
 from measuring import Counted
@@ -45,15 +48,17 @@ def measure(
         episodes: How many with one example, and how many with five.
         examples: Of each class, for the questions of `ask`.
     """
-    model: Any = predictor.model
     test = KeptSource(with_classes(source, class_ids))
     found: dict[str, Any] = {"names": {c: source.class_names[c] for c in class_ids}, "size": predictor.size}
     for shots in SHOTS:
-        transform = padded_eval(predictor.size, mean=model.config.mean, std=model.config.std)
-        drawn = EpisodeDataset(test, class_ids, shots=shots, length=episodes, seed=0, transform=transform)
+        drawn = EpisodeDataset(test, class_ids, shots=shots, length=episodes, seed=0)
         metric = Counted(class_ids, class_names=source.class_names)
-        report = fs.evaluate(model, drawn, metric, scoring="original", cache_bytes=2**32)
-        found[f"{shots}-shot"] = {**report.to_dict(), "counts": metric.episodes}
+        for class_id, query, supports in drawn.specs:
+            show(predictor, *zip(*(drawn.sample(support, class_id) for support in supports), strict=True))
+            image, mask = drawn.sample(query, class_id)
+            margin = predictor.predict(image).probability.logit(eps=1e-7)
+            metric.update(torch.stack([torch.zeros_like(margin), margin])[None], mask[None], class_id)
+        found[f"{shots}-shot"] = {**metric.compute().to_dict(), "counts": metric.episodes}
     return found | {"answers": [*ask(predictor, test, class_ids, examples)]}
 
 
@@ -73,7 +78,7 @@ def ask(
         for example in draw.sample(shows[class_id], min(examples, len(shows[class_id]))):
             others = [i for i in shows[class_id] if i != example]
             two = [(i, other) for other in class_ids for i in shows[other] if other != class_id and i in others]
-            show(predictor, source, example, class_id)
+            show_one(predictor, source, example, class_id)
             absent = predictor.predict(source.load(draw.choice(without)).image)
             answer = {
                 "class": class_id,
@@ -85,7 +90,7 @@ def ask(
                 query, other = draw.choice(two)
                 image, mask = source.load(query)
                 found = predictor.predict(image)
-                show(predictor, source, draw.choice([i for i in shows[other] if i != query] or [query]), other)
+                show_one(predictor, source, draw.choice([i for i in shows[other] if i != query] or [query]), other)
                 higher = found.probability > predictor.predict(image).probability
                 apart = [float((higher == own)[mask == c].float().mean()) for c, own in ((class_id, 1), (other, 0))]
                 answer["two"] = [
@@ -96,12 +101,17 @@ def ask(
             yield answer
 
 
-def show(predictor: fs.FewShotPredictor, source: SegmentationSource, index: int, class_id: int) -> None:
+def show_one(predictor: fs.FewShotPredictor, source: SegmentationSource, index: int, class_id: int) -> None:
     """Give the class in a photograph as the example."""
     image, mask = source.load(index)
+    show(predictor, [image], [(mask == class_id).long()])
+
+
+def show(predictor: fs.FewShotPredictor, images: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
+    """Give examples of a class."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of examples that are not found: they are counted
-        predictor.set_support(image, (mask == class_id).long())
+        predictor.set_support(images, masks)
 
 
 def _iou_at(predictor: fs.FewShotPredictor, source: SegmentationSource, index: int, class_id: int) -> list[float]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import crop
 from typing_extensions import TypeIs
 
 from fewshotseg._checks import name_some
@@ -16,6 +17,10 @@ Shots = ImageLike | Sequence[ImageLike]
 
 POOR = 0.3
 """IoU of an example on its own photograph below which results on other photographs are poor: see docs/predictor.md."""
+
+
+MIN_WINDOW = 64
+"""Smallest side of a window around an object, in pixels of the photograph."""
 
 
 class Examples(NamedTuple):
@@ -54,7 +59,7 @@ def is_several(images: object) -> TypeIs[Sequence[ImageLike]]:
 
 
 def fitted_shots(
-    images: Shots, masks: Shots, which: str, transform: Callable[..., Any], size: int
+    images: Shots, masks: Shots, which: str, transform: Callable[..., Any], size: int, window: float
 ) -> tuple[Tensor, Tensor]:
     """Read the examples of a class and resize them into squares.
 
@@ -64,9 +69,11 @@ def fitted_shots(
         which: The class, as messages add it to ``images`` and ``masks``.
         transform: Resizes an image and its mask into the square, and normalises the image.
         size: Side of the square in pixels.
+        window: Side of the windows around the objects, in sides of the object; 0 makes none.
 
     Returns:
-        ``(1, S, 3, size, size)`` images and ``(1, S, size, size)`` masks, each of which still shows its object.
+        ``(1, S, 3, size, size)`` images and ``(1, S, size, size)`` masks, each of which still shows its object: those
+        of the examples, then those of their windows.
 
     Raises:
         ValueError: If there is no image, numbers or sizes differ, or an image or mask cannot be read.
@@ -78,7 +85,7 @@ def fitted_shots(
         raise ValueError(
             f"images{which} and masks{which} must be equally many, at least one, got {len(images)} and {len(masks)}"
         )
-    shots = []
+    shots, closer = [], []
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         pixels = to_image(f"images{which}[{number}]", image)
         labels = to_mask(f"masks{which}[{number}]", mask)
@@ -87,12 +94,48 @@ def fitted_shots(
                 f"masks{which}[{number}] must have the size of its image, {tuple(pixels.shape[1:])}, "
                 f"got {tuple(labels.shape)}"
             )
-        square, fitted = transform(pixels, labels)
-        height, width = fitted_size((labels.shape[0], labels.shape[1]), size)
-        fitted[:height, :width] = keep_object(labels, fitted[:height, :width])
-        shots.append((square, fitted))
-    squares, fitted_masks = (torch.stack(part)[None] for part in zip(*shots, strict=True))
+        shots.append(_fitted(pixels, labels, transform, size))
+        if window:
+            place = window_around(labels == 1, window)
+            closer.append(_fitted(crop(pixels, *place), crop(labels, *place), transform, size))
+    squares, fitted_masks = (torch.stack(part)[None] for part in zip(*shots, *closer, strict=True))
     return squares, fitted_masks
+
+
+def window_around(mask: Tensor, sides: float) -> tuple[int, int, int, int]:
+    """Find a square window around an object, as far as it lies in the image.
+
+    Args:
+        mask: ``(H, W)`` bool, where the object is; somewhere at least.
+        sides: Side of the window, in sides of the object; at least `MIN_WINDOW` pixels.
+
+    Returns:
+        Top, left, height and width.
+
+    Example:
+        >>> mask = torch.zeros(200, 300, dtype=torch.bool)
+        >>> mask[100:140, 270:300] = True
+        >>> window_around(mask, 2.0)
+        (80, 220, 80, 80)
+    """
+    lengths = mask.shape[0], mask.shape[1]
+    spans = [torch.nonzero(mask.any(dim=1 - axis))[:, 0] for axis in (0, 1)]
+    first, last = zip(*((int(span[0]), int(span[-1]) + 1) for span in spans), strict=True)
+    object_side = max(end - start for start, end in zip(first, last, strict=True))
+    side = max(round(object_side * sides), object_side, MIN_WINDOW)
+    height, width = (min(side, length) for length in lengths)
+    top, left = (
+        min(max((start + end - extent) // 2, 0), length - extent)
+        for start, end, extent, length in zip(first, last, (height, width), lengths, strict=True)
+    )
+    return top, left, height, width
+
+
+def _fitted(pixels: Tensor, labels: Tensor, transform: Callable[..., Any], size: int) -> tuple[Tensor, Tensor]:
+    square, fitted = transform(pixels, labels)
+    height, width = fitted_size((labels.shape[0], labels.shape[1]), size)
+    fitted[:height, :width] = keep_object(labels, fitted[:height, :width])
+    return square, fitted
 
 
 def encode_seen(model: Any, images: Tensor, masks: Tensor) -> Any:

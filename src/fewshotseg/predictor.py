@@ -71,6 +71,7 @@ class FewShotPredictor:
         statistics = image_statistics(getattr(model, "backbone", None) if config is None else config)
         self._fast = FastBackbone(self.model.backbone) if isinstance(model, FrozenBackboneModel) else None
         self._transform = padded_eval(self.size, **statistics)
+        self._window: float = getattr(config, "example_window", 0.0)
         self._examples: Examples | None = None  # one attribute, as another thread may replace it during predict
 
     @classmethod
@@ -272,14 +273,15 @@ class FewShotPredictor:
 
     def _encode(self, images: Shots, masks: Shots, which: str) -> tuple[Any, tuple[float, ...]]:
         """Encode the examples of a class; with ``check_examples`` also compute the IoU on their own photographs."""
-        squares, fitted = fitted_shots(images, masks, which, self._transform, self.size)  # 1 S ...
+        squares, fitted = fitted_shots(images, masks, which, self._transform, self.size, self._window)  # 1 S ...
         squares = squares.to(example_weight(self.model))
         with inference(self.model):
             model = in_fast_form(self.model, self._fast)
             support = encode_seen(model, squares, fitted)
             if not self.check_examples:
                 return support, ()
-            return support, own_iou(model, support, squares[0], fitted[0], threshold_of(model, None))
+            whole = len(images) if is_several(images) else 1
+            return support, own_iou(model, support, squares[0, :whole], fitted[0, :whole], threshold_of(model, None))
 
     def _keep(self, encoded: Sequence[tuple[Any, tuple[float, ...]]], names: tuple[Any, ...] | None) -> None:
         supports, iou = zip(*encoded, strict=True)

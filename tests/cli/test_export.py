@@ -89,6 +89,7 @@ def test_densities_beside_a_head_go_with_it(checkpoint, tmp_path, capsys):
     assert export(checkpoint, tmp_path / "mine.pth", "--format", "model", "--density-weight", 0.25) == 0
     predictor = fs.FewShotPredictor.from_pretrained(tmp_path / "mine.pth", size=65)
     assert predictor.model.config.density_weight == 0.25
+    assert predictor.model.config.example_window == 0
     before, after = answer(fs.FewShotPredictor(load_model(checkpoint), size=65)), answer(predictor)
     assert (after.probability - before.probability).abs().max() > 0.01
     assert (
@@ -98,6 +99,11 @@ def test_densities_beside_a_head_go_with_it(checkpoint, tmp_path, capsys):
         == 2
     )
     assert "density_weight must be left out for the training-free model" in capsys.readouterr().err
+
+
+def test_windows_around_examples_go_with_it(checkpoint, tmp_path):
+    assert export(checkpoint, tmp_path / "mine.pth", "--format", "model", "--example-window", 2) == 0
+    assert load_model(tmp_path / "mine.pth").config.example_window == 2
 
 
 def test_programs_and_a_model_side_by_side(tmp_path, monkeypatch, capsys):

@@ -42,7 +42,8 @@ class Predictor:
     def __init__(self, answer):
         self.answer = answer
 
-    def set_support(self, image, mask):
+    def set_support(self, images, masks):
+        (image,), (mask,) = images, masks
         self.class_id = int(image[0][mask == 1][0]) // 10
 
     def predict(self, image):

@@ -61,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "head's logits, such as 0.25; it helps most with several examples (default: the model's).")  # fmt: skip
     add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="Scale and bias of the presence score, "
         "which says whether a photograph shows the object at all (default: the model's).")  # fmt: skip
+    add("--example-window", type=float, metavar="X", help="Encode each example a second time, in a window around the "
+        "object, this many times as long as it, such as 2; 0 does not (default: the model's).")  # fmt: skip
     add("--without-backbone", action="store_true", help="For model: leave out the backbone's weights if an installed "
         "package holds them. The file is small; it stores a digest of the weights to check them by.")  # fmt: skip
     add_training_free_arguments(parser)
@@ -87,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     if options.density_weight is not None and not isinstance(model, SCNet):
         raise ValueError("density_weight must be left out for the training-free model, which scores by densities alone")
     changes = {"image_size": options.size, "threshold": options.threshold, "presence": presence}
-    changes["density_weight"] = options.density_weight
+    changes |= {"density_weight": options.density_weight, "example_window": options.example_window}
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
     if "model" in options.formats:
         if options.without_backbone:

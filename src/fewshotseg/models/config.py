@@ -51,6 +51,8 @@ class SCNetConfig:
             only the mean prototype.
         presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
             `Prediction`. The default is not fitted to data.
+        example_window: If not 0, `FewShotPredictor` encodes each example twice: the whole photograph, and a square
+            window around the object whose side is this many times the object's, where it and its parts are larger.
 
     Raises:
         ValueError: If a number is out of range, a choice is unknown, or choices exclude each other.
@@ -82,6 +84,7 @@ class SCNetConfig:
     threshold: float = 0.5
     density_weight: float = 0.0
     presence: tuple[float, float] = (1.0, 0.0)
+    example_window: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in self._checked_numbers().items():
@@ -140,6 +143,7 @@ def checked_images(config: Any) -> dict[str, Any]:
         "image_size": check_at_least("image_size", config.image_size, 32, MAX_SQUARE),
         "threshold": check_share("threshold", config.threshold, open_ends=True),
         "presence": checked_presence(config.presence),
+        "example_window": check_number("example_window", config.example_window, 0, 100),
     }
     for name, lowest in (("mean", 0), ("std", 0.001)):
         if getattr(config, name) is not None:

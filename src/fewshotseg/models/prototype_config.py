@@ -41,6 +41,8 @@ class PrototypeConfig:
         threshold: Probability above which a pixel is foreground, between 0 and 1.
         presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
             `Prediction`. The default is not fitted to data.
+        example_window: If not 0, `FewShotPredictor` encodes each example twice: the whole photograph, and a square
+            window around the object whose side is this many times the object's, where it and its parts are larger.
 
     Raises:
         ValueError: If a number is out of range or a choice is unknown.
@@ -65,6 +67,7 @@ class PrototypeConfig:
     std: tuple[float, float, float] | None = None
     threshold: float = 0.3
     presence: tuple[float, float] = (1.0, 0.0)
+    example_window: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("score", self.score, ("density", "cosine", "kmeans"))

@@ -11,6 +11,7 @@ class ImageSettings(TypedDict, total=False):
     std: tuple[float, float, float] | None
     threshold: float
     presence: tuple[float, float]
+    example_window: float
 
 
 class SCNetSettings(ImageSettings, total=False):

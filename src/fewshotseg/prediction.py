@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewshotseg._regions import weak_regions
 from fewshotseg.models.presence import presence_of
+from fewshotseg.models.segmentation_model import peak_of
 from fewshotseg.ops import fitted_size, restore_size
 
 
@@ -33,7 +35,7 @@ def prediction_of(
     """Compute the prediction for one image from its logits.
 
     Args:
-        model: The model, for its presence setting.
+        model: The model, for its settings of presence and peaks.
         logits: ``(K, 2, S, S)``, of each class against its background; S is ``size``.
         original: Height and width of the image.
         size: Side in pixels of the square that the image was fitted into.
@@ -44,6 +46,8 @@ def prediction_of(
     log_odds = (logits[:, 1:] - logits[:, :1])[..., :height, :width]  # K 1 h w
     presence = presence_of(model, log_odds[:, 0]).cpu()
     probability = restore_size(log_odds, original, inner=inner)[:, 0].sigmoid_().cpu()  # K H W
-    best, label = probability.max(dim=0)
+    peak = peak_of(model, threshold)
+    sure = probability.masked_fill(weak_regions(probability, threshold, peak), 0) if peak > threshold else probability
+    best, label = sure.max(dim=0)
     mask = torch.where(best > threshold, label + 1, 0)
     return Prediction(mask, probability, presence) if several else Prediction(mask, probability[0], presence[0])

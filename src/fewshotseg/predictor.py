@@ -231,7 +231,7 @@ class FewShotPredictor:
             image: A path, a PIL image, an array or a tensor, of any size; or a list of these, of different sizes and
                 kinds. The images of a list are read one after the other, and segmented in small batches on a GPU.
             threshold: Probability above which a pixel belongs to the class, between 0 and 1; by default
-                ``model.config.threshold``, or 0.5.
+                ``model.config.threshold``, or 0.5, and what ``model.config.peak_threshold`` says.
 
         Returns:
             The mask, the probabilities and the presence; for a list, a list of them in order. Several classes are

@@ -18,7 +18,7 @@ from fewshotseg.cli.large import Scores, answer, ask, factor_for
 from fewshotseg.cli.results import Results
 from fewshotseg.cli.talk import bar, say, warn
 from fewshotseg.images import read_image, read_reduced, reduce_image
-from fewshotseg.models.segmentation_model import threshold_of
+from fewshotseg.models.segmentation_model import peak_of, threshold_of
 
 FAILURES = (*EXPECTED, RuntimeError)
 """Exceptions that fail one photograph and not the whole run."""
@@ -123,10 +123,12 @@ class Batch(NamedTuple):
 
     def _save(self, photo: Path, name: Path, read: Photo, scores: Scores, seconds: float) -> Row:
         started = time.perf_counter()
+        threshold = threshold_of(self.predictor.model, self.threshold)
         found = answer(
             scores,
             read.size,
-            threshold_of(self.predictor.model, self.threshold),
+            threshold,
+            peak=peak_of(self.predictor.model, threshold),
             min_presence=self.min_presence,
             probability="probability" in self.results.pictures.kinds,
         )

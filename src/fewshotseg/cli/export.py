@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "1).")  # fmt: skip
     add("--threshold", type=float, metavar="P", help="Probability above which a pixel is foreground (default: the "
         "model's).")  # fmt: skip
+    add("--peak-threshold", type=float, metavar="P", help="Probability that a region must exceed somewhere not to be "
+        "dropped (default: the model's).")  # fmt: skip
     add("--density-weight", type=float, metavar="W", help="Weight of the density score that is added to the comparison "
         "head's logits, such as 0.25; it helps most with several examples (default: the model's).")  # fmt: skip
     add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="Scale and bias of the presence score, "
@@ -89,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
     if options.density_weight is not None and not isinstance(model, SCNet):
         raise ValueError("density_weight must be left out for the training-free model, which scores by densities alone")
     changes = {"image_size": options.size, "threshold": options.threshold, "presence": presence}
+    changes |= {"peak_threshold": options.peak_threshold}
     changes |= {"density_weight": options.density_weight, "example_window": options.example_window}
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
     if "model" in options.formats:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewshotseg._regions import weak_regions
 from fewshotseg.ops import resize_bilinear
 
 OVERSAMPLING = 2
@@ -90,7 +91,13 @@ def ask(predictor: Any, pixels: Tensor) -> Scores:
 
 
 def answer(
-    scores: Scores, size: tuple[int, int], threshold: float, *, min_presence: float = 0.0, probability: bool = True
+    scores: Scores,
+    size: tuple[int, int],
+    threshold: float,
+    *,
+    peak: float = 0.0,
+    min_presence: float = 0.0,
+    probability: bool = True,
 ) -> Answer:
     """Resize a prediction to the photograph's own size and apply the threshold, a few rows at a time.
 
@@ -98,6 +105,7 @@ def answer(
         scores: The prediction.
         size: Height and width of the photograph.
         threshold: A pixel whose most probable class has a probability above this gets that class.
+        peak: Regions whose largest probability is not above this are left out of the mask.
         min_presence: Classes with a presence below this, 0 to 1, are left out of the mask.
         probability: Whether to return the probability too.
     """
@@ -108,10 +116,13 @@ def answer(
     odds = tuple(scores.probability.shape[1:]) != size
     maps = scores.probability.logit(eps=1e-6) if odds else scores.probability
     cut = math.log(threshold / (1 - threshold)) if odds else threshold
-    for rows, band in _bands(maps, size):
-        if certainty is not None:
+    if certainty is not None:
+        for rows, band in _bands(maps, size):
             best = band.amax(dim=0)
             certainty[rows] = (255 * (best.sigmoid() if odds else best)).round().to(torch.uint8)
+    if peak > threshold:
+        maps = torch.where(weak_regions(scores.probability, threshold, peak), maps.clamp(max=cut), maps)
+    for rows, band in _bands(maps, size):
         if len(ids) == 1:  # a tenth of the time
             mask[rows] = (band[ids[0].long() - 1] > cut) * ids[0]
         elif len(ids):

@@ -39,6 +39,9 @@ class PrototypeConfig:
         mean: Mean of red, green and blue, from 0 to 1, to normalise images by; None uses the backbone's.
         std: Standard deviation, likewise.
         threshold: Probability above which a pixel is foreground, between 0 and 1.
+        peak_threshold: Probability, from 0 to 1, that a region above ``threshold`` must exceed somewhere to be in
+            `Prediction.mask` (hysteresis thresholding). It goes with ``threshold``: another threshold that is given to
+            `FewShotPredictor.predict` is applied alone.
         presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
             `Prediction`. The default is not fitted to data.
         example_window: If not 0, `FewShotPredictor` encodes each example twice: the whole photograph, and a square
@@ -66,6 +69,7 @@ class PrototypeConfig:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     threshold: float = 0.3
+    peak_threshold: float = 0.0
     presence: tuple[float, float] = (1.0, 0.0)
     example_window: float = 0.0
 

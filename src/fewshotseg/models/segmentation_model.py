@@ -79,6 +79,12 @@ def threshold_of(model: Any, threshold: float | None) -> float:
     return threshold
 
 
+def peak_of(model: Any, threshold: float) -> float:
+    """Return the peak threshold of the model's config if ``threshold`` is that of the config too, else 0."""
+    own = threshold == threshold_of(model, None)
+    return float(getattr(getattr(model, "config", None), "peak_threshold", 0.0)) if own else 0.0
+
+
 def at_threshold(logits: Tensor, threshold: float) -> Tensor:
     """Shift logits ``(B, 2, H, W)`` so that channel 1 is larger where its probability is above the threshold."""
     if threshold == 0.5:

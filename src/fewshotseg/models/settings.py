@@ -10,6 +10,7 @@ class ImageSettings(TypedDict, total=False):
     mean: tuple[float, float, float] | None
     std: tuple[float, float, float] | None
     threshold: float
+    peak_threshold: float
     presence: tuple[float, float]
     example_window: float
 

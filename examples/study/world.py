@@ -12,14 +12,12 @@ photographs' own size, at the model's threshold. Brackets hold 95 % of what othe
 import argparse
 import json
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import fewshotseg as fs
 from fewshotseg.cli.settings import TRAINING_FREE, training_free
@@ -54,7 +52,7 @@ def measure(
         drawn = EpisodeDataset(test, class_ids, shots=shots, length=episodes, seed=0)
         metric = Counted(class_ids, class_names=source.class_names)
         for class_id, query, supports in drawn.specs:
-            show(predictor, *zip(*(drawn.sample(support, class_id) for support in supports), strict=True))
+            predictor.set_support(*zip(*(drawn.sample(support, class_id) for support in supports), strict=True))
             image, mask = drawn.sample(query, class_id)
             margin = predictor.predict(image).probability.logit(eps=1e-7)
             metric.update(torch.stack([torch.zeros_like(margin), margin])[None], mask[None], class_id)
@@ -78,7 +76,7 @@ def ask(
         for example in draw.sample(shows[class_id], min(examples, len(shows[class_id]))):
             others = [i for i in shows[class_id] if i != example]
             two = [(i, other) for other in class_ids for i in shows[other] if other != class_id and i in others]
-            show_one(predictor, source, example, class_id)
+            show(predictor, source, example, class_id)
             absent = predictor.predict(source.load(draw.choice(without)).image)
             answer = {
                 "class": class_id,
@@ -90,7 +88,7 @@ def ask(
                 query, other = draw.choice(two)
                 image, mask = source.load(query)
                 found = predictor.predict(image)
-                show_one(predictor, source, draw.choice([i for i in shows[other] if i != query] or [query]), other)
+                show(predictor, source, draw.choice([i for i in shows[other] if i != query] or [query]), other)
                 higher = found.probability > predictor.predict(image).probability
                 apart = [float((higher == own)[mask == c].float().mean()) for c, own in ((class_id, 1), (other, 0))]
                 answer["two"] = [
@@ -101,17 +99,10 @@ def ask(
             yield answer
 
 
-def show_one(predictor: fs.FewShotPredictor, source: SegmentationSource, index: int, class_id: int) -> None:
+def show(predictor: fs.FewShotPredictor, source: SegmentationSource, index: int, class_id: int) -> None:
     """Give the class in a photograph as the example."""
     image, mask = source.load(index)
-    show(predictor, [image], [(mask == class_id).long()])
-
-
-def show(predictor: fs.FewShotPredictor, images: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    """Give examples of a class."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of examples that are not found: they are counted
-        predictor.set_support(images, masks)
+    predictor.set_support([image], [(mask == class_id).long()])
 
 
 def _iou_at(predictor: fs.FewShotPredictor, source: SegmentationSource, index: int, class_id: int) -> list[float]:
@@ -148,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model = training_free({"model": options.settings})
             predictor = fs.FewShotPredictor(model, size=options.size or model.config.image_size)
         else:
-            predictor = fs.FewShotPredictor.from_pretrained(options.model, size=options.size or "model")
+            size = options.size or "model"
+            predictor = fs.FewShotPredictor.from_pretrained(options.model, size=size, check_examples=False)
         other = json.loads(options.against.read_text()) if options.against else None
         found = measure(predictor, source, class_ids, episodes=options.episodes, examples=options.examples)
         options.out.write_text(json.dumps({"model": options.model, "folds": options.folds, **found}) + "\n")

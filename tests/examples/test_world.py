@@ -135,7 +135,7 @@ def test_differences_are_of_the_same_classes():
 def test_any_model_is_measured_and_written(part, tmp_path, capsys, monkeypatch):
     model = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0,)).eval()
     monkeypatch.setattr(
-        world.fs.FewShotPredictor, "from_pretrained", lambda name, size: fs.FewShotPredictor(model, size=33)
+        world.fs.FewShotPredictor, "from_pretrained", lambda name, **_: fs.FewShotPredictor(model, size=33)
     )
     out = tmp_path / "out.json"
     given = [str(part), "--model", "any", "--folds", "0", "--episodes", "6", "--examples", "1", "--out", str(out)]

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 import fewshotseg as fs
 from _models import tiny
+from fewshotseg.models import scnet
 
 
 def batch(size=(48, 40), *, episodes=2, shots=1, query_size=None, seed=0):
@@ -499,3 +500,12 @@ def test_the_loss_does_not_know_of_densities():
         return model(*batch(), generator=torch.Generator().manual_seed(3)).loss
 
     assert_close(loss(density_weight=0.5), loss())
+
+
+def test_densities_are_computed_once(monkeypatch):
+    model = tiny(prior="density", density_weight=0.5).eval()
+    calls, compute = [], scnet.density_logits
+    monkeypatch.setattr(scnet, "density_logits", lambda *given: calls.append(1) or compute(*given))
+    images, masks, queries, _ = batch()
+    model.segment(model.encode_support(images, masks), model.encode_query(queries))
+    assert len(calls) == 1

@@ -123,7 +123,8 @@ class SCNet(FrozenBackboneModel):
         support = self.encode_support(support_images, support_masks)
         if query_masks is None:
             return SCNetOutput(self.segment(support, query))
-        prototypes, prior = self._class_specific(support, query)
+        density = self._ratio(support, query) if self.config.prior == "density" else None
+        prototypes, prior = self._class_specific(support, query, density)
         if self.self_contrast is None:
             specific = self.head(query.features, prototypes, prior, with_aux=True)
             loss, losses = supervised(specific, query_masks, self.config.aux_weight)
@@ -215,10 +216,11 @@ class SCNet(FrozenBackboneModel):
         batch = query.features.shape[0]
         check_batch(support.prototype, batch)
         support = repeated(support, batch)
-        prototypes, prior = self._class_specific(support, query)
+        density = self._ratio(support, query) if self.compares_points else None  # B 1 h w
+        prototypes, prior = self._class_specific(support, query, density)
         logits = self.head(query.features, prototypes, prior).logits
-        if self.config.density_weight:
-            ratio = self.config.density_weight * self._ratio(support, query)
+        if density is not None and self.config.density_weight:
+            ratio = self.config.density_weight * density
             logits = logits + torch.cat([torch.zeros_like(ratio), ratio], dim=1).to(logits.dtype)
         return resize_bilinear(logits, query.size)
 
@@ -262,11 +264,14 @@ class SCNet(FrozenBackboneModel):
         densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
         return densities[:, 1:] - densities[:, :1]
 
-    def _class_specific(self, support: Support, query: Query) -> tuple[Tensor, Tensor]:
-        """Return the inputs of the class-specific branch: E^s (Eq. 2), constant and so as a 1x1 map, and the prior."""
+    def _class_specific(self, support: Support, query: Query, density: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the inputs of the class-specific branch: E^s (Eq. 2), constant and so as a 1x1 map, and the prior.
+
+        With ``prior="density"`` the prior is made of ``density``, the result of `_ratio`.
+        """
         size = (query.features.shape[2], query.features.shape[3])
-        if self.config.prior == "density":
-            prior = torch.sigmoid(self._ratio(support, query) / 2)
+        if self.config.prior == "density" and density is not None:
+            prior = torch.sigmoid(density / 2)
         else:
             prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)

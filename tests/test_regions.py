@@ -1,5 +1,6 @@
 """Hysteresis thresholding: what is connected to a sure pixel stays, and nothing else."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -132,3 +133,18 @@ def test_the_setting_is_checked(config):
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="peak_threshold must be from 0 to 1"):
             config(peak_threshold=wrong)
+
+
+def test_the_example_is_asked_for_by_the_same_rule():
+    model = tiny()
+    photo = torch.randint(0, 256, (3, 60, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(60, 80, dtype=torch.long)
+    mask[20:40, 30:60] = 1
+    found = {}
+    for peak in (0.0, 1.0):
+        model.config = fs.SCNetConfig(**{**model.config.to_dict(), "threshold": 0.01, "peak_threshold": peak})
+        predictor = fs.FewShotPredictor(model, size=65, check_examples=True)
+        with nullcontext() if peak == 0 else pytest.warns(UserWarning, match="not found in its own photograph"):
+            predictor.set_support(photo, mask)
+        found[peak] = predictor.example_iou[0][0]
+    assert found[0.0] > 0 == found[1.0]

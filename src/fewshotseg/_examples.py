@@ -9,8 +9,10 @@ from torchvision.transforms.v2.functional import crop
 from typing_extensions import TypeIs
 
 from fewshotseg._checks import name_some
+from fewshotseg._regions import weak_regions
 from fewshotseg.images import ImageLike, keep_location, keep_object, to_image, to_mask
 from fewshotseg.models import Support
+from fewshotseg.models.segmentation_model import peak_of
 from fewshotseg.ops import fitted_size
 
 Shots = ImageLike | Sequence[ImageLike]
@@ -164,7 +166,8 @@ def own_iou(model: Any, support: Any, images: Tensor, masks: Tensor, threshold: 
     """
     found = []
     for image, mask in zip(images, masks.to(images.device), strict=True):
-        logits = model.segment(support, model.encode_query(image[None]))[0].float()
-        answer = (logits.softmax(dim=0)[1] > threshold) & (mask != 255)
+        probability = model.segment(support, model.encode_query(image[None])).float().softmax(dim=1)[:, 1]  # 1 H W
+        answer = (probability > threshold) & ~weak_regions(probability, threshold, peak_of(model, threshold))
+        answer = answer[0] & (mask != 255)
         found.append(((answer & (mask == 1)).sum() / (answer | (mask == 1)).sum()).item())
     return tuple(found)

@@ -135,6 +135,8 @@ class FewShotPredictor:
     def set_support(self, images: Shots | Mapping[Any, Shots], masks: Shots | Mapping[Any, Shots]) -> None:
         """Set the annotated examples of what to segment, replacing earlier ones.
 
+        A model with the setting ``example_window`` sees each of them twice, see `SCNetConfig`.
+
         With ``check_examples`` each example's own photograph is segmented, using all examples of its class. If the IoU
         with its mask is below 0.3, a warning names the example: results on other photographs will be no better. Mark it
         tighter, use a photograph that shows it larger, or give more examples.

@@ -76,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="The model: a name such as scnet-lite0 or prototypes-lite0, a file, or owner/name on the Hugging Face hub "
         "(default: %(default)s).",
     )
-    add("--threshold", type=float, metavar="P", help="Probability above which a pixel is the object, applied alone "
-        "(default: the model's threshold, and its peak threshold if it has one).")  # fmt: skip
+    add("--threshold", type=float, metavar="P", help="Probability above which a pixel is the object; if it is not "
+        "the model's, it is applied alone (default: the model's, with its peak threshold if it has one).")  # fmt: skip
     add(
         "--min-presence",
         type=float,

@@ -123,8 +123,7 @@ class SCNet(FrozenBackboneModel):
         support = self.encode_support(support_images, support_masks)
         if query_masks is None:
             return SCNetOutput(self.segment(support, query))
-        density = self._ratio(support, query) if self.config.prior == "density" else None
-        prototypes, prior = self._class_specific(support, query, density)
+        prototypes, prior = self._class_specific(support, query)
         if self.self_contrast is None:
             specific = self.head(query.features, prototypes, prior, with_aux=True)
             loss, losses = supervised(specific, query_masks, self.config.aux_weight)
@@ -264,14 +263,14 @@ class SCNet(FrozenBackboneModel):
         densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
         return densities[:, 1:] - densities[:, :1]
 
-    def _class_specific(self, support: Support, query: Query, density: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _class_specific(self, support: Support, query: Query, density: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the inputs of the class-specific branch: E^s (Eq. 2), constant and so as a 1x1 map, and the prior.
 
-        With ``prior="density"`` the prior is made of ``density``, the result of `_ratio`.
+        ``density`` is the result of `_ratio` if it is known already.
         """
         size = (query.features.shape[2], query.features.shape[3])
-        if self.config.prior == "density" and density is not None:
-            prior = torch.sigmoid(density / 2)
+        if self.config.prior == "density":
+            prior = torch.sigmoid((self._ratio(support, query) if density is None else density) / 2)
         else:
             prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)

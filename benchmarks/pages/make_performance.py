@@ -121,6 +121,11 @@ def table(rows: Mapping[str, Any], columns: Columns, name: str = "") -> str:
     return markdown_table([[name, *columns], *body]) + "\n"
 
 
+def flattened(cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The ways of all cases as rows of one table."""
+    return {f"{case}: {way}": row for case, ways in cases.items() for way, row in ways.items()}
+
+
 def seconds(row: Mapping[str, Any]) -> str:
     """The median, and the quartiles where there are several rounds."""
     low, high = row["quartiles"]
@@ -142,7 +147,7 @@ def forward(content: Mapping[str, Any]) -> str:
         "difference": number("difference", ".0e"),
     }
     peak = content["peak_gflops"]["float32"]["convolution"]
-    rows = {f"{case}: {way}": row for case, ways in content["cases"].items() for way, row in ways.items()}
+    rows = flattened(content["cases"])
     return (
         f"### Inference\n\n{origin(content)}\nThe peak is the speed of one large 3x3 convolution, {peak:.0f} GFLOP/s. "
         "The difference is the largest one between the logits and those of the first row, divided by the largest "
@@ -262,8 +267,6 @@ def gpu(content: Mapping[str, Any]) -> str:
     parts = content["parts"]
     limits = parts["limits"]
     columns = {"milliseconds": milliseconds, "speed-up": number("times_as_fast")}
-    forward_rows = {f"{case}: {way}": row for case, ways in parts["forward"].items() for way, row in ways.items()}
-    step_rows = {f"{name}: {way}": row for name, ways in parts["training"].items() for way, row in ways.items()}
     first = ", ".join(f"{name} {time:.0f} s" for name, time in parts["compiled"]["first_call_seconds"].items())
     compiled_rows = {name: row for name, row in parts["compiled"].items() if name != "first_call_seconds"}
     floor = {"milliseconds": milliseconds, "reading once a round takes": _milliseconds("reading_once_a_round")}
@@ -276,8 +279,8 @@ def gpu(content: Mapping[str, Any]) -> str:
             f"### On a GPU\n\n{origin(content)}\nThe card copies {limits['bytes_per_second'] / 1e12:.1f} TB/s, and "
             f"multiplies matrices at {peaks}. Speed-ups are over plain PFENet in the same precision, which is never "
             "compiled.\n",
-            table(forward_rows, columns, "inference"),
-            table(step_rows, columns, "a training step of 4 episodes"),
+            table(flattened(parts["forward"]), columns, "inference"),
+            table(flattened(parts["training"]), columns, "a training step of 4 episodes"),
             f"The first call takes, compiled: {first}.\n",
             table(compiled_rows, columns, "one query, one shot, TF32"),
             table(parts["kmeans"], floor | {"times that": number("times_that", ".1f")}, "k-means, 3 clusters"),

@@ -9,10 +9,9 @@ from torchvision.transforms.v2.functional import crop
 from typing_extensions import TypeIs
 
 from fewshotseg._checks import name_some
-from fewshotseg._regions import weak_regions
+from fewshotseg._regions import without_weak_regions
 from fewshotseg.images import ImageLike, keep_location, keep_object, to_image, to_mask
 from fewshotseg.models import Support
-from fewshotseg.models.segmentation_model import peak_of
 from fewshotseg.ops import fitted_size
 
 Shots = ImageLike | Sequence[ImageLike]
@@ -167,7 +166,6 @@ def own_iou(model: Any, support: Any, images: Tensor, masks: Tensor, threshold: 
     found = []
     for image, mask in zip(images, masks.to(images.device), strict=True):
         probability = model.segment(support, model.encode_query(image[None])).float().softmax(dim=1)[:, 1]  # 1 H W
-        answer = (probability > threshold) & ~weak_regions(probability, threshold, peak_of(model, threshold))
-        answer = answer[0] & (mask != 255)
+        answer = (without_weak_regions(model, probability, threshold)[0] > threshold) & (mask != 255)
         found.append(((answer & (mask == 1)).sum() / (answer | (mask == 1)).sum()).item())
     return tuple(found)

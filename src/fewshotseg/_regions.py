@@ -1,8 +1,12 @@
 """Hysteresis thresholding: finds the regions of a prediction that are nowhere sure."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fewshotseg.models.segmentation_model import peak_of
 
 TILES = 96
 """Regions are connected on a grid of at most this many tiles a side; whatever meets in neighbouring tiles is one."""
@@ -37,3 +41,17 @@ def weak_regions(probability: Tensor, threshold: float, peak: float) -> Tensor:
         kept = grown
     kept = kept.repeat_interleave(tile, dim=1)[:, :height].repeat_interleave(tile, dim=2)[..., :width]
     return above & ~kept
+
+
+def without_weak_regions(model: Any, probability: Tensor, threshold: float) -> Tensor:
+    """Set the pixels of weak regions to 0 if the model has a peak threshold that goes with ``threshold``.
+
+    Args:
+        model: The model, for its setting.
+        probability: ``(K, h, w)``, of each class; returned as it is if nothing applies.
+        threshold: Probability above which a pixel belongs to a region.
+    """
+    peak = peak_of(model, threshold)
+    if peak <= threshold:
+        return probability
+    return probability.masked_fill(weak_regions(probability, threshold, peak), 0)

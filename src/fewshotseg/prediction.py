@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fewshotseg._regions import weak_regions
+from fewshotseg._regions import without_weak_regions
 from fewshotseg.models.presence import presence_of
-from fewshotseg.models.segmentation_model import peak_of
 from fewshotseg.ops import fitted_size, restore_size
 
 
@@ -46,8 +45,6 @@ def prediction_of(
     log_odds = (logits[:, 1:] - logits[:, :1])[..., :height, :width]  # K 1 h w
     presence = presence_of(model, log_odds[:, 0]).cpu()
     probability = restore_size(log_odds, original, inner=inner)[:, 0].sigmoid_().cpu()  # K H W
-    peak = peak_of(model, threshold)
-    sure = probability.masked_fill(weak_regions(probability, threshold, peak), 0) if peak > threshold else probability
-    best, label = sure.max(dim=0)
+    best, label = without_weak_regions(model, probability, threshold).max(dim=0)
     mask = torch.where(best > threshold, label + 1, 0)
     return Prediction(mask, probability, presence) if several else Prediction(mask, probability[0], presence[0])

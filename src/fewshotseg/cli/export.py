@@ -90,9 +90,14 @@ def run(options: argparse.Namespace) -> int:
     presence = None if options.presence is None else tuple(options.presence)
     if options.density_weight is not None and not isinstance(model, SCNet):
         raise ValueError("density_weight must be left out for the training-free model, which scores by densities alone")
-    changes = {"image_size": options.size, "threshold": options.threshold, "presence": presence}
-    changes |= {"peak_threshold": options.peak_threshold}
-    changes |= {"density_weight": options.density_weight, "example_window": options.example_window}
+    changes = {
+        "image_size": options.size,
+        "threshold": options.threshold,
+        "peak_threshold": options.peak_threshold,
+        "presence": presence,
+        "density_weight": options.density_weight,
+        "example_window": options.example_window,
+    }
     model.config = replace(model.config, **{key: value for key, value in changes.items() if value is not None})
     if "model" in options.formats:
         if options.without_backbone:

@@ -3,6 +3,7 @@
 # pyright: strict, reportMissingTypeStubs=false
 
 from collections.abc import Mapping, Sequence
+from typing import assert_type
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ def main() -> None:
     model: fs.SCNet = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0, 0.5), num_prototypes=2)
     own = OwnModel()
     for batch in loader:
-        output: fs.SCNetOutput = model(batch.support_images, batch.support_masks, batch.query_image, batch.query_mask)
+        output = model(batch.support_images, batch.support_masks, batch.query_image, batch.query_mask)
+        assert_type(output, fs.SCNetOutput)
         loss = output.loss + own(batch.query_image, batch.query_mask)
         loss.backward()
         parts: dict[str, float] = {name: float(part.detach()) for name, part in output.losses.items()}

@@ -72,6 +72,19 @@ class SCNet(FrozenBackboneModel):
         self.self_contrast = self_contrast_of(config)
         self.train(self.training)
 
+    if TYPE_CHECKING:  # a module's call has no types; `__call__ = forward` would not give it any
+
+        def __call__(
+            self,
+            support_images: Tensor,
+            support_masks: Tensor,
+            query_images: Tensor,
+            query_masks: Tensor | None = None,
+            *,
+            generator: torch.Generator | None = None,
+        ) -> SCNetOutput:
+            """As `forward`."""
+
     @property
     @override
     def trains_norms(self) -> bool:
@@ -123,9 +136,6 @@ class SCNet(FrozenBackboneModel):
             loss = (1 - weight) * loss + weight * agnostic_loss
             losses.update({f"self_contrast_{name}": value for name, value in agnostic_losses.items()})
         return SCNetOutput(resize_bilinear(specific.logits, query.size), loss, losses)
-
-    if TYPE_CHECKING:  # without it, a module's call has no types
-        __call__ = forward
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Support:
         """Encode annotated examples once, for any number of queries.

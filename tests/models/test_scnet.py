@@ -509,3 +509,35 @@ def test_densities_are_computed_once(monkeypatch):
     images, masks, queries, _ = batch()
     model.segment(model.encode_support(images, masks), model.encode_query(queries))
     assert len(calls) == 1
+
+
+# What the prior of densities does not need
+
+
+def test_the_last_stage_of_the_backbone_runs_only_in_training():
+    model = tiny(prior="density")
+    calls = []
+    high = model.backbone.high
+    model.backbone.high = lambda deepest: calls.append(1) or high(deepest)
+    supports, masks, query, query_masks = batch()
+    with torch.no_grad():
+        support, encoded = model.eval().encode_support(supports, masks), model.encode_query(query)
+        model.segment(support, encoded)
+        model.encode_both(query, query_masks)
+    assert not calls
+    assert support.high is None
+    assert encoded.high is None
+    model.train()(supports, masks, query, query_masks)
+    assert len(calls) == 1
+
+
+def test_a_training_step_needs_what_only_it_keeps():
+    model = tiny(prior="density")
+    assert model.encode_query(batch()[2], keep_maps=True).high is not None
+
+
+def test_encodings_without_high_level_features_are_no_input_of_the_other_prior():
+    model, other = tiny(prior="density"), tiny()
+    supports, masks, query, _ = batch()
+    with pytest.raises(ValueError, match="by a model of these settings, got them without high-level features"):
+        other.segment(model.encode_support(supports, masks), model.encode_query(query))

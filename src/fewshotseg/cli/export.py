@@ -12,12 +12,12 @@
 and model.safetensors. fewshotseg.load_model, FewShotPredictor.from_pretrained and fewshotseg segment --model read both.
 
 --format onnx and pt2 write two programs each, which run without this package. "support" encodes the annotated examples
-once: from images (1, S, 3, H, W) and label masks (1, S, H, W) it computes prototype, high and weights, and points if
-the density weight is not 0; for the training-free model points, foreground and background. "query" takes these and
-images (B, 3, H, W) of any batch size B, and computes logits (B, 2, H, W), where channel 1 is the object. The number of
-shots S and the side H = W are fixed at export. Images are RGB, normalised by the mean and std that the metadata of the
-ONNX files give. Each program is checked on the CPU with random images: if its logits differ from the model's by more
-than 1e-4 of the largest logit, its files are deleted and the command fails.
+once: from images (1, S, 3, H, W) and label masks (1, S, H, W) it computes the prototype, high and weights unless the
+prior is of densities, and points if the model uses densities; for the training-free model points, foreground and
+background. "query" takes these and images (B, 3, H, W) of any batch size B, and computes logits (B, 2, H, W), where
+channel 1 is the object. The number of shots S and the side H = W are fixed at export. Images are RGB, normalised by
+the mean and std that the metadata of the ONNX files give. Each program is checked on the CPU with random images: if
+its logits differ from the model's by more than 1e-4 of the largest logit, its files are deleted and the command fails.
 
 ONNX needs pip install "fewshotseg[onnx]".
 """

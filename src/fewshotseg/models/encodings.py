@@ -22,8 +22,9 @@ class Support(NamedTuple):
 
     Attributes:
         prototype: ``(B, C)``, the mean of the shots' foreground prototypes.
-        high: ``(B, S, C', h, w)`` high-level features of the masked supports.
-        weights: ``(B, S, h, w)``, the masks resized to that grid, from 0 to 1.
+        high: ``(B, S, C', h, w)`` high-level features of the masked supports; None with ``prior="density"``, which does
+            not use them.
+        weights: ``(B, S, h, w)``, the masks resized to the grid of the features that are compared, from 0 to 1.
         background: ``(B, C)``, the mean of the shots' background prototypes; None unless the model's
             ``background_source`` is the support (Table 4).
         points: ``(B, S, N, C'')`` of unit length, the backbone's features at all N locations of each shot. Like the
@@ -33,7 +34,7 @@ class Support(NamedTuple):
     """
 
     prototype: Tensor
-    high: Tensor
+    high: Tensor | None
     weights: Tensor
     background: Tensor | None = None
     points: Tensor | None = None
@@ -46,14 +47,14 @@ class Query(NamedTuple):
 
     Attributes:
         features: ``(B, C, h, w)``, the features that are compared with prototypes.
-        high: ``(B, C', h', w')`` high-level features.
+        high: ``(B, C', h', w')`` high-level features; None with ``prior="density"`` unless asked for.
         size: Height and width of the images.
         maps: ``(B, C'', h, w)`` mid-level maps of the backbone; None unless asked for.
         deepest: The deepest mid-level map, which is compared with the supports' points; None if the model uses none.
     """
 
     features: Tensor
-    high: Tensor
+    high: Tensor | None
     size: tuple[int, int]
     maps: Tensor | None = None
     deepest: Tensor | None = None
@@ -107,16 +108,16 @@ def merged(shots: Iterable[Support], count: int) -> Support:
         return next(iter(shots))
     prototypes, weights, backgrounds, points, high = [], [], [], [], None
     for number, shot in enumerate(shots):
-        if high is None:
-            high = shot.high.new_empty(shot.high.shape[0], count, *shot.high.shape[2:])
-        high[:, number : number + 1] = shot.high
+        if shot.high is not None:
+            if high is None:
+                high = shot.high.new_empty(shot.high.shape[0], count, *shot.high.shape[2:])
+            high[:, number : number + 1] = shot.high
         prototypes.append(shot.prototype)
         weights.append(shot.weights)
         if shot.background is not None:
             backgrounds.append(shot.background)
         if shot.points is not None:
             points.append((shot.points, shot.point_foreground, shot.point_background))
-    assert high is not None
     background = torch.stack(backgrounds).mean(dim=0) if backgrounds else None
     together = Support(torch.stack(prototypes).mean(dim=0), high, torch.cat(weights, dim=1), background)
     if not points:

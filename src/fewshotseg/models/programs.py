@@ -33,12 +33,13 @@ Model = SCNet | PrototypeSegmenter
 def parts_of(model: Model) -> tuple[str, ...]:
     """List the fields of a support's encoding that the query's program takes.
 
-    An `SCNet` needs prototype, high and weights, and the points if it uses densities; a `PrototypeSegmenter` needs
-    points, foreground and background, or only prototypes.
+    An `SCNet` needs the prototype, high and weights unless its prior is of densities, and the points if it uses
+    densities; a `PrototypeSegmenter` needs points, foreground and background, or only prototypes.
     """
     if isinstance(model, SCNet):
-        points = ("points", "point_foreground", "point_background")
-        return ("prototype", "high", "weights", *(points if model.compares_points else ()))
+        masked = () if model.config.prior == "density" else ("high", "weights")
+        points = ("points", "point_foreground", "point_background") if model.compares_points else ()
+        return ("prototype", *masked, *points)
     return ("points", "foreground", "background") if model.config.score == "density" else ("prototypes",)
 
 

@@ -42,6 +42,8 @@ from fewshotseg.ops import (
 PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
 
+OTHER_SETTINGS = "support and query must be encoded by a model of these settings, got them without "
+
 
 class SCNet(FrozenBackboneModel):
     """PFENet with a class-agnostic branch that learns from the query's own background.
@@ -145,7 +147,8 @@ class SCNet(FrozenBackboneModel):
             masks: ``(B, S, H, W)`` label masks: 1 foreground, 0 background, 255 void.
 
         Returns:
-            The prototypes, averaged over the shots, and the high-level features of each shot for the prior.
+            The prototypes, averaged over the shots, and what the prior compares: the high-level features of each shot,
+            or its points.
 
         Raises:
             ValueError: If a shape does not fit, there is no shot, or a side is below 32 pixels.
@@ -179,7 +182,8 @@ class SCNet(FrozenBackboneModel):
 
         Args:
             images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
-            keep_maps: Keep the mid-level maps, which a training step needs for ``background_reducer="support"``.
+            keep_maps: Keep what only a training step needs: the mid-level maps, for ``background_reducer="support"``,
+                and with ``prior="density"`` the high-level features, for k-means.
         """
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images, self._weight)
@@ -237,28 +241,29 @@ class SCNet(FrozenBackboneModel):
         self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, images: Tensor, *, keep_maps: bool = False
     ) -> Query:
         features = layout_for_training(self.reduce_query(maps))  # B C h w
+        high = frozen.high(deepest) if keep_maps or self.config.prior != "density" else None
         size = (images.shape[2], images.shape[3])
         seen = deepest if self.compares_points else None
-        return Query(features, frozen.high(deepest), size, maps if keep_maps else None, seen)
+        return Query(features, high, size, maps if keep_maps else None, seen)
 
     def _shot(self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (maps.shape[2], maps.shape[3])
         foreground = foreground_weights(masks, size)  # B h w
         features = self.reduce_support(maps)  # B C h w
         prototype = masked_average_pool(features, foreground, eps=PROTOTYPE_EPS)  # B C
-        high = frozen.high_of_masked(deepest, foreground)
-        weights = foreground_weights(masks, (high.shape[2], high.shape[3]))
+        high = None if self.config.prior == "density" else frozen.high_of_masked(deepest, foreground)
+        weights = foreground if high is None else foreground_weights(masks, (high.shape[2], high.shape[3]))
         background = None
         if self.config.background_source == "support":
             background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
         points = points_of(deepest, masks, 1)[:3] if self.compares_points else ()
-        return Support(prototype, high[:, None], weights[:, None], background, *points)
+        return Support(prototype, None if high is None else high[:, None], weights[:, None], background, *points)
 
     def _ratio(self, support: Support, query: Query) -> Tensor:
         """Compute the log-density of the supports' foreground minus that of their background: ``(B, 1, h, w)``."""
         points, *sides = support.points, support.point_foreground, support.point_background
         if points is None or query.deepest is None:
-            raise ValueError("support and query must be encoded by a model of these settings, got them without points")
+            raise ValueError(OTHER_SETTINGS + "points")
         shares = (side.flatten(1, 2) for side in sides if side is not None)
         densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
         return densities[:, 1:] - densities[:, :1]
@@ -271,6 +276,8 @@ class SCNet(FrozenBackboneModel):
         size = (query.features.shape[2], query.features.shape[3])
         if self.config.prior == "density":
             prior = torch.sigmoid((self._ratio(support, query) if density is None else density) / 2)
+        elif query.high is None or support.high is None:
+            raise ValueError(OTHER_SETTINGS + "high-level features")
         else:
             prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)
@@ -290,6 +297,7 @@ class SCNet(FrozenBackboneModel):
         pooled_from = query.features
         if self.config.background_reducer == "support":
             pooled_from = self.reduce_support(query.maps)
+        assert query.high is not None  # `forward` keeps it
         pairs: SelfContrastivePairs = self_contrast.pairs(pooled_from, query.high, query_masks, generator=generator)
         return pairs.prototype_map, pairs.target
 

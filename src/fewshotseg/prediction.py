@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fewshotseg._regions import without_weak_regions
-from fewshotseg.models.presence import presence_of
+from fewshotseg.models.presence import presence_from, presence_of
+from fewshotseg.models.segmentation_model import min_presence_of
 from fewshotseg.ops import fitted_size, restore_size
 
 
@@ -29,22 +30,33 @@ class Prediction(NamedTuple):
 
 
 def prediction_of(
-    model: Any, logits: Tensor, original: tuple[int, int], size: int, threshold: float, *, several: bool
+    model: Any,
+    logits: Tensor,
+    original: tuple[int, int],
+    size: int,
+    threshold: float,
+    *,
+    several: bool,
+    evidence: Tensor | None = None,
 ) -> Prediction:
     """Compute the prediction for one image from its logits.
 
     Args:
-        model: The model, for its settings of presence and peaks.
+        model: The model, for its settings.
         logits: ``(K, 2, S, S)``, of each class against its background; S is ``size``.
         original: Height and width of the image.
         size: Side in pixels of the square that the image was fitted into.
         threshold: Probability above which a pixel belongs to a class.
         several: Whether probability and presence have an axis of classes.
+        evidence: ``(K,)``, what to compute the presence from; None computes it from the logits.
     """
     height, width = inner = fitted_size(original, size)
     log_odds = (logits[:, 1:] - logits[:, :1])[..., :height, :width]  # K 1 h w
-    presence = presence_of(model, log_odds[:, 0]).cpu()
+    presence = presence_of(model, log_odds[:, 0]) if evidence is None else presence_from(model, evidence)
+    presence = presence.cpu()
     probability = restore_size(log_odds, original, inner=inner)[:, 0].sigmoid_().cpu()  # K H W
-    best, label = without_weak_regions(model, probability, threshold).max(dim=0)
+    found = without_weak_regions(model, probability, threshold)
+    absent = presence < min_presence_of(model, threshold)
+    best, label = torch.where(absent[:, None, None], 0, found).max(dim=0)
     mask = torch.where(best > threshold, label + 1, 0)
     return Prediction(mask, probability, presence) if several else Prediction(mask, probability[0], presence[0])

@@ -20,7 +20,7 @@ from fewshotseg.models.backbones import image_statistics
 from fewshotseg.models.checkpoints import check_savable
 from fewshotseg.models.encodings import repeated
 from fewshotseg.models.fast.backbone import FastBackbone
-from fewshotseg.models.segmentation_model import check_model, in_fast_form, threshold_of
+from fewshotseg.models.segmentation_model import check_model, evidence_of, in_fast_form, threshold_of
 from fewshotseg.prediction import Prediction, prediction_of
 from fewshotseg.support_files import Encoder, encoder_of, load_examples, save_examples
 
@@ -233,7 +233,7 @@ class FewShotPredictor:
             image: A path, a PIL image, an array or a tensor, of any size; or a list of these, of different sizes and
                 kinds. The images of a list are read one after the other, and segmented in small batches on a GPU.
             threshold: Probability above which a pixel belongs to the class, between 0 and 1; by default
-                ``model.config.threshold``, or 0.5, and what ``model.config.peak_threshold`` says.
+                ``model.config.threshold``, or 0.5, with the model's ``peak_threshold`` and ``min_presence``.
 
         Returns:
             The mask, the probabilities and the presence; for a list, a list of them in order. Several classes are
@@ -266,11 +266,20 @@ class FewShotPredictor:
             model = in_fast_form(self.model, self._fast)
             squares = torch.stack([self._transform(image) for image in images])  # B 3 S S
             query = model.encode_query(squares.to(example_weight(model)))
-            supports = (repeated(support, len(images)) for support in examples.supports)
+            supports = [repeated(support, len(images)) for support in examples.supports]
             logits = torch.stack([model.segment(support, query) for support in supports], dim=1).float()  # B K 2 S S
+            evidence = evidence_of(model, supports, query)
             return [
-                prediction_of(self.model, each, size, self.size, threshold, several=examples.names is not None)
-                for each, size in zip(logits, sizes, strict=True)
+                prediction_of(
+                    self.model,
+                    logits[number],
+                    size,
+                    self.size,
+                    threshold,
+                    several=examples.names is not None,
+                    evidence=None if evidence is None else evidence[number],
+                )
+                for number, size in enumerate(sizes)
             ]
 
     def _encode(self, images: Shots, masks: Shots, which: str) -> tuple[Any, tuple[float, ...]]:

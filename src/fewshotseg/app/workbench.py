@@ -25,7 +25,7 @@ from fewshotseg.cli.pictures import KINDS, Pictures
 from fewshotseg.cli.results import Results
 from fewshotseg.images import read_image, reduce_image
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
-from fewshotseg.models.segmentation_model import peak_of
+from fewshotseg.models.segmentation_model import min_presence_of, peak_of
 
 Picture = NDArray[np.uint8]
 """``(h, w, 3)`` uint8, an image that the page shows."""
@@ -186,8 +186,9 @@ class Workbench:
             return Answer(marked, 255 * (marked > 0).to(torch.uint8), presence, [True] * len(self.marks))
         self.ask()
         probability, presence_of = self._found.get(photo, lambda: self._predict(photo))
-        peak = peak_of(self.predictor.model, threshold)
-        return answer(Scores(probability, presence_of.tolist()), self.shown(photo).size, threshold, peak=peak)
+        peak, least = (rule(self.predictor.model, threshold) for rule in (peak_of, min_presence_of))
+        scores = Scores(probability, presence_of.tolist())
+        return answer(scores, self.shown(photo).size, threshold, peak=peak, min_presence=least)
 
     def picture(self, photo: str, labels: Tensor | None) -> Picture:
         """Draw labels of the photograph's own size on it, as the page shows it."""

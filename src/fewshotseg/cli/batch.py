@@ -18,7 +18,7 @@ from fewshotseg.cli.large import Scores, answer, ask, factor_for
 from fewshotseg.cli.results import Results
 from fewshotseg.cli.talk import bar, say, warn
 from fewshotseg.images import read_image, read_reduced, reduce_image
-from fewshotseg.models.segmentation_model import peak_of, threshold_of
+from fewshotseg.models.segmentation_model import min_presence_of, peak_of, threshold_of
 
 FAILURES = (*EXPECTED, RuntimeError)
 """Exceptions that fail one photograph and not the whole run."""
@@ -45,14 +45,14 @@ class Batch(NamedTuple):
         predictor: A `fewshotseg.FewShotPredictor` that has its examples.
         results: The files to write.
         threshold: As in `fewshotseg.FewShotPredictor.predict`.
-        min_presence: Classes with a presence below this, 0 to 1, are left out of the mask.
+        min_presence: Classes with a presence below this, 0 to 1, are left out of the mask; None uses the model's.
         overwrite: Whether to segment photographs again that already have results.
     """
 
     predictor: Any
     results: Results
     threshold: float | None = None
-    min_presence: float = 0.0
+    min_presence: float | None = None
     overwrite: bool = False
 
     def run(self, photos: Mapping[Path, Path]) -> dict[Path, str]:
@@ -123,13 +123,14 @@ class Batch(NamedTuple):
 
     def _save(self, photo: Path, name: Path, read: Photo, scores: Scores, seconds: float) -> Row:
         started = time.perf_counter()
-        threshold = threshold_of(self.predictor.model, self.threshold)
+        model = self.predictor.model
+        threshold = threshold_of(model, self.threshold)
         found = answer(
             scores,
             read.size,
             threshold,
-            peak=peak_of(self.predictor.model, threshold),
-            min_presence=self.min_presence,
+            peak=peak_of(model, threshold),
+            min_presence=min_presence_of(model, threshold) if self.min_presence is None else self.min_presence,
             probability="probability" in self.results.pictures.kinds,
         )
         row = self.results.save(photo, name, read.pixels, found, seconds + time.perf_counter() - started)

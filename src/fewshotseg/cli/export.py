@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model's).")  # fmt: skip
     add("--peak-threshold", type=float, metavar="P", help="Probability that a region must exceed somewhere not to be "
         "dropped (default: the model's).")  # fmt: skip
+    add("--min-presence", type=float, metavar="P", help="Presence below which nothing is found (default: the "
+        "model's).")  # fmt: skip
     add("--density-weight", type=float, metavar="W", help="Weight of the density score that is added to the comparison "
         "head's logits, such as 0.25; it helps most with several examples (default: the model's).")  # fmt: skip
     add("--presence", type=float, nargs=2, metavar=("SCALE", "BIAS"), help="Scale and bias of the presence score, "
@@ -94,6 +96,7 @@ def run(options: argparse.Namespace) -> int:
         "image_size": options.size,
         "threshold": options.threshold,
         "peak_threshold": options.peak_threshold,
+        "min_presence": options.min_presence,
         "presence": presence,
         "density_weight": options.density_weight,
         "example_window": options.example_window,

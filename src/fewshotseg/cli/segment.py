@@ -81,10 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--min-presence",
         type=float,
-        default=0.0,
         metavar="P",
         help="Smallest presence, from 0 to 1: how sure the model must be that the photograph shows the object at all. "
-        "Below it the mask is left empty (default: %(default)g).",
+        "Below it the mask is left empty (default: the model's, or 0 with another threshold than the model's).",
     )
     add("--size", type=int, metavar="N", help="Resize photographs to this many pixels on the longer side before the "
         "model sees them (default: the size that the model was trained with).")  # fmt: skip
@@ -107,7 +106,8 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.threshold is not None:
         check_share("threshold", options.threshold, open_ends=True)
-    check_share("min-presence", options.min_presence)
+    if options.min_presence is not None:
+        check_share("min-presence", options.min_presence)
     device = checked_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size: int | Literal["model"] = "model" if options.size is None else options.size
     with _large_photos(), threads(device) as count:
@@ -164,7 +164,7 @@ def _results(options: argparse.Namespace, examples: Examples, predictor: fs.FewS
         options.out,
         Pictures(options.out, kinds, examples.several),
         Exports(options.out, options.format, examples.names),
-        _digest(predictor, examples, f"{options.threshold} {options.min_presence or ''}"),
+        _digest(predictor, examples, f"{options.threshold} {options.min_presence}"),
     )
 
 

@@ -48,6 +48,8 @@ class SCNetConfig:
         peak_threshold: Probability, from 0 to 1, that a region above ``threshold`` must exceed somewhere to be in
             `Prediction.mask` (hysteresis thresholding). It goes with ``threshold``: another threshold that is given to
             `FewShotPredictor.predict` is applied alone.
+        min_presence: Presence, from 0 to 1, below which nothing of a class is in `Prediction.mask`. It goes with
+            ``threshold`` likewise.
         density_weight: Weight, 0 or more, of the density score that is added to the foreground logit at inference:
             `density_logits` of foreground minus background at kappa 40, over all points of all supports. It needs no
             training and is not part of the loss. It helps with several supports, of which the comparison head sees
@@ -87,6 +89,7 @@ class SCNetConfig:
     threshold: float = 0.5
     density_weight: float = 0.0
     peak_threshold: float = 0.0
+    min_presence: float = 0.0
     presence: tuple[float, float] = (1.0, 0.0)
     example_window: float = 0.0
 
@@ -147,6 +150,7 @@ def checked_images(config: Any) -> dict[str, Any]:
         "image_size": check_at_least("image_size", config.image_size, 32, MAX_SQUARE),
         "threshold": check_share("threshold", config.threshold, open_ends=True),
         "peak_threshold": check_share("peak_threshold", config.peak_threshold),
+        "min_presence": check_share("min_presence", config.min_presence),
         "presence": checked_presence(config.presence),
         "example_window": check_number("example_window", config.example_window, 0, 100),
     }

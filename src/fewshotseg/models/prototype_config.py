@@ -42,6 +42,8 @@ class PrototypeConfig:
         peak_threshold: Probability, from 0 to 1, that a region above ``threshold`` must exceed somewhere to be in
             `Prediction.mask` (hysteresis thresholding). It goes with ``threshold``: another threshold that is given to
             `FewShotPredictor.predict` is applied alone.
+        min_presence: Presence, from 0 to 1, below which nothing of a class is in `Prediction.mask`. It goes with
+            ``threshold`` likewise.
         presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
             `Prediction`. The default is not fitted to data.
         example_window: If not 0, `FewShotPredictor` encodes each example twice: the whole photograph, and a square
@@ -70,6 +72,7 @@ class PrototypeConfig:
     std: tuple[float, float, float] | None = None
     threshold: float = 0.3
     peak_threshold: float = 0.0
+    min_presence: float = 0.0
     presence: tuple[float, float] = (1.0, 0.0)
     example_window: float = 0.0
 

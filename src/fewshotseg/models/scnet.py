@@ -29,6 +29,7 @@ from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.parts import reducer, self_contrast_of, supervised
+from fewshotseg.models.presence import found_again
 from fewshotseg.models.segmenter import points_of
 from fewshotseg.ops import (
     density_logits,
@@ -226,6 +227,24 @@ class SCNet(FrozenBackboneModel):
             ratio = self.config.density_weight * density
             logits = logits + torch.cat([torch.zeros_like(ratio), ratio], dim=1).to(logits.dtype)
         return resize_bilinear(logits, query.size)
+
+    def presence_evidence(self, support: Support, query: Query) -> Tensor | None:
+        """Compute the numbers ``(B,)`` that the presence score is computed from; see `found_again`.
+
+        They say better than the logits whether an image shows the object at all, as the comparison head finds whatever
+        is most like the object. None if the model compares no points; the score is then computed from the logits.
+
+        Args:
+            support: From `encode_support`; with batch 1 it is used for every query of the batch.
+            query: From `encode_query`.
+        """
+        if support.points is None or support.point_foreground is None or query.deepest is None:
+            return None
+        count = query.deepest.shape[0]
+        points, foreground = (
+            part.expand(count, *part.shape[1:]) for part in (support.points, support.point_foreground)
+        )
+        return found_again(query.deepest, points, foreground)
 
     @property
     def compares_points(self) -> bool:

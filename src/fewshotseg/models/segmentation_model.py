@@ -21,6 +21,8 @@ class SegmentationModel(Protocol):
 
     - ``encode_both(images, masks)``, which encodes the same ``(B, 3, H, W)`` images both as one-shot supports and as
       queries, faster than two calls;
+    - ``presence_evidence(support, query)``, numbers ``(B,)`` from which the presence scores of images are computed,
+      or None; by default it is computed from the logits;
     - ``config`` with ``image_size``, ``mean``, ``std`` and ``threshold``.
     """
 
@@ -66,6 +68,22 @@ def in_fast_form(model: Any, fast: FastBackbone | None = None) -> Any:
     return view
 
 
+def evidence_of(model: Any, supports: Sequence[Any], query: Any) -> Tensor | None:
+    """Compute what the presence scores are computed from, if the model has something better than its logits.
+
+    Args:
+        model: The model.
+        supports: The encoding of each of K classes, with the batch of the query.
+        query: The encoded images.
+
+    Returns:
+        ``(B, K)``, or None.
+    """
+    compute = getattr(model, "presence_evidence", None)
+    evidence = [] if compute is None else [compute(support, query) for support in supports]
+    return torch.stack(evidence, dim=1).float() if evidence and evidence[0] is not None else None
+
+
 def threshold_of(model: Any, threshold: float | None) -> float:
     """Return ``threshold`` if given, else the threshold of the model's config, else 0.5.
 
@@ -81,8 +99,17 @@ def threshold_of(model: Any, threshold: float | None) -> float:
 
 def peak_of(model: Any, threshold: float) -> float:
     """Return the peak threshold of the model's config if ``threshold`` is that of the config too, else 0."""
+    return _beside(model, "peak_threshold", threshold)
+
+
+def min_presence_of(model: Any, threshold: float) -> float:
+    """Return the smallest presence of the model's config if ``threshold`` is that of the config too, else 0."""
+    return _beside(model, "min_presence", threshold)
+
+
+def _beside(model: Any, setting: str, threshold: float) -> float:
     own = threshold == threshold_of(model, None)
-    return float(getattr(getattr(model, "config", None), "peak_threshold", 0.0)) if own else 0.0
+    return float(getattr(getattr(model, "config", None), setting, 0.0)) if own else 0.0
 
 
 def at_threshold(logits: Tensor, threshold: float) -> Tensor:

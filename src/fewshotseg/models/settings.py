@@ -11,6 +11,7 @@ class ImageSettings(TypedDict, total=False):
     std: tuple[float, float, float] | None
     threshold: float
     peak_threshold: float
+    min_presence: float
     presence: tuple[float, float]
     example_window: float
 

@@ -5,9 +5,9 @@
     fewshotseg export run/last.pth mugs.pth --format model --presence 1.02 -2.51
 
 Photographs with the object and photographs without it, as many of each, are asked for it by an example from another
-photograph. A logistic function of the mean log-odds of the most certain 1 % of a photograph is fitted to half of the
-classes, to answers for photographs of which the object takes 2 % at least; the other half tests it. Examples are asked
-of their own photographs too: how badly do those do elsewhere that are not found there?
+photograph. A logistic function of what the model computes the score from is fitted to half of the classes, to answers
+for photographs of which the object takes 2 % at least; the other half tests it. Examples are asked of their own
+photographs too: how badly do those do elsewhere that are not found there?
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
     Attributes:
         class_name: Of the example.
-        evidence: Mean log-odds of the most certain 1 %.
+        evidence: What the score is computed from.
         share: Of the photograph that the class takes; 0 where it is absent.
         iou: With the mask, where the class is present.
         own_iou: Of the example with its own photograph.

@@ -54,8 +54,8 @@ def measure(
         for class_id, query, supports in drawn.specs:
             predictor.set_support(*zip(*(drawn.sample(support, class_id) for support in supports), strict=True))
             image, mask = drawn.sample(query, class_id)
-            margin = predictor.predict(image).probability.logit(eps=1e-7)
-            metric.update(torch.stack([torch.zeros_like(margin), margin])[None], mask[None], class_id)
+            inside = predictor.predict(image).mask > 0
+            metric.update(torch.stack([~inside, inside])[None].float(), mask[None], class_id)
         found[f"{shots}-shot"] = {**metric.compute().to_dict(), "counts": metric.episodes}
     return found | {"answers": [*ask(predictor, test, class_ids, examples)]}
 

@@ -61,14 +61,6 @@ def test_the_smallest_presence_goes_with_the_models_threshold():
     assert set(found(threshold=0.6, min_presence=0.9).mask.unique().tolist()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("config", [fs.SCNetConfig, fs.PrototypeConfig])
-def test_the_setting_is_checked(config):
-    assert config().min_presence == 0
-    for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="min_presence must be from 0 to 1"):
-            config(min_presence=wrong)
-
-
 class Planted(nn.Module):
     """A model whose logits find everything, and whose evidence is the brightness of the photograph."""
 

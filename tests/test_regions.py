@@ -127,14 +127,6 @@ def test_the_models_peak_goes_with_the_models_threshold():
     assert predictor.predict(photo, threshold=threshold * 0.999).mask.any()
 
 
-@pytest.mark.parametrize("config", [fs.SCNetConfig, fs.PrototypeConfig])
-def test_the_setting_is_checked(config):
-    assert config().peak_threshold == 0
-    for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="peak_threshold must be from 0 to 1"):
-            config(peak_threshold=wrong)
-
-
 def test_the_example_is_asked_for_by_the_same_rule():
     model = tiny()
     photo = torch.randint(0, 256, (3, 60, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@
 
 The folder has images/ and instances.json. Asked for are the classes of folds of COCO-20i that six photographs show at
 least; of a model that learned some classes of COCO, name the folds that it has not seen. Pixels are counted at the
-photographs' own size, at the model's threshold. Brackets hold 95 % of what other draws of the classes would give.
+photographs' own size, in the masks that people get. Brackets hold 95 % of what other draws of the classes would give.
 """
 
 import argparse

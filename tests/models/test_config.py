@@ -87,6 +87,15 @@ def test_scale_and_bias_of_presence():
         assert [type(number) for number in found] == [float, float]
 
 
+@pytest.mark.parametrize("config", [fs.SCNetConfig, fs.PrototypeConfig])
+@pytest.mark.parametrize("name", ["peak_threshold", "min_presence"])
+def test_what_goes_with_the_threshold(config, name):
+    assert getattr(config(), name) == 0
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=f"{name} must be from 0 to 1"):
+            config(**{name: wrong})
+
+
 def test_scales():
     for value in (None, 1.0, "60", b"60", 3, {"a": 1}, {1.0}, (None,), ("a",), (True,), (1.0, "0.5"), ([1.0],)):
         refused(TypeError, "bins", value)

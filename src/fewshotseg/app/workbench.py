@@ -186,9 +186,14 @@ class Workbench:
             return Answer(marked, 255 * (marked > 0).to(torch.uint8), presence, [True] * len(self.marks))
         self.ask()
         probability, presence_of = self._found.get(photo, lambda: self._predict(photo))
-        peak, least = (rule(self.predictor.model, threshold) for rule in (peak_of, min_presence_of))
-        scores = Scores(probability, presence_of.tolist())
-        return answer(scores, self.shown(photo).size, threshold, peak=peak, min_presence=least)
+        model = self.predictor.model
+        return answer(
+            Scores(probability, presence_of.tolist()),
+            self.shown(photo).size,
+            threshold,
+            peak=peak_of(model, threshold),
+            min_presence=min_presence_of(model, threshold),
+        )
 
     def picture(self, photo: str, labels: Tensor | None) -> Picture:
         """Draw labels of the photograph's own size on it, as the page shows it."""

@@ -238,13 +238,10 @@ class SCNet(FrozenBackboneModel):
             support: From `encode_support`; with batch 1 it is used for every query of the batch.
             query: From `encode_query`.
         """
+        support = repeated(support, query.features.shape[0])
         if support.points is None or support.point_foreground is None or query.deepest is None:
             return None
-        count = query.deepest.shape[0]
-        points, foreground = (
-            part.expand(count, *part.shape[1:]) for part in (support.points, support.point_foreground)
-        )
-        return found_again(query.deepest, points, foreground)
+        return found_again(query.deepest, support.points, support.point_foreground)
 
     @property
     def compares_points(self) -> bool:

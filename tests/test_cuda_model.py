@@ -140,14 +140,38 @@ def test_a_channels_last_model_keeps_its_layout(training):
         agree(output.logits.detach(), expected.detach(), 1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_residual_blocks_run_in_fused_kernels(dtype, monkeypatch):
+    """Each of them is there for every convolution; without them the result is the same."""
+    torch.backends.cudnn.allow_tf32 = True
+    answers = {"cudnn_convolution_relu": [], "cudnn_convolution_add_relu": []}
+    for name, found in answers.items():
+        real = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *given, real=real, found=found: found.append(real(*given)) or found[-1])
+    model, tensors = built().to(DEVICE, dtype).fuse(), batch(DEVICE)
+    images = tensors[2].to(dtype)
+    with torch.no_grad():
+        fused = model.encode_query(images).high
+        assert [len(found) for found in answers.values()] == [32, 16]
+
+        def refused(*given):
+            raise RuntimeError("no engine")
+
+        for name in answers:
+            monkeypatch.setattr(torch, name, refused)
+        agree(fused, model.encode_query(images).high.cpu(), 5e-3 if dtype == torch.float32 else 5e-2)
+
+
 def test_gradients_are_those_of_a_cpu():
+    # In float64: in float32 rounding decides which units next to 0 ReLU lets through.
     settings = {"reducer_dropout": 0.0, "classifier_dropout": 0.0, "grid_bins": 2}
-    on_cpu, on_gpu = built(**settings).train(), built(**settings).train().to(DEVICE)
+    on_cpu, on_gpu = built(**settings).double().train(), built(**settings).double().train().to(DEVICE)
     for model, device in ((on_cpu, "cpu"), (on_gpu, DEVICE)):
-        model(*batch(device), generator=torch.Generator().manual_seed(1)).loss.backward()
+        tensors = [part.double() if part.is_floating_point() else part for part in batch(device)]
+        model(*tensors, generator=torch.Generator().manual_seed(1)).loss.backward()
     for name, parameter in on_cpu.named_parameters():
         if parameter.grad is not None:
-            agree(on_gpu.get_parameter(name).grad, parameter.grad, 2e-3)
+            assert_close(on_gpu.get_parameter(name).grad.cpu(), parameter.grad, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("shots", [1, 5])

@@ -167,6 +167,19 @@ def test_a_head_of_any_scales_answers_on_the_grid_of_the_query(bins):
     assert_close(plain(query, prototypes, prior).logits, head(query, prototypes, prior).logits)
 
 
+def test_a_concatenation_keeps_the_layout_of_the_first_map(monkeypatch):
+    monkeypatch.setattr(comparison, "splits", lambda *_: False)
+    merge = ConcatConv1x1(4 + 4 + 1, 3)
+    query, prior = torch.rand(2, 4, 5, 6), torch.rand(2, 1, 5, 6)
+    prototype = torch.rand(2, 4, 1, 1)
+    expected = merge([query, prototype, prior], (5, 6))
+    seen = []
+    merge[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    found = merge([query.contiguous(memory_format=torch.channels_last), prototype, prior], (5, 6))
+    assert_close(found, expected)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_an_accelerator_convolves_once():
     convolutions = []
 

@@ -64,7 +64,7 @@ class ConcatConv1x1(nn.Sequential):
         if isinstance(conv, nn.Conv2d) and splits(conv, maps):
             merged = conv1x1_of_parts(conv, maps, size)
         else:
-            merged = conv(torch.cat([_resized(part, size) for part in maps], dim=1))  # B C H W
+            merged = conv(_concatenated([_resized(part, size) for part in maps]))  # B C H W
         for module in after:
             merged = module(merged)
         return merged
@@ -144,6 +144,14 @@ def _pool(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps.expand(-1, -1, *size) if tuple(maps.shape[-2:]) == (1, 1) else resize_bilinear(maps, size)
+
+
+def _concatenated(maps: Sequence[Tensor]) -> Tensor:
+    """Concatenate maps of one size along the channels, in the memory layout of the first."""
+    if not maps[0].is_contiguous(memory_format=torch.channels_last):
+        return torch.cat(list(maps), dim=1)
+    # torch.cat keeps channels-last only if all maps are: an expanded prototype is not.
+    return torch.cat([part.movedim(1, 3) for part in maps], dim=3).movedim(3, 1)
 
 
 def _refinement(channels: int) -> nn.Sequential:

@@ -122,15 +122,16 @@ def _rounds(points: Tensor, centroids: Tensor, valid: Tensor | None, num_iters: 
     points, weights = torch.where(finite, points, 0), torch.where(finite, weights, 0).mT  # 0 * NaN is NaN
     valid = finite.mT if valid is None else finite.mT & valid[:, None]  # B 1 N
     weights = weights * valid  # B 1 N
-    clusters = torch.arange(centroids.shape[1], device=points.device)[:, None]
+    clusters = torch.arange(centroids.shape[1], device=points.device)[:, None]  # K 1
+    open_to = torch.where(valid, clusters, -1)  # B K N; a point that is not valid is no member of any
     # Few kernels in each round: launching one takes longer than running it.
     for _ in range(num_iters):
-        members = _nearest(points, centroids) == clusters  # B K N
+        members = _nearest(points, centroids) == open_to  # B K N
         sums = (members * weights) @ points  # B K C
-        occupied = (members & valid).any(dim=2, keepdim=True)
+        occupied = members.any(dim=2, keepdim=True)
         centroids = torch.where(occupied, sums / lengths_of(sums), centroids)
     labels = _nearest(points, centroids)
-    return centroids, labels[:, 0], ((labels == clusters) & valid).sum(dim=2)
+    return centroids, labels[:, 0], (labels == open_to).sum(dim=2)
 
 
 def _first_in_order(points: Tensor, order: Tensor, count: int, valid: Tensor | None) -> Tensor:

@@ -14,6 +14,9 @@ from fewshotseg.ops.resizing import foreground_weights
 MAX_PRODUCTS = 2**24
 """Cosines in memory at a time on an accelerator: 64 MiB in float32."""
 
+ALIGNED = 16
+"""Rows of the products are split at multiples of this: from other addresses a GPU's matrix units load slowly."""
+
 RESIZED_ZERO = 1e-6
 """A weight up to this counts as 0: resizing a mask may turn a 0 into such a number by rounding."""
 
@@ -85,12 +88,13 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     """
     if not is_eager_cpu(query):
         # Not a product with the foreground: 0 * NaN is NaN.
-        directions, scales = _directions(torch.where(foreground[..., None], support, 0))
+        directions, scales = _directions(torch.where(foreground[..., None], support, 0).contiguous())
         batch, rows = query.shape[0], support.shape[1]
         # An exported program for any batch size must not split: the number of parts would depend on the batch.
         chunk = max(1, MAX_PRODUCTS // max(batch * query.shape[2], 1)) if isinstance(batch, int) else rows
-        parts = zip(torch.split(directions, chunk, dim=1), torch.split(scales, chunk, dim=1), strict=True)
-        return reduce(torch.maximum, [_largest(rows, scale, query) for rows, scale in parts])
+        chunk = chunk // ALIGNED * ALIGNED or chunk
+        pairs = zip(torch.split(directions, chunk, dim=1), torch.split(scales, chunk, dim=1), strict=True)
+        return reduce(torch.maximum, [_largest(part, scale, query) for part, scale in pairs])
     best = query.new_empty(query.shape[0], 1, query.shape[2])
     for image, (rows, inside, columns) in enumerate(zip(support, foreground, query, strict=True)):
         chosen = rows[inside]

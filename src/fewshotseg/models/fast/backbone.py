@@ -25,7 +25,7 @@ class FastBackbone:
 
     def __init__(self, backbone: AnyBackbone) -> None:
         self.backbone = backbone
-        self._made: dict[torch.dtype | None, tuple[State, FrozenBackbone]] = {}
+        self._made: dict[tuple[torch.dtype | None, bool], tuple[State, FrozenBackbone]] = {}
 
     def current(self) -> FrozenBackbone:
         """Return the steps of the backbone as it is now, in the faster form if possible."""
@@ -33,11 +33,12 @@ class FastBackbone:
         if torch.compiler.is_compiling() or not isinstance(backbone, StagedBackbone) or backbone.training:
             return frozen_steps(backbone)
         dtype = _autocast_dtype(next(backbone.parameters(), None))
-        made = self._made.get(dtype)
+        kind = dtype, torch.backends.cudnn.allow_tf32  # what the faster form depends on besides the backbone
+        made = self._made.get(kind)
         if made is None or not made[0].holds():
             state, network = State(backbone), folded(backbone, dtype)
             made = state, frozen_steps(backbone) if network is None else FoldedBackbone(network)
-            self._made[dtype] = made
+            self._made[kind] = made
         return made[1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FastBackbone":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fewshotseg.models.backbones import StagedBackbone, TimmBackbone
+from fewshotseg.models.fast.fused_relu import fused, on_tensor_cores
 from fewshotseg.models.fast.untouched import is_untouched
 
 CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
@@ -34,8 +35,9 @@ These blocks also call each ``nn.Sequential`` inside them as a whole.
 def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackbone | None:
     """Make a faster backbone with the same features up to rounding, from the modules of this one.
 
-    Batch norms that directly follow a convolution are folded into it, and on a CPU convolutions are channels-last.
-    Unchanged modules are shared. The given backbone does not change.
+    Batch norms that directly follow a convolution are folded into it. On a CPU convolutions are channels-last, and on a
+    GPU too where they run on tensor cores; residual blocks are fused there. Unchanged modules are shared. The given
+    backbone does not change.
 
     Args:
         backbone: A module that follows `Backbone`.
@@ -68,16 +70,30 @@ def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackb
     for stage in backbone.stages.values():
         for conv, norm in pairwise(stage):
             _fold(made, conv, norm)
-    if dtype is not None:
-        _cast_convolutions(made, dtype, shared={*backbone.modules()})
+    fast = on_tensor_cores(tensors[0], dtype)
+    _convert(made, dtype, torch.channels_last if fast else torch.preserve_format, shared={*backbone.modules()})
+    if fast:
+        _fuse_blocks(made, shared={*backbone.modules()})
     return made
 
 
-def _cast_convolutions(made: nn.Module, dtype: torch.dtype, *, shared: Collection[nn.Module]) -> None:
+def _convert(
+    made: nn.Module, dtype: torch.dtype | None, layout: torch.memory_format, *, shared: Collection[nn.Module]
+) -> None:
+    """Convert the weights of convolutions to a dtype and layout, except in modules shared with the given backbone."""
     for module in made.modules():
         if _kind(module) in CONVOLUTIONS and module not in shared:
             for name, value in module._parameters.items():
-                module._parameters[name] = None if value is None else _frozen(value.to(dtype))
+                if value is not None:
+                    its = layout if value.ndim == 4 else torch.preserve_format
+                    module._parameters[name] = _frozen(value.to(dtype or value.dtype, memory_format=its))
+
+
+def _fuse_blocks(made: nn.Module, *, shared: Collection[nn.Module]) -> None:
+    for parent in [*made.modules()]:
+        for name, child in parent._modules.items() if parent not in shared else ():
+            if child is not None and child not in shared:
+                parent._modules[name] = fused(child)
 
 
 def _with_own_modules(module: Any, paths: Sequence[str]) -> Any:

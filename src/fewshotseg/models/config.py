@@ -41,6 +41,9 @@ class SCNetConfig:
         prior: The prior of the class-specific branch: ``"similarity"``, PFENet's largest cosine of high-level features
             with the masked supports, scaled to 0..1 in every image; or ``"density"``, the probability from the
             densities of all points of all supports (`density_logits` at kappa 40, divided by 2).
+        learned_points: Learn a linear map of the points that densities compare (`PointMap`), with a loss of its own.
+            At inference ``density_weight`` then weighs the density after the map. The prior keeps the points as they
+            are.
         image_size: Side in pixels of the square that images are resized to, for example by `FewShotPredictor`.
         mean: Mean of red, green and blue, from 0 to 1, to normalise images by; None uses the backbone's.
         std: Standard deviation, likewise.
@@ -51,9 +54,9 @@ class SCNetConfig:
         min_presence: Presence, from 0 to 1, below which nothing of a class is in `Prediction.mask`. It goes with
             ``threshold`` likewise.
         density_weight: Weight, 0 or more, of the density score that is added to the foreground logit at inference:
-            `density_logits` of foreground minus background at kappa 40, over all points of all supports. It needs no
-            training and is not part of the loss. It helps with several supports, of which the comparison head sees
-            only the mean prototype.
+            `density_logits` of foreground minus background at kappa 40, over all points of all supports; with
+            ``learned_points``, that of `PointMap`. It helps with several supports, of which the comparison head sees
+            only the mean prototype. Without ``learned_points`` it needs no training and is not part of the loss.
         presence: Scale and bias of the presence score, which says whether an image shows the object at all; see
             `Prediction`. The default is not fitted to data.
         example_window: If not 0, `FewShotPredictor` encodes each example twice: the whole photograph, and a square
@@ -83,6 +86,7 @@ class SCNetConfig:
     background_reducer: Literal["query", "support"] = "query"
     background_prior: Literal["zeros", "shared", "complement"] = "zeros"
     prior: Literal["similarity", "density"] = "similarity"
+    learned_points: bool = False
     image_size: int = 473
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -101,6 +105,8 @@ class SCNetConfig:
         check_choice("background_reducer", self.background_reducer, ("query", "support"))
         check_choice("background_prior", self.background_prior, ("zeros", "shared", "complement"))
         check_choice("prior", self.prior, ("similarity", "density"))
+        if not isinstance(self.learned_points, bool):
+            raise TypeError(f"learned_points must be True or False, got {shown(self.learned_points)}")
         if self.background_source == "support" and (self.num_prototypes > 1 or self.grid_bins is not None):
             raise ValueError(
                 "background_source='support' must go with num_prototypes=1 and no grid_bins, "

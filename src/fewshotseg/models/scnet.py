@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from fewshotseg._checks import check_generator, check_tensor
-from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target
+from fewshotseg.losses import SelfContrastiveLoss, SelfContrastivePairs, background_target, segmentation_loss
 from fewshotseg.models.backbones import AnyBackbone, image_statistics
 from fewshotseg.models.comparison import Comparison, ComparisonHead
 from fewshotseg.models.config import SCNetConfig
@@ -26,9 +26,10 @@ from fewshotseg.models.encodings import (
     shot_by_shot,
 )
 from fewshotseg.models.fast.conv3x3 import layout_for_training
-from fewshotseg.models.frozen import FrozenBackbone
+from fewshotseg.models.frozen import FrozenBackbone, frozen_steps
 from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.parts import reducer, self_contrast_of, supervised
+from fewshotseg.models.point_map import PointMap
 from fewshotseg.models.presence import found_again
 from fewshotseg.models.segmenter import points_of
 from fewshotseg.ops import (
@@ -73,6 +74,7 @@ class SCNet(FrozenBackboneModel):
         self.reduce_support = reducer(backbone.mid_channels, config)
         self.head = ComparisonHead(config.hidden_channels, config.bins, dropout=config.classifier_dropout)
         self.self_contrast = self_contrast_of(config)
+        self.point_map = PointMap(point_channels(backbone)) if config.learned_points else None
         self.train(self.training)
 
     if TYPE_CHECKING:  # a module's call has no types; `__call__ = forward` would not give it any
@@ -138,6 +140,9 @@ class SCNet(FrozenBackboneModel):
             weight = self.config.self_contrast_weight
             loss = (1 - weight) * loss + weight * agnostic_loss
             losses.update({f"self_contrast_{name}": value for name, value in agnostic_losses.items()})
+        if self.point_map is not None:
+            losses["points"] = segmentation_loss(two_logits(self._ratio(support, query, self.point_map)), query_masks)
+            loss = loss + losses["points"]
         return SCNetOutput(resize_bilinear(specific.logits, query.size), loss, losses)
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Support:
@@ -224,8 +229,8 @@ class SCNet(FrozenBackboneModel):
         prototypes, prior = self._class_specific(support, query, density)
         logits = self.head(query.features, prototypes, prior).logits
         if density is not None and self.config.density_weight:
-            ratio = self.config.density_weight * density
-            logits = logits + torch.cat([torch.zeros_like(ratio), ratio], dim=1).to(logits.dtype)
+            ratio = density if self.point_map is None else self._ratio(support, query, self.point_map)
+            logits = logits + two_logits(self.config.density_weight * ratio).to(logits.dtype)
         return resize_bilinear(logits, query.size)
 
     def presence_evidence(self, support: Support, query: Query) -> Tensor | None:
@@ -246,7 +251,7 @@ class SCNet(FrozenBackboneModel):
     @property
     def compares_points(self) -> bool:
         """Whether the model uses densities, so that queries are compared with all points of the supports too."""
-        return self.config.density_weight > 0 or self.config.prior == "density"
+        return self.config.density_weight > 0 or self.config.prior == "density" or self.point_map is not None
 
     @property
     def _weight(self) -> Tensor:
@@ -275,14 +280,18 @@ class SCNet(FrozenBackboneModel):
         points = points_of(deepest, masks, 1)[:3] if self.compares_points else ()
         return Support(prototype, None if high is None else high[:, None], weights[:, None], background, *points)
 
-    def _ratio(self, support: Support, query: Query) -> Tensor:
+    def _ratio(self, support: Support, query: Query, point_map: PointMap | None = None) -> Tensor:
         """Compute the log-density of the supports' foreground minus that of their background: ``(B, 1, h, w)``."""
         points, *sides = support.points, support.point_foreground, support.point_background
         if points is None or query.deepest is None:
             raise ValueError(OTHER_SETTINGS + "points")
         shares = (side.flatten(1, 2) for side in sides if side is not None)
-        densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
-        return densities[:, 1:] - densities[:, :1]
+        if point_map is None:
+            densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
+            ratio = densities[:, 1:] - densities[:, :1]
+        else:
+            ratio = point_map(query.deepest, points.flatten(1, 2), *shares)
+        return ratio
 
     def _class_specific(self, support: Support, query: Query, density: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the inputs of the class-specific branch: E^s (Eq. 2), constant and so as a 1x1 map, and the prior.
@@ -339,3 +348,17 @@ class SCNet(FrozenBackboneModel):
         )
         specific, agnostic = zip(*(logits.chunk(2) for logits in (both.logits, *both.aux)), strict=True)
         return Comparison(specific[0], specific[1:]), Comparison(agnostic[0], agnostic[1:])
+
+
+def two_logits(ratio: Tensor) -> Tensor:
+    """Make logits of background and foreground ``(B, 2, h, w)`` of their difference ``(B, 1, h, w)``."""
+    return torch.cat([torch.zeros_like(ratio), ratio], dim=1)
+
+
+@torch.no_grad()
+def point_channels(backbone: AnyBackbone) -> int:
+    """Count the channels of the map that points are taken from, by running the backbone on a small image."""
+    network: Any = backbone
+    weight = next(network.parameters(), torch.empty(0))
+    _, deepest = frozen_steps(network.eval()).mid(weight.new_zeros(1, 3, 64, 64))
+    return deepest.shape[1]

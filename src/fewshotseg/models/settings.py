@@ -33,6 +33,7 @@ class SCNetSettings(ImageSettings, total=False):
     background_reducer: Literal["query", "support"]
     background_prior: Literal["zeros", "shared", "complement"]
     prior: Literal["similarity", "density"]
+    learned_points: bool
     density_weight: float
 
 

@@ -1,0 +1,79 @@
+"""A learned linear map of points, after which densities tell objects from backgrounds better."""
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from typing_extensions import override
+
+from fewshotseg._checks import check_at_least
+from fewshotseg.models.config import MAX_CHANNELS
+from fewshotseg.ops import density_logits
+from fewshotseg.ops._precision import at_least_float32, unit
+
+KAPPA = 16.0
+"""Concentration of the densities before training."""
+
+STEP = 0.1
+"""How far the map moves when its weights move by 1.
+
+An optimizer like AdamW moves all weights equally fast. This map starts as the identity, which is a good map already,
+and at the rate of the comparison head it would learn the classes of its training by heart.
+"""
+
+
+class PointMap(nn.Module):
+    """Computes the log-density of an object minus that of its background, after a learned linear map of all points.
+
+    Before training the map is the identity, so that it is `density_logits` at a lower concentration.
+
+    Args:
+        channels: Number of channels of the points, before the map and after it.
+
+    Attributes:
+        linear: What is added to each point, before it is scaled by `STEP`.
+        log_kappa: Log of the concentration, see `density_logits`.
+        bias: Is added to the result.
+
+    Example:
+        >>> import torch
+        >>> object_and_background = torch.eye(2)[None]  # B M C
+        >>> shares = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> image = torch.tensor([[[[1.0, 0.0, 2.0]], [[0.0, 1.0, 2.0]]]])
+        >>> PointMap(2)(image, object_and_background, *shares)
+        tensor([[[[ 16., -16.,   0.]]]], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        check_at_least("channels", channels, 1, MAX_CHANNELS)
+        self.linear = nn.Linear(channels, channels)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.log_kappa = nn.Parameter(torch.tensor(math.log(KAPPA)))
+        self.bias = nn.Parameter(torch.tensor(0.0))
+
+    @override
+    def forward(self, features: Tensor, points: Tensor, foreground: Tensor, background: Tensor) -> Tensor:
+        """Compute the logit of foreground at every location.
+
+        Args:
+            features: ``(B, C, h, w)`` of the images to segment.
+            points: ``(B, M, C)``, of all examples together.
+            foreground: ``(B, M)``, how much each point belongs to the object, from 0 to 1.
+            background: ``(B, M)``, how much to the background.
+
+        Returns:
+            ``(B, 1, h, w)`` in at least float32.
+        """
+        locations = rearrange(unit(at_least_float32(features), dim=1), "b c h w -> b h w c")
+        moved = rearrange(self.move(locations), "b h w c -> b c h w")
+        examples = self.move(unit(at_least_float32(points), dim=2))
+        densities = density_logits(moved, examples, foreground, background, kappa=self.log_kappa.exp())
+        return densities[:, 1:] - densities[:, :1] + self.bias
+
+    def move(self, points: Tensor) -> Tensor:
+        """Map points ``(..., C)`` of unit length."""
+        step: Tensor = self.linear(points.to(self.linear.weight.dtype))
+        return points + STEP * step

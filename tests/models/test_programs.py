@@ -101,9 +101,11 @@ def test_exported_programs_answer_as_the_training_free_model(tmp_path, score):
     assert json.loads(metadata["threshold"]) == 0.3
 
 
-def test_exported_programs_have_the_points_of_supports(tmp_path):
+@pytest.mark.parametrize("learned_points", [False, True])
+def test_exported_programs_have_the_points_of_supports(learned_points, tmp_path):
     torch.manual_seed(0)
-    model = fs.SCNet(TinyBackbone(), fs.SCNetConfig(hidden_channels=8, bins=(1.0,), density_weight=0.5)).eval()
+    config = fs.SCNetConfig(hidden_channels=8, bins=(1.0,), density_weight=0.5, learned_points=learned_points)
+    model = fs.SCNet(TinyBackbone(), config).eval()
     export_programs(model, tmp_path, size=SIDE, shots=2)
     tensors = episode(2)
     expected = answers(model, *tensors)

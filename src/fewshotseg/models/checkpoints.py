@@ -4,6 +4,7 @@ A file holds plain values and tensors (``torch.save``); a folder holds the same 
 ``model.safetensors``.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,13 +130,13 @@ def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet |
     try:
         with torch.device("meta"):
             shapes: Any = make_backbone(cast(str, name)) if backbone is None else backbone
-            channels: int = shapes.mid_channels
-            head = _made(StagedBackbone({}, shallow=(), mid=(), high=(), mid_channels=channels), saved.config)
+            whole = _made(shapes if backbone is None else _stand_in(backbone, saved.config), saved.config).state_dict()
     except (RuntimeError, OverflowError, ValueError) as error:
         why = error if isinstance(error, ValueError) else "its numbers are too large"
         raise ValueError(f"{path} must hold the config of a model that can be built, but {why}") from error
     weights = _backbone_weights(saved, backbone, path)
-    check_fits(head.state_dict(), saved.head, path, strict=True)
+    head = {key: value for key, value in whole.items() if not key.startswith(PREFIX)}
+    check_fits(head, saved.head, path, strict=True)
     check_fits(shapes.state_dict(), weights, f"the backbone in {path}", strict=True)
 
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
@@ -167,6 +168,13 @@ def read_model(path: StrPath) -> SavedModel:
 def _made(backbone: AnyBackbone, config: SCNetConfig | PrototypeConfig) -> SCNet | PrototypeSegmenter:
     """Build the model that a config describes; its weights outside of the backbone are random."""
     return SCNet(backbone, config) if isinstance(config, SCNetConfig) else PrototypeSegmenter(backbone, config)
+
+
+def _stand_in(backbone: AnyBackbone, config: SCNetConfig | PrototypeConfig) -> AnyBackbone:
+    """Return a backbone to see the shapes of a head with, as a given one must stay as it is if the file is refused."""
+    if isinstance(config, SCNetConfig) and config.learned_points:
+        return copy.deepcopy(backbone)  # it is run once, to count the channels of its points
+    return StagedBackbone({}, shallow=(), mid=(), high=(), mid_channels=backbone.mid_channels)
 
 
 def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ of copies, and FLOP/s of matrix products in float32, TF32 and bfloat16. The meas
 - k-means and the prior, compared with the time that the limits allow: reading the input once per round for k-means,
   the matrix product for the prior;
 - evaluation, in episodes per second, without and with 4 threads that load images ahead;
-- `torch.compile`, with its default mode and with CUDA graphs (``mode="reduce-overhead"``), and the time to compile.
+- `torch.compile`: inference with CUDA graphs (``mode="reduce-overhead"``) and a training step under autocast, compared
+  with plain code, and the time to compile.
 
 If a part fails, its error is recorded and the others run. After `--budget` seconds no further part starts.
 """
@@ -33,7 +34,7 @@ import fewshotseg as fs
 from cases import episode, make_plain, make_scnet
 from fewshotseg.data import EpisodeDataset, SyntheticSource, padded_eval
 from timing import RESULTS, environment, interleaved, save, seconds_of, summary, table
-from train_step import make_steps
+from train_step import make_steps, step_of
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 KMEANS_ROUNDS = 10
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "training": training,
         "evaluation": evaluation,
         "compiled": compiled,
+        "compiled_training": compiled_training,
     }
     for name, part in parts.items():
         if time.monotonic() - started > options.budget:
@@ -165,18 +167,15 @@ def forward(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     """Time plain PFENet and SCNet in the same precision, SCNet also with supports that are already encoded."""
     plain = make_plain(options.hidden).eval().to(options.device)
     ours = make_scnet(plain).eval()
-    moved = make_scnet(plain).eval().to(memory_format=torch.channels_last)
     cases = {}
     for batch, shots in [(1, 2)] if options.quick else [(1, 1), (4, 1), (16, 1), (1, 5), (4, 5)]:
         tensors = [part.to(options.device) for part in episode(options.size, batch=batch, shots=shots)[:3]]
-        last = [tensors[0], tensors[1], tensors[2].contiguous(memory_format=torch.channels_last)]
         for name in PRECISIONS:
             with precision(name, options.device), torch.no_grad():
                 known = ours.encode_support(*tensors[:2])
                 ways: dict[str, Callable[[], object]] = {
                     "plain": lambda tensors=tensors: plain(*tensors),
                     "fewshotseg": lambda tensors=tensors: ours(*tensors),
-                    "fewshotseg, channels last": lambda last=last: moved(*last),
                     "known support": lambda known=known, query=tensors[2]: ours.segment(
                         known, ours.encode_query(query)
                     ),
@@ -185,11 +184,6 @@ def forward(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
             cases[f"batch {batch}, {shots} shots, {name}"] = summary(seconds, "plain")
             print(f"batch {batch}, {shots} shots, {name}\n{table(summary(seconds, 'plain'))}", flush=True)
     return cases
-
-
-def segment(model: fs.SCNet, support: fs.Support, query: torch.Tensor) -> torch.Tensor:
-    """Segment queries with encoded supports."""
-    return model.segment(support, model.encode_query(query))
 
 
 def training(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,20 +219,41 @@ def evaluation(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compiled(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
-    """Time a forward pass of one episode, eager and compiled as a whole."""
+    """Time forward passes in TF32: plain code, and SCNet as it is and compiled as a whole with CUDA graphs."""
     plain = make_plain(options.hidden).eval().to(options.device)
     ours = make_scnet(plain).eval()
-    tensors = [part.to(options.device) for part in episode(options.size)[:3]]
-    ways: dict[str, Callable[[], object]] = {"as it is": lambda: ours(*tensors).logits}
-    first = {}
-    with precision("tf32", options.device), torch.no_grad():
-        for mode in [None] if options.quick else ["default", "reduce-overhead"]:
-            backend = {"backend": "eager"} if mode is None else {"mode": mode}  # --quick compiles nothing
-            run = torch.compile(lambda *images: ours(*images).logits, fullgraph=True, **backend)
-            name = mode or "traced"
-            ways[name] = lambda run=run: run(*tensors)
-            first[name] = seconds_of(ways[name], options.device)
-        rows = summary(interleaved(ways, rounds=options.rounds, warmup=3, device=options.device), "as it is")
+    settings = {"backend": "eager"} if options.quick else {"mode": "reduce-overhead"}  # --quick compiles nothing
+    cases: dict[str, Any] = {}
+    for batch in [1] if options.quick else [1, 4]:
+        tensors = [part.to(options.device) for part in episode(options.size, batch=batch)[:3]]
+        torch._dynamo.reset()
+        run = torch.compile(lambda *images: ours(*images).logits, fullgraph=True, **settings)
+        ways: dict[str, Callable[[], object]] = {
+            "plain": lambda tensors=tensors: plain(*tensors),
+            "fewshotseg": lambda tensors=tensors: ours(*tensors).logits,
+            "compiled": lambda tensors=tensors, run=run: run(*tensors),
+        }
+        with precision("tf32", options.device), torch.no_grad():
+            first = seconds_of(ways["compiled"], options.device)
+            rows = summary(interleaved(ways, rounds=options.rounds, warmup=3, device=options.device), "plain")
+        cases[f"batch {batch}"] = rows | {"first_call_seconds": first}
+        print(f"batch {batch}, first call {first:.0f} s\n{table(rows)}", flush=True)
+    return cases
+
+
+def compiled_training(options: Any, _: Mapping[str, Any]) -> dict[str, Any]:
+    """Time training steps of four episodes under autocast: plain code, and SCNet as it is and compiled."""
+    plain = make_plain(options.hidden).to(options.device)
+    tensors = [part.to(options.device) for part in episode(options.size, batch=1 if options.quick else 4)]
+    torch._dynamo.reset()
+    ours = make_scnet(plain)
+    ours.compile(backend="eager" if options.quick else "inductor")
+    with precision("tf32", options.device):
+        known = make_steps(plain, tensors, amp=True)
+        steps = {name: known[name] for name in ("plain, batch norms", "SCNet")}
+        steps["SCNet, compiled"] = step_of(ours, lambda: ours(*tensors).loss, amp=True)
+        first = seconds_of(steps["SCNet, compiled"], options.device)
+        rows = summary(interleaved(steps, rounds=options.rounds, warmup=3, device=options.device), "plain, batch norms")
     print(table(rows))
     return rows | {"first_call_seconds": first}
 

@@ -77,15 +77,18 @@ def summary(contents: Contents) -> str:
 def gpu_summary(content: Mapping[str, Any]) -> str:
     """The rows that most readers want, on a GPU."""
     cases, steps, compiled = (content["parts"][name] for name in ("forward", "training", "compiled"))
+    compiled_step = content["parts"]["compiled_training"]
     one, many, five = (cases[f"batch {case}, bfloat16"] for case in ("1, 1 shots", "16, 1 shots", "1, 5 shots"))
     tf32 = cases["batch 1, 1 shots, tf32"]
     rows = {
         "segment a query, 1 shot, TF32": (tf32["plain"], tf32["fewshotseg"]),
-        "the same, compiled with CUDA graphs (plain PFENet is not)": (tf32["plain"], compiled["reduce-overhead"]),
+        "the same, compiled with CUDA graphs (plain PFENet is not)": (
+            compiled["batch 1"]["plain"],
+            compiled["batch 1"]["compiled"],
+        ),
         "segment a query, 1 shot, bfloat16": (one["plain"], one["fewshotseg"]),
         "the same, support already encoded": (one["plain"], one["known support"]),
         "segment 16 queries, 1 shot, bfloat16": (many["plain"], many["fewshotseg"]),
-        "the same, channels last": (many["plain"], many["fewshotseg, channels last"]),
         "segment a query, 5 shots, bfloat16": (five["plain"], five["fewshotseg"]),
         "a training step of PFENet, 4 episodes, bfloat16": (
             steps["bfloat16"]["plain, batch norms"],
@@ -94,6 +97,10 @@ def gpu_summary(content: Mapping[str, Any]) -> str:
         "a training step of SCNet, 4 episodes, bfloat16": (
             steps["bfloat16"]["plain, batch norms"],
             steps["bfloat16"]["SCNet"],
+        ),
+        "the same, compiled (plain PFENet is not)": (
+            compiled_step["plain, batch norms"],
+            compiled_step["SCNet, compiled"],
         ),
     }
     lines = [[content["environment"]["device"], "plain PFENet, ms", "fewshotseg, ms", "speed-up"]]
@@ -267,8 +274,12 @@ def gpu(content: Mapping[str, Any]) -> str:
     parts = content["parts"]
     limits = parts["limits"]
     columns = {"milliseconds": milliseconds, "speed-up": number("times_as_fast")}
-    first = ", ".join(f"{name} {time:.0f} s" for name, time in parts["compiled"]["first_call_seconds"].items())
-    compiled_rows = {name: row for name, row in parts["compiled"].items() if name != "first_call_seconds"}
+    compiled_parts = {**parts["compiled"], "training": parts["compiled_training"]}
+    first = ", ".join(f"{name} {part['first_call_seconds']:.0f} s" for name, part in compiled_parts.items())
+    timed = {
+        name: {way: row for way, row in part.items() if way != "first_call_seconds"}
+        for name, part in compiled_parts.items()
+    }
     floor = {"milliseconds": milliseconds, "reading once a round takes": _milliseconds("reading_once_a_round")}
     peaks = ", ".join(
         f"{limits[f'{name}_flops'] / 1e12:.0f} TFLOP/s in {words}"
@@ -282,7 +293,8 @@ def gpu(content: Mapping[str, Any]) -> str:
             table(flattened(parts["forward"]), columns, "inference"),
             table(flattened(parts["training"]), columns, "a training step of 4 episodes"),
             f"The first call takes, compiled: {first}.\n",
-            table(compiled_rows, columns, "one query, one shot, TF32"),
+            table(flattened({name: timed[name] for name in parts["compiled"]}), columns, "inference, one shot, TF32"),
+            table(timed["training"], columns, "a training step of 4 episodes, bfloat16"),
             table(parts["kmeans"], floor | {"times that": number("times_that", ".1f")}, "k-means, 3 clusters"),
             table(
                 parts["prior"],

@@ -125,7 +125,7 @@ def test_other_models_and_sizes_refuse_it_and_keep_what_they_have(path, change, 
 def test_settings_that_play_no_part_in_encoding_may_differ(path):
     predictor = predictor_of()
     predictor.save_support(path)
-    model = tiny(threshold=0.2, presence=(0.5, 0.1), image_size=97)
+    model = tiny(threshold=0.2, peak_threshold=0.7, presence=(0.5, 0.1), min_presence=0.3, image_size=97)
     other = predictor_of(model, classes=[])
     other.load_support(path)
     assert torch.equal(other.predict(QUERY).probability, predictor.predict(QUERY).probability)

@@ -19,7 +19,7 @@ from fewshotseg.models.weight_files import DAMAGED, read_safely, save_atomically
 
 FORMAT = "fewshotseg support 1"
 ENTRIES = {"format", "model", "size", "dtype", "names", "supports", "digest"}
-NOT_ENCODED = ("threshold", "presence", "image_size")
+NOT_ENCODED = ("threshold", "peak_threshold", "presence", "min_presence", "image_size")
 """Settings that do not affect the encoding of examples."""
 
 

@@ -67,7 +67,8 @@ class SCNetOutput(NamedTuple):
         logits: ``(B, 2, H, W)`` at the query's size, channel 1 foreground.
         loss: Eq. 9, a scalar tensor; None without query masks.
         losses: The parts of the loss by name, tensors before their weights: ``main`` and ``aux`` of the class-specific
-            branch, and of the class-agnostic branch, if there is one, ``self_contrast_main`` and ``self_contrast_aux``.
+            branch; of the class-agnostic branch, if there is one, ``self_contrast_main`` and ``self_contrast_aux``; and
+            with ``learned_points``, ``points``.
     """
 
     logits: Tensor

@@ -48,10 +48,11 @@ class FrozenBackboneModel(nn.Module):
         """Run the frozen backbone in a faster form from now on; features are equal up to rounding.
 
         Norms are folded into the convolutions before them. On a CPU the supports of an `SCNet` are computed only around
-        their masks; on a GPU with tensor cores, maps are channels-last and residual blocks run in fused kernels. Modules, parameters and the state dict do not change. If the backbone changes later, the
-        faster form is rebuilt at the next call; only writing to part of a weight through ``parameter.data`` is not
-        detected, so call `fuse` again after it. A backbone that cannot be fused, such as one with hooks, runs as
-        before. Training is faster, too, if norm statistics are frozen.
+        their masks; on a GPU with tensor cores, maps are channels-last and residual blocks run in fused kernels.
+        Modules, parameters and the state dict do not change. If the backbone changes later, the faster form is rebuilt
+        at the next call; only writing to part of a weight through ``parameter.data`` is not detected, so call `fuse`
+        again after it. A backbone that cannot be fused, such as one with hooks, runs as before. Training is faster,
+        too, if norm statistics are frozen.
 
         Returns:
             The model itself.

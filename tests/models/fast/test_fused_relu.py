@@ -96,17 +96,19 @@ def test_a_convolution_with_relu_and_shortcut():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "cast_to", "allow_tf32", "expected"),
+    ("dtype", "cast_to", "allow_tf32", "capability", "expected"),
     [
-        (torch.float32, None, True, True),
-        (torch.float32, None, False, False),
-        (torch.float32, torch.bfloat16, False, True),
-        (torch.float16, None, False, True),
-        (torch.float64, None, True, False),
+        (torch.float32, None, True, (9, 0), True),
+        (torch.float32, None, True, (7, 5), False),
+        (torch.float32, None, False, (9, 0), False),
+        (torch.float32, torch.bfloat16, False, (9, 0), True),
+        (torch.float16, None, False, (7, 5), True),
+        (torch.float64, None, True, (9, 0), False),
     ],
 )
-def test_tensor_cores(dtype, cast_to, allow_tf32, expected, monkeypatch):
+def test_tensor_cores(dtype, cast_to, allow_tf32, capability, expected, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allow_tf32)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     with FakeTensorMode():
         assert on_tensor_cores(torch.empty(1, device="cuda", dtype=dtype), cast_to) == expected
         assert not on_tensor_cores(torch.empty(1, dtype=dtype), cast_to)

@@ -15,16 +15,15 @@ CONV_NORMS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 def on_tensor_cores(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether convolutions with these weights, cast to ``dtype``, run on the tensor cores of an NVIDIA GPU.
 
-    They do in half precision, and in float32 where TF32 is allowed. There, channels-last maps and fused kernels are
-    faster; in full float32 neither is.
+    They do in half precision, and in float32 where TF32 is allowed and known to the GPU. There, channels-last maps and
+    fused kernels are faster; in full float32 neither is.
     """
-    return (
-        weight.device.type == "cuda"
-        and torch.version.hip is None
-        and torch.backends.cudnn.enabled
-        and ((dtype or weight.dtype) in (torch.float16, torch.bfloat16) or torch.backends.cudnn.allow_tf32)
-        and weight.dtype != torch.float64
-    )
+    if weight.device.type != "cuda" or torch.version.hip is not None or not torch.backends.cudnn.enabled:
+        return False
+    dtype = dtype or weight.dtype
+    if dtype == torch.float32:
+        return torch.backends.cudnn.allow_tf32 and torch.cuda.get_device_capability(weight.device) >= (8, 0)
+    return dtype in (torch.float16, torch.bfloat16)
 
 
 def fused(block: Any) -> nn.Module:

@@ -65,7 +65,7 @@ class SCNetOutput(NamedTuple):
 
     Attributes:
         logits: ``(B, 2, H, W)`` at the query's size, channel 1 foreground.
-        loss: Eq. 9, a scalar tensor; None without query masks.
+        loss: Eq. 9, and that of learned points if there are any, a scalar tensor; None without query masks.
         losses: The parts of the loss by name, tensors before their weights: ``main`` and ``aux`` of the class-specific
             branch; of the class-agnostic branch, if there is one, ``self_contrast_main`` and ``self_contrast_aux``; and
             with ``learned_points``, ``points``.

@@ -13,6 +13,8 @@ from fewshotseg.models.fast import folding
 from fewshotseg.models.fast.folding import folded
 from fewshotseg.models.fast.fused_relu import FusedBlock, conv_relu, fused, on_tensor_cores
 
+PAIRS = folding.CONV_NORM["torchvision.models.resnet.Bottleneck"]
+
 
 def with_norms(backbone):
     torch.manual_seed(0)
@@ -73,13 +75,13 @@ def without_norms(block):
 
 def test_blocks_that_compute_something_else_stay():
     plain = without_norms(Bottleneck(8, 2))
-    assert isinstance(fused(copy.deepcopy(plain)), FusedBlock)
+    assert isinstance(fused(copy.deepcopy(plain), PAIRS), FusedBlock)
     other_activation, circular, scaled = (copy.deepcopy(plain) for _ in range(3))
     other_activation.relu = nn.ReLU6()
     circular.conv2.padding_mode = "circular"
     scaled.bn2 = nn.Sequential(nn.BatchNorm2d(2))
     for block in (other_activation, circular, scaled, without_norms(Doubling(8, 2)), Bottleneck(8, 2), nn.Identity()):
-        assert fused(block) is block
+        assert fused(block, PAIRS) is block
 
 
 def test_a_convolution_with_relu_and_shortcut():

@@ -70,10 +70,11 @@ def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackb
     for stage in backbone.stages.values():
         for conv, norm in pairwise(stage):
             _fold(made, conv, norm)
-    fast = on_tensor_cores(tensors[0], dtype)
-    _convert(made, dtype, torch.channels_last if fast else torch.preserve_format, shared={*backbone.modules()})
+    shared, fast = {*backbone.modules()}, on_tensor_cores(tensors[0], dtype)
+    moves = fast or tensors[0].device.type == "cpu"
+    _convert(made, dtype, torch.channels_last if moves else torch.preserve_format, shared=shared)
     if fast:
-        _fuse_blocks(made, shared={*backbone.modules()})
+        _fuse_blocks(made, shared=shared)
     return made
 
 
@@ -93,7 +94,7 @@ def _fuse_blocks(made: nn.Module, *, shared: Collection[nn.Module]) -> None:
     for parent in [*made.modules()]:
         for name, child in parent._modules.items() if parent not in shared else ():
             if child is not None and child not in shared:
-                parent._modules[name] = fused(child)
+                parent._modules[name] = fused(child, CONV_NORM.get(_kind(child), ()))
 
 
 def _with_own_modules(module: Any, paths: Sequence[str]) -> Any:
@@ -110,10 +111,7 @@ def _folded_tree(module: Any) -> Any:
     """Copy a module that is called as a whole, with the norms of known blocks and sequences folded."""
     is_sequence, kind = type(module).forward is nn.Sequential.forward, _kind(module)
     if kind in CONVOLUTIONS:
-        made = _shallow_copy(module)
-        if made.weight.device.type == "cpu":
-            made._parameters["weight"] = _frozen(made.weight.to(memory_format=torch.channels_last))
-        return made
+        return _shallow_copy(module)
     if not is_sequence and kind not in CONV_NORM:
         return module
     made = _shallow_copy(module)
@@ -133,8 +131,7 @@ def _fold(parent: nn.Module, conv_path: str, norm_path: str) -> None:
     weight, bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
-    layout = torch.channels_last if weight.device.type == "cpu" else torch.preserve_format
-    conv._parameters = {"weight": _frozen(weight.to(memory_format=layout)), "bias": _frozen(bias)}
+    conv._parameters = {"weight": _frozen(weight), "bias": _frozen(bias)}
     owner, _, name = norm_path.rpartition(".")
     parent.get_submodule(owner)._modules[name] = nn.Sequential(*norm.children()).eval()
 

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from typing_extensions import override
 
-CONV_NORMS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
-
 
 def on_tensor_cores(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether convolutions with these weights, cast to ``dtype``, run on the tensor cores of an NVIDIA GPU.
@@ -26,12 +24,17 @@ def on_tensor_cores(weight: Tensor, dtype: torch.dtype | None = None) -> bool:
     return dtype in (torch.float16, torch.bfloat16)
 
 
-def fused(block: Any) -> nn.Module:
-    """Return a residual block of torchvision with folded norms in its faster form; any other module as it is."""
+def fused(block: Any, conv_norms: Sequence[tuple[str, str]]) -> nn.Module:
+    """Return a residual block of torchvision with folded norms in its faster form; any other module as it is.
+
+    Args:
+        block: Any module.
+        conv_norms: The names of the block's convolutions and of the norms after them, in order.
+    """
     module: nn.Module = block
     if type(block) not in (BasicBlock, Bottleneck) or type(block.relu) is not nn.ReLU:
         return module
-    pairs = [(getattr(block, conv), getattr(block, norm)) for conv, norm in CONV_NORMS if hasattr(block, conv)]
+    pairs = [(getattr(block, conv), getattr(block, norm)) for conv, norm in conv_norms]
     plain = all(type(conv) is nn.Conv2d and conv.padding_mode == "zeros" for conv, _ in pairs)
     without_norms = all(type(norm) is nn.Sequential and len(norm) == 0 for _, norm in pairs)
     return FusedBlock([conv for conv, _ in pairs], block.downsample) if plain and without_norms else module

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, Self
 
-from fewshotseg._checks import check_at_least, check_choice, check_number, check_numbers, check_share, shown
+from fewshotseg._checks import check_at_least, check_choice, check_flag, check_number, check_numbers, check_share, shown
 from fewshotseg.ops.kmeans import MAX_CLUSTERS, MAX_ITERS
 from fewshotseg.ops.square import MAX_SQUARE
 
@@ -105,8 +105,6 @@ class SCNetConfig:
         check_choice("background_reducer", self.background_reducer, ("query", "support"))
         check_choice("background_prior", self.background_prior, ("zeros", "shared", "complement"))
         check_choice("prior", self.prior, ("similarity", "density"))
-        if not isinstance(self.learned_points, bool):
-            raise TypeError(f"learned_points must be True or False, got {shown(self.learned_points)}")
         if self.background_source == "support" and (self.num_prototypes > 1 or self.grid_bins is not None):
             raise ValueError(
                 "background_source='support' must go with num_prototypes=1 and no grid_bins, "
@@ -122,6 +120,7 @@ class SCNetConfig:
             "num_prototypes": check_at_least("num_prototypes", self.num_prototypes, 0, MAX_CLUSTERS),
             "kmeans_iters": check_at_least("kmeans_iters", self.kmeans_iters, 0, MAX_ITERS),
             "aux_weight": check_number("aux_weight", self.aux_weight, 0),
+            "learned_points": check_flag("learned_points", self.learned_points),
             "density_weight": check_number("density_weight", self.density_weight, 0, 1000),
         }
         for name in ("self_contrast_weight", "reducer_dropout", "classifier_dropout"):

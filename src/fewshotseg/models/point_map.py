@@ -1,6 +1,7 @@
 """A learned linear map of points, after which densities tell objects from backgrounds better."""
 
 import math
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fewshotseg._checks import check_at_least
+from fewshotseg.models.backbones import AnyBackbone
 from fewshotseg.models.config import MAX_CHANNELS
+from fewshotseg.models.frozen import frozen_steps
 from fewshotseg.ops import density_logits
 from fewshotseg.ops._precision import at_least_float32, unit
 
@@ -77,3 +80,12 @@ class PointMap(nn.Module):
         """Map points ``(..., C)`` of unit length."""
         step: Tensor = self.linear(points.to(self.linear.weight.dtype))
         return points + STEP * step
+
+
+@torch.no_grad()
+def point_channels(backbone: AnyBackbone) -> int:
+    """Count the channels of the map that points are taken from, by running the backbone on a small image."""
+    network: Any = backbone
+    weight = next(network.parameters(), torch.empty(0))
+    _, deepest = frozen_steps(network.eval()).mid(weight.new_zeros(1, 3, 64, 64))
+    return deepest.shape[1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,10 +26,10 @@ from fewshotseg.models.encodings import (
     shot_by_shot,
 )
 from fewshotseg.models.fast.conv3x3 import layout_for_training
-from fewshotseg.models.frozen import FrozenBackbone, frozen_steps
+from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.frozen_model import FrozenBackboneModel
 from fewshotseg.models.parts import reducer, self_contrast_of, supervised
-from fewshotseg.models.point_map import PointMap
+from fewshotseg.models.point_map import PointMap, point_channels
 from fewshotseg.models.presence import found_again
 from fewshotseg.models.segmenter import points_of
 from fewshotseg.ops import (
@@ -353,12 +353,3 @@ class SCNet(FrozenBackboneModel):
 def two_logits(ratio: Tensor) -> Tensor:
     """Make logits of background and foreground ``(B, 2, h, w)`` of their difference ``(B, 1, h, w)``."""
     return torch.cat([torch.zeros_like(ratio), ratio], dim=1)
-
-
-@torch.no_grad()
-def point_channels(backbone: AnyBackbone) -> int:
-    """Count the channels of the map that points are taken from, by running the backbone on a small image."""
-    network: Any = backbone
-    weight = next(network.parameters(), torch.empty(0))
-    _, deepest = frozen_steps(network.eval()).mid(weight.new_zeros(1, 3, 64, 64))
-    return deepest.shape[1]

@@ -84,6 +84,7 @@ CASES = [
     Case("background_regions", lambda *t: background_regions(*t, 3), (labels, label_masks(2, 5, 4))),
     Case("expand_prototypes", lambda p: expand_prototypes(p, (5, 4)), (normal(2, 6),)),
     Case("assign_prototypes", assign_prototypes, (normal(2, 3, 6), labels)),
+    Case("assign_prototypes, large maps", assign_prototypes, (normal(2, 3, 6), choice([0, 1, 2], 2, 60, 50))),
     Case("prior_mask", prior_mask, (features, normal(2, 2, 6, 3, 7, seed=1), label_masks(2, 2, 9, 13))),
     Case("prior_mask, weights", prior_mask, (features, normal(2, 2, 6, 3, 7, seed=1), uniform(2, 2, 9, 13))),
     Case(

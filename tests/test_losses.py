@@ -19,6 +19,7 @@ from fewshotseg import (
     segmentation_loss,
     self_contrastive_pairs,
 )
+from fewshotseg.ops._cross_entropy import cross_entropies
 
 
 class FixedPartition(nn.Module):
@@ -425,6 +426,21 @@ def test_every_labelled_pixel_of_the_batch_weighs_the_same(seed):
     alone = torch.stack([segmentation_loss(logits[b : b + 1], target[b : b + 1]) for b in range(3)])
     assert alone[1] == 0
     assert_close(segmentation_loss(logits, target), (alone * counts).sum() / counts.sum())
+
+
+@pytest.mark.parametrize("hidden", [0.0, math.nan], ids=["finite", "NaN under void"])
+def test_losses_of_several_logits_and_targets_at_once_are_those_of_each(hidden):
+    logits = [normal(4, 2, *size, seed=number) for number, size in enumerate([(9, 7), (5, 4), (3, 3)])]
+    targets = torch.stack([label_masks(2, 9, 7), label_masks(2, 9, 7, seed=1)])
+    targets[1, 1] = 255
+    logits[1][3] = hidden
+    together = cross_entropies(logits, targets, 255)
+    each = [
+        [segmentation_loss(part, target) for part, target in zip(scale.chunk(2), targets, strict=True)]
+        for scale in logits
+    ]
+    assert_close(together, torch.tensor(each))
+    assert torch.equal(cross_entropies(logits, torch.full_like(targets, 255), 255), torch.zeros(3, 2))
 
 
 LOGITS = torch.zeros(2, 2, 4, 5)

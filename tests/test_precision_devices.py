@@ -288,6 +288,7 @@ def test_what_carries_gradient():
         "background_regions": [False],
         "expand_prototypes": [True],
         "assign_prototypes": [True],
+        "assign_prototypes, large maps": [True],
         "prior_mask": [False],
         "prior_mask, weights": [False],
         "correlation": [True, True],

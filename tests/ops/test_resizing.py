@@ -7,6 +7,7 @@ from torch.testing import assert_close
 import _reference as reference
 from _inputs import choice, label_masks, normal, seeds, uniform
 from fewshotseg.ops import foreground_weights, resize_bilinear, sample_nearest
+from fewshotseg.ops.resizing import resize_by_products, resizing_weights
 
 SIZES = [((1, 1), (1, 1)), ((5, 3), (1, 1)), ((1, 1), (4, 3)), ((4, 7), (9, 2)), ((9, 9), (3, 5)), ((2, 5), (2, 5))]
 
@@ -145,3 +146,13 @@ def test_whole_steps_stay_exactly_binary(old, new, step):
 def test_bad_masks_are_refused(masks, error):
     with pytest.raises(error, match=r"\bmasks\b.* must"):
         foreground_weights(masks, (3, 3))
+
+
+@pytest.mark.parametrize(("old", "new"), [((5, 5), (13, 13)), ((5, 7), (4, 9)), ((1, 3), (6, 1)), ((8, 8), (8, 8))])
+def test_products_resize_as_interpolation_does(old, new):
+    maps = normal(2, 3, *old, dtype=torch.float64).requires_grad_()
+    found, expected = resize_by_products(maps, *resizing_weights(old, new, maps)), resize_bilinear(maps, new)
+    assert_close(found, expected)
+    weights = normal(*found.shape, dtype=torch.float64, seed=1)
+    gradients = [torch.autograd.grad((result * weights).sum(), maps)[0] for result in (found, expected)]
+    assert_close(*gradients)

@@ -6,7 +6,7 @@ from torch import Tensor
 from fewshotseg._checks import check_floating, check_number, check_sizes, check_tensor, check_void
 from fewshotseg.losses.segmentation import check_logits
 from fewshotseg.ops import cosine_logits, masked_average_pool, resize_bilinear
-from fewshotseg.ops._cross_entropy import cross_entropy
+from fewshotseg.ops._cross_entropy import cross_entropies
 from fewshotseg.ops._values import check_label_masks
 from fewshotseg.ops.scores import MAX_FACTOR
 
@@ -70,4 +70,4 @@ def alignment_loss(
     prototypes = masked_average_pool(query_features, torch.stack([~is_foreground, is_foreground], dim=1))  # B 2 C
     logits = cosine_logits(support_features.flatten(0, 1), prototypes.repeat_interleave(shots, dim=0), scale=scale)
     found = is_foreground.flatten(1).any(dim=1).repeat_interleave(shots)[:, None, None]
-    return cross_entropy(logits, torch.where(found, targets, ignore_index), ignore_index)
+    return cross_entropies([logits], torch.where(found, targets, ignore_index)[None], ignore_index)[0, 0]

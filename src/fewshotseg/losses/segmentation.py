@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_sizes, check_tensor, check_void
-from fewshotseg.ops._cross_entropy import cross_entropy
+from fewshotseg.ops._cross_entropy import cross_entropies
 from fewshotseg.ops._values import check_label_masks
 
 
@@ -36,7 +36,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
     check_logits("logits", logits)
     target = check_label_masks("target", target, void=ignore_index)
     check_sizes("target", target, "B", logits, "logits")
-    return cross_entropy(logits, target, ignore_index)
+    return cross_entropies([logits], target[None], ignore_index)[0, 0]
 
 
 def check_logits(name: str, logits: Tensor) -> None:

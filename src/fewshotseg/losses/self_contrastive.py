@@ -11,7 +11,7 @@ from fewshotseg._checks import check_at_least, check_number, check_sizes, check_
 from fewshotseg.losses.pairs import SelfContrastivePairs, self_contrastive_pairs
 from fewshotseg.losses.segmentation import check_logits
 from fewshotseg.ops import CosineKMeans, Partition, sample_nearest
-from fewshotseg.ops._cross_entropy import cross_entropy
+from fewshotseg.ops._cross_entropy import cross_entropies
 from fewshotseg.ops._values import all_finite
 from fewshotseg.ops.kmeans import MAX_CLUSTERS
 from fewshotseg.ops.partition import check_partition
@@ -119,11 +119,9 @@ class SelfContrastiveLoss(nn.Module):
             raise TypeError(f"compare must be a function of features and a prototype map, got {type(compare).__name__}")
         pairs = self.pairs(features, cluster_features, query_masks, generator=generator)
         answer = compare(_without_void(features, query_masks, self.ignore_index), pairs.prototype_map)
-        losses = [
-            cross_entropy(logits, pairs.target, self.ignore_index) for logits in _all_logits(answer, like=features)
-        ]
-        main, aux = losses[0], losses[1:]
-        return main + self.aux_weight * torch.stack(aux).mean() if aux else main
+        logits = _all_logits(answer, like=features)
+        losses = cross_entropies(logits, pairs.target[None], self.ignore_index)[:, 0]
+        return losses[0] + self.aux_weight * losses[1:].mean() if len(losses) > 1 else losses[0]
 
 
 def _all_logits(answer: Any, *, like: Tensor) -> list[Tensor]:

@@ -1,12 +1,16 @@
-"""Builds parts of SCNet from its config, and computes the loss of a branch."""
+"""Builds parts of SCNet from its config, and computes the losses of its branches."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from fewshotseg.losses import SelfContrastiveLoss, segmentation_loss
+from fewshotseg.losses import SelfContrastiveLoss
 from fewshotseg.models.comparison import Comparison
 from fewshotseg.models.config import SCNetConfig
 from fewshotseg.ops import CosineKMeans, GridPartition
+from fewshotseg.ops._cross_entropy import cross_entropies
+from fewshotseg.ops._values import check_label_masks
 
 
 def reducer(mid_channels: int, config: SCNetConfig) -> nn.Sequential:
@@ -27,8 +31,13 @@ def self_contrast_of(config: SCNetConfig) -> SelfContrastiveLoss | None:
     return SelfContrastiveLoss(partition=CosineKMeans(config.num_prototypes, num_iters=config.kmeans_iters))
 
 
-def supervised(answer: Comparison, target: Tensor, aux_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the loss of a branch with deep supervision, and its two parts by name."""
-    main = segmentation_loss(answer.logits, target)
-    aux = torch.stack([segmentation_loss(logits, target) for logits in answer.aux]).mean()
-    return main + aux_weight * aux, {"main": main, "aux": aux}
+def supervised(answer: Comparison, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Compute the main loss and the mean auxiliary loss (0 without auxiliary logits) of each branch: ``(branches,)``.
+
+    Args:
+        answer: The logits of all branches: those of the first branch's images first.
+        targets: Label masks ``(B, H, W)`` for each branch.
+    """
+    masks = torch.stack([check_label_masks("query_masks", target, void=255) for target in targets])
+    losses = cross_entropies([answer.logits, *answer.aux], masks, 255)  # logits, branches
+    return losses[0], losses[1:].sum(dim=0) / max(len(answer.aux), 1)

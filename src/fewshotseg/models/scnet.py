@@ -130,20 +130,23 @@ class SCNet(FrozenBackboneModel):
             return SCNetOutput(self.segment(support, query))
         prototypes, prior = self._class_specific(support, query)
         if self.self_contrast is None:
-            specific = self.head(query.features, prototypes, prior, with_aux=True)
-            loss, losses = supervised(specific, query_masks, self.config.aux_weight)
+            answer, targets = self.head(query.features, prototypes, prior, with_aux=True), [query_masks]
         else:
             background, target = self._class_agnostic(self.self_contrast, support, query, query_masks, generator)
-            specific, agnostic = self._compare_both(query, prototypes, prior, background)
-            loss, losses = supervised(specific, query_masks, self.config.aux_weight)
-            agnostic_loss, agnostic_losses = supervised(agnostic, target, self.config.aux_weight)
+            answer, targets = self._compare_both(query, prototypes, prior, background), [query_masks, target]
+        main, aux = supervised(answer, targets)  # one number for each branch
+        branches = main + self.config.aux_weight * aux
+        losses = {"main": main[0], "aux": aux[0]}
+        loss = branches[0]
+        if self.self_contrast is not None:
             weight = self.config.self_contrast_weight
-            loss = (1 - weight) * loss + weight * agnostic_loss
-            losses.update({f"self_contrast_{name}": value for name, value in agnostic_losses.items()})
+            loss = (1 - weight) * branches[0] + weight * branches[1]
+            losses |= {"self_contrast_main": main[1], "self_contrast_aux": aux[1]}
         if self.point_map is not None:
             losses["points"] = segmentation_loss(two_logits(self._ratio(support, query, self.point_map)), query_masks)
             loss = loss + losses["points"]
-        return SCNetOutput(resize_bilinear(specific.logits, query.size), loss, losses)
+        specific = answer.logits[: len(query_masks)]
+        return SCNetOutput(resize_bilinear(specific, query.size), loss, losses)
 
     def encode_support(self, images: Tensor, masks: Tensor) -> Support:
         """Encode annotated examples once, for any number of queries.
@@ -326,28 +329,26 @@ class SCNet(FrozenBackboneModel):
         pairs: SelfContrastivePairs = self_contrast.pairs(pooled_from, query.high, query_masks, generator=generator)
         return pairs.prototype_map, pairs.target
 
-    def _compare_both(
-        self, query: Query, prototypes: Tensor, prior: Tensor, background: Tensor
-    ) -> tuple[Comparison, Comparison]:
-        """Run the comparison head on both branches: in training in one pass; in evaluation mode separately.
+    def _compare_both(self, query: Query, prototypes: Tensor, prior: Tensor, background: Tensor) -> Comparison:
+        """Run the comparison head on both branches, of which the class-specific one comes first in the batch.
 
-        Separate passes keep the logits of the class-specific branch bit-identical to inference.
+        In training that is one pass; in evaluation mode two, which keep the logits of the class-specific branch
+        bit-identical to inference.
         """
         choices = {"zeros": torch.zeros_like, "shared": torch.clone, "complement": lambda prior: 1 - prior}
         background_prior = choices[self.config.background_prior](prior)
         if not self.training:
-            return (
-                self.head(query.features, prototypes, prior, with_aux=True),
-                self.head(query.features, background, background_prior, with_aux=True),
-            )
-        both = self.head(
+            specific = self.head(query.features, prototypes, prior, with_aux=True)
+            agnostic = self.head(query.features, background, background_prior, with_aux=True)
+            aux = (torch.cat(scale) for scale in zip(specific.aux, agnostic.aux, strict=True))
+            return Comparison(torch.cat([specific.logits, agnostic.logits]), tuple(aux))
+        both: Comparison = self.head(
             torch.cat([query.features, query.features]),  # 2B C h w
             torch.cat([prototypes.expand_as(background), background]),
             torch.cat([prior, background_prior]),
             with_aux=True,
         )
-        specific, agnostic = zip(*(logits.chunk(2) for logits in (both.logits, *both.aux)), strict=True)
-        return Comparison(specific[0], specific[1:]), Comparison(agnostic[0], agnostic[1:])
+        return both
 
 
 def two_logits(ratio: Tensor) -> Tensor:

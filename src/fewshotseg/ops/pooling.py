@@ -8,7 +8,7 @@ from torch import Tensor
 from fewshotseg._checks import check_choice, check_floating, check_number, check_real, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, without_autocast
 from fewshotseg.ops._values import all_finite, check_label_masks, look_at_weights
-from fewshotseg.ops.resizing import resize_bilinear
+from fewshotseg.ops.resizing import resize_bilinear, resizing_weights
 
 
 def masked_average_pool(
@@ -89,11 +89,8 @@ def _on_grid(masks: Tensor, features: Tensor, *, spread: bool) -> Tensor:
     size = (features.shape[2], features.shape[3])
     if not spread:
         return resize_bilinear(weights, size)
-    rows, columns = (
-        resize_bilinear(torch.eye(small, dtype=weights.dtype, device=weights.device)[None, None], (large, small))[0, 0]
-        for small, large in zip(size, masks.shape[2:], strict=True)
-    )  # H h, W w
-    return rows.T @ weights @ columns
+    rows, columns = resizing_weights(size, (masks.shape[2], masks.shape[3]), weights)  # H h, W w
+    return rows.mT @ weights @ columns
 
 
 def _pool(features: Tensor, masks: Tensor, eps: float) -> Tensor:

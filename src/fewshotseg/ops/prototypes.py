@@ -1,6 +1,7 @@
 """Background regions (Eq. 5), and maps of prototypes: E^s (Eq. 2) and E^q (Eq. 7)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fewshotseg._checks import check_at_least, check_labels, check_size, check_sizes, check_tensor, check_void
@@ -97,7 +98,8 @@ def assign_prototypes(prototypes: Tensor, labels: Tensor) -> Tensor:
     if labels.dtype != torch.int64:
         raise TypeError(f"labels must be an int64 tensor, got {labels.dtype}")
     look_at_indices("labels", labels, prototypes.shape[1])
-    batch, height, width = labels.shape
-    channels = prototypes.shape[2]
-    chosen = labels.reshape(batch, height * width, 1).expand(-1, -1, channels)  # B N C
-    return prototypes.gather(1, chosen).mT.reshape(batch, channels, height, width)
+    batch, count, _ = prototypes.shape
+    firsts = count * torch.arange(batch, device=labels.device)[:, None, None]  # B 1 1
+    # The gradient of an embedding sums sorted rows: on a GPU many times faster than that of gather, which adds each
+    # number atomically to one of a few prototypes.
+    return F.embedding(labels + firsts, prototypes.flatten(0, 1)).movedim(3, 1)

@@ -101,6 +101,30 @@ def foreground_weights(masks: Tensor, size: tuple[int, int]) -> Tensor:
     return resize_bilinear(weights[:, None], size)[:, 0]
 
 
+def resize_by_products(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Compute `resize_bilinear` with the matrices of `resizing_weights`, for a better gradient on an accelerator.
+
+    There the gradient of ``F.interpolate`` adds every pixel atomically to the cells around it, which takes long where
+    many pixels share a cell, and is not deterministic.
+    """
+    batch, channels = maps.shape[:2]
+    wide = maps.flatten(0, 1) @ columns.mT  # B*C h W
+    # bmm, as ``rows @ wide`` would copy the maps to make one product of all.
+    return torch.bmm(rows.expand(batch * channels, -1, -1), wide).view(batch, channels, len(rows), len(columns))
+
+
+def resizing_weights(old: tuple[int, int], new: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Build matrices ``(H, h)`` and ``(W, w)``: ``rows @ map @ columns.mT`` resizes a map ``(h, w)`` to ``(H, W)``."""
+    rows = _row_weights(old[0], new[0], like)
+    square = (old[0], new[0]) == (old[1], new[1])
+    return rows, rows if square else _row_weights(old[1], new[1], like)
+
+
+def _row_weights(old: int, new: int, like: Tensor) -> Tensor:
+    unit = torch.eye(old, dtype=like.dtype, device=like.device)
+    return resize_bilinear(unit[None, None], (new, old))[0, 0]
+
+
 def average_pool(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Compute ``F.adaptive_avg_pool2d``, with a deterministic gradient under `torch.use_deterministic_algorithms`."""
     if maps.device.type == "cpu" or not torch.are_deterministic_algorithms_enabled():

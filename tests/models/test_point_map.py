@@ -14,7 +14,7 @@ import _reference
 import fewshotseg as fs
 from _models import TinyBackbone, tiny
 from fewshotseg.losses import segmentation_loss
-from fewshotseg.models.point_map import KAPPA, STEP, PointMap
+from fewshotseg.models.point_map import CLUTTER, CLUTTER_OF_IMAGE, CLUTTER_SHARE, KAPPA, STEP, PointMap
 from fewshotseg.ops import density_logits
 
 
@@ -139,16 +139,83 @@ def test_on_cuda_nothing_waits():
     assert found.device.type == "cuda"
 
 
+# Clutter
+
+
+def test_clutter_is_a_fifth_of_the_background():
+    features, points, foreground, background = inputs()
+    plain, point_map = PointMap(4).double(), PointMap(4).double()
+    point_map.clutter[:3] = torch.nn.functional.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(2)))
+    clutter = point_map.clutter[:3].expand(2, -1, -1)
+    only_clutter = plain(
+        features,
+        torch.cat([points, clutter], dim=1),
+        *(
+            torch.cat(sides, dim=1)
+            for sides in [(foreground, torch.zeros(2, 3)), (torch.zeros_like(background), torch.ones(2, 3))]
+        ),
+    )
+    foreground_over_each = torch.stack([plain(features, points, foreground, background), only_clutter])
+    shares = torch.tensor([1 - CLUTTER_SHARE, CLUTTER_SHARE], dtype=torch.float64).log()[:, None, None, None, None]
+    assert_close(point_map(features, points, foreground, background), -(shares - foreground_over_each).logsumexp(dim=0))
+    assert_close(point_map(features, points, foreground, 0 * background), only_clutter)
+
+
+def test_clutter_has_the_same_share_however_many_points_an_example_has():
+    features, points, foreground, background = inputs()
+    point_map = PointMap(4).double()
+    point_map.clutter[0, 0] = 1
+    many = (part.repeat(1, 30000, *[1] * (part.ndim - 2)) for part in (points, foreground, background))
+    assert_close(point_map(features, *many), point_map(features, points, foreground, background))
+
+
+def test_the_latest_points_of_labelled_places_are_remembered():
+    point_map = PointMap(2)
+    features = torch.zeros(3, 2, 2, 4)
+    features[:, 0, :, 0], features[:, 1, :, 1:] = 5, 7
+    masks = torch.full((3, 2, 4), 255)
+    masks[..., 0] = 1  # labelled where features point along the first axis
+    point_map.remember(features, masks)
+    drawn = 3 * CLUTTER_OF_IMAGE
+    assert point_map.clutter[:drawn].tolist() == [[1.0, 0.0]] * drawn
+    assert not point_map.clutter[drawn:].any()
+    for _ in range(CLUTTER // drawn):
+        point_map.remember(features, torch.where(masks == 1, 255, 0))
+    assert point_map.oldest == (CLUTTER // drawn + 1) * drawn % CLUTTER
+    assert point_map.clutter[: point_map.oldest].tolist() == [[0.0, 1.0]] * int(point_map.oldest)
+    assert point_map.clutter[point_map.oldest : drawn].tolist() == [[1.0, 0.0]] * int(drawn - point_map.oldest)
+    point_map.remember(features.repeat(200, 1, 1, 1), masks.repeat(200, 1, 1))  # more than there is room for
+    assert point_map.clutter.tolist() == [[1.0, 0.0]] * CLUTTER
+
+
+def test_points_that_are_not_finite_are_no_clutter():
+    point_map = PointMap(2)
+    point_map.remember(torch.full((1, 2, 2, 2), torch.nan), torch.zeros(1, 2, 2).long())
+    assert not point_map.clutter.any()
+
+
+def test_a_model_remembers_clutter_in_training_alone():
+    model = learned()
+    before = model.point_map.clutter.clone()
+    model.eval()(*batch())
+    assert torch.equal(model.point_map.clutter, before)
+    first, second = (copy.deepcopy(model).train() for _ in range(2))
+    for each in (first, second):
+        each(*batch(), generator=torch.Generator().manual_seed(0)).loss.backward()
+    assert (first.point_map.clutter[: 2 * CLUTTER_OF_IMAGE] != 0).any(dim=1).all()
+    assert torch.equal(first.point_map.clutter, second.point_map.clutter)
+
+
 # In SCNet
 
 
 def test_its_loss_is_added_and_moves_nothing_else():
     model, plain = learned(), learned(learned_points=False)
     plain.load_state_dict(model.state_dict(), strict=False)
-    outputs = [each(*batch(), generator=torch.Generator().manual_seed(3)) for each in (model, plain)]
     support, query = model.encode_support(*batch()[:2]), model.encode_query(batch()[2])
     parts = support.points, support.point_foreground, support.point_background
     ratio = model.point_map(query.deepest, *(part.flatten(1, 2) for part in parts))
+    outputs = [each(*batch(), generator=torch.Generator().manual_seed(3)) for each in (model, plain)]
     expected = segmentation_loss(torch.cat([torch.zeros_like(ratio), ratio], dim=1), batch()[3])
     assert_close(outputs[0].losses["points"], expected)
     assert_close(outputs[0].loss, outputs[1].loss + expected)
@@ -213,9 +280,15 @@ def test_it_is_saved_with_the_model(tmp_path):
 
 def test_compiles_without_a_graph_break():
     model = learned(num_prototypes=1, density_weight=1.0)
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
-    assert_close(compiled(*batch()).loss, model(*batch()).loss)
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    for seed in range(2):  # the second step has clutter of the first
+        losses = []
+        for each in (compiled, model):
+            torch.manual_seed(seed)
+            losses.append(each(*batch()).loss)
+        assert_close(*losses)
     model.eval()
+    compiled.eval()
     with torch.no_grad():
         assert_close(compiled(*batch()[:3]).logits, model(*batch()[:3]).logits)
 

@@ -145,6 +145,8 @@ class SCNet(FrozenBackboneModel):
         if self.point_map is not None:
             losses["points"] = segmentation_loss(two_logits(self._ratio(support, query, self.point_map)), query_masks)
             loss = loss + losses["points"]
+            if self.training and query.deepest is not None:
+                self.point_map.remember(query.deepest, query_masks, generator)
         specific = answer.logits[: len(query_masks)]
         return SCNetOutput(resize_bilinear(specific, query.size), loss, losses)
 

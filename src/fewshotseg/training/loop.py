@@ -179,7 +179,9 @@ def iterations(
         forward.compile()
     together = None
     if process.world_size > 1:
-        forward = together = _data_parallel(state.model, sync_buffers=recipe.model.norm_stats == "batch")
+        forward = together = _data_parallel(
+            state.model, sync_buffers=recipe.model.norm_stats == "batch" or recipe.model.learned_points
+        )
     batches = DataLoader(
         episodes,
         batch_sampler=micro_batches(recipe, process, state.iteration, total),

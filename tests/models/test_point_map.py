@@ -135,8 +135,10 @@ def test_degenerate_inputs():
 
 def test_on_cuda_nothing_waits():
     with FakeTensorMode(), torch.device("cuda"):
-        found = PointMap(4)(torch.rand(2, 4, 3, 2), torch.rand(2, 6, 4), torch.rand(2, 6), torch.rand(2, 6))
-    assert found.device.type == "cuda"
+        point_map = PointMap(4)
+        found = point_map(torch.rand(2, 4, 3, 2), torch.rand(2, 6, 4), torch.rand(2, 6), torch.rand(2, 6))
+        point_map.remember(torch.rand(2, 4, 3, 2), torch.zeros(2, 5, 5).long())
+    assert found.device.type == point_map.clutter.device.type == "cuda"
 
 
 # Clutter

@@ -17,6 +17,7 @@ import fewshotseg as fs
 from _processes import run_together, start
 from _training import (
     HALF,
+    MODEL,
     SELECTING,
     assert_identical,
     assert_same_run,
@@ -110,6 +111,17 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_with_the_same_bits(number, ite
     )
     trained(out, *SELECTING, "--resume")
     assert_same_run(out, uninterrupted)
+
+
+def test_what_a_model_remembers_is_saved_and_goes_on_with_the_same_bits(tmp_path):
+    options = [*SELECTING, "--model", *MODEL, "learned_points=True"]
+    trained(tmp_path / "whole", *options)
+    process = start(run_command, training(tmp_path / "run", *options))
+    assert wait(lambda: reached(tmp_path / "run", starts=1, iteration=3), process)
+    signalled(process, signal.SIGTERM)
+    trained(tmp_path / "run", *options, "--resume")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert load_model(tmp_path / "run" / "last.pth").point_map.clutter.any()
 
 
 def test_processes_that_load_do_not_die_of_the_signal(uninterrupted, tmp_path, capfd):

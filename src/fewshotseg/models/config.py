@@ -41,9 +41,9 @@ class SCNetConfig:
         prior: The prior of the class-specific branch: ``"similarity"``, PFENet's largest cosine of high-level features
             with the masked supports, scaled to 0..1 in every image; or ``"density"``, the probability from the
             densities of all points of all supports (`density_logits` at kappa 40, divided by 2).
-        learned_points: Learn a linear map of the points that densities compare (`PointMap`), with a loss of its own.
-            At inference ``density_weight`` then weighs the density after the map. The prior keeps the points as they
-            are.
+        learned_points: Learn a linear map of the points that densities compare (`PointMap`), with a loss of its own,
+            and remember points of training images as further background. At inference ``density_weight`` then weighs
+            the density that this gives. The prior keeps the points as they are.
         image_size: Side in pixels of the square that images are resized to, for example by `FewShotPredictor`.
         mean: Mean of red, green and blue, from 0 to 1, to normalise images by; None uses the backbone's.
         std: Standard deviation, likewise.

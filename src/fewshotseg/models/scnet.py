@@ -230,12 +230,13 @@ class SCNet(FrozenBackboneModel):
         batch = query.features.shape[0]
         check_batch(support.prototype, batch)
         support = repeated(support, batch)
-        density = self._ratio(support, query) if self.compares_points else None  # B 1 h w
+        density = self._ratio(support, query) if self.config.prior == "density" else None  # B 1 h w
         prototypes, prior = self._class_specific(support, query, density)
         logits = self.head(query.features, prototypes, prior).logits
-        if density is not None and self.config.density_weight:
-            ratio = density if self.point_map is None else self._ratio(support, query, self.point_map)
-            logits = logits + two_logits(self.config.density_weight * ratio).to(logits.dtype)
+        if self.config.density_weight:
+            if density is None or self.point_map is not None:
+                density = self._ratio(support, query, self.point_map)
+            logits = logits + two_logits(self.config.density_weight * density).to(logits.dtype)
         return resize_bilinear(logits, query.size)
 
     def presence_evidence(self, support: Support, query: Query) -> Tensor | None:

@@ -146,7 +146,7 @@ def test_on_cuda_nothing_waits():
 
 def test_clutter_is_a_fifth_of_the_background():
     features, points, foreground, background = inputs()
-    plain, point_map = PointMap(4).double(), PointMap(4).double()
+    plain, point_map = PointMap(4).double().eval(), PointMap(4).double().eval()
     point_map.clutter[:3] = torch.nn.functional.normalize(torch.randn(3, 4, generator=torch.Generator().manual_seed(2)))
     clutter = point_map.clutter[:3].expand(2, -1, -1)
     only_clutter = plain(
@@ -161,11 +161,13 @@ def test_clutter_is_a_fifth_of_the_background():
     shares = torch.tensor([1 - CLUTTER_SHARE, CLUTTER_SHARE], dtype=torch.float64).log()[:, None, None, None, None]
     assert_close(point_map(features, points, foreground, background), -(shares - foreground_over_each).logsumexp(dim=0))
     assert_close(point_map(features, points, foreground, 0 * background), only_clutter)
+    # The loss is that of the example's own background.
+    assert torch.equal(*(each.train()(features, points, foreground, background) for each in (plain, point_map)))
 
 
 def test_clutter_has_the_same_share_however_many_points_an_example_has():
     features, points, foreground, background = inputs()
-    point_map = PointMap(4).double()
+    point_map = PointMap(4).double().eval()
     point_map.clutter[0, 0] = 1
     many = (part.repeat(1, 30000, *[1] * (part.ndim - 2)) for part in (points, foreground, background))
     assert_close(point_map(features, *many), point_map(features, points, foreground, background))

@@ -36,7 +36,8 @@ class PointMap(nn.Module):
     """Computes the log-density of an object minus that of its background, after a learned linear map of all points.
 
     An example shows little of what else there is in the world, and whatever it does not show is easily taken for the
-    object. So a fifth of the background's density comes from clutter: points of the latest images of training.
+    object. So in evaluation mode a fifth of the background's density comes from clutter: points of the latest images of
+    training.
 
     Before training the map is the identity and there is no clutter, so that it is `density_logits` at a lower
     concentration.
@@ -81,12 +82,13 @@ class PointMap(nn.Module):
             features: ``(B, C, h, w)`` of the images to segment.
             points: ``(B, M, C)``, of all examples together.
             foreground: ``(B, M)``, how much each point belongs to the object, from 0 to 1.
-            background: ``(B, M)``, how much to the background. If nothing does, the clutter is all the background.
+            background: ``(B, M)``, how much to the background. If nothing does, clutter is all the background.
 
         Returns:
             ``(B, 1, h, w)`` in at least float32.
         """
-        points, foreground, background = self._with_clutter(points, foreground, background)
+        if not self.training:  # a map that is learned with clutter tells an example from its own background less well
+            points, foreground, background = self._with_clutter(points, foreground, background)
         locations = rearrange(unit(at_least_float32(features), dim=1), "b c h w -> b h w c")
         moved = rearrange(self.move(locations), "b h w c -> b c h w")
         examples = self.move(unit(at_least_float32(points), dim=2))

@@ -93,11 +93,14 @@ def table(found: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> s
         cells = [f"{row(classes):.1f}", *_brackets(row, classes, "")]
         change = []
         if other:
-            base = bases[words]
-            less = lambda drawn, row=row, base=base: row(drawn) - base(drawn)  # noqa: E731
+            less = _difference(row, bases[words])
             change = [" ".join([f"{less(classes):+.1f}", *_brackets(less, classes, "+")])]
         lines.append([words, " ".join(cells), *change])
     return markdown_table(lines)
+
+
+def _difference(row: Row, base: Row) -> Row:
+    return lambda classes: row(classes) - base(classes)
 
 
 def _brackets(row: Row, classes: Sequence[int], sign: str) -> list[str]:

@@ -77,7 +77,7 @@ class FewShotPredictor:
     @classmethod
     def from_pretrained(
         cls,
-        name: StrPath = "scnet-lite2",
+        name: StrPath = hub.DEFAULT_MODEL,
         *,
         size: int | Literal["model"] = "model",
         device: torch.device | str | None = None,

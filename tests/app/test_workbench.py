@@ -152,6 +152,21 @@ def test_a_marked_photograph_is_answered_by_its_marks(bench):
     assert bench.caption("b.png", answer) == "b.png: your mark"
 
 
+def test_the_models_smallest_presence_and_peak_empty_masks_as_the_predictor_does(tmp_path):
+    photos = {photo(tmp_path / "a.png"): Path("a"), photo(tmp_path / "b.png", seed=5): Path("b")}
+    shares = []
+    for settings in ({}, {"min_presence": 1.0}, {"peak_threshold": 0.999}):
+        predictor = fs.FewShotPredictor(tiny(threshold=0.3, **settings).eval(), size=65)
+        bench = Workbench(predictor, photos, tmp_path / "out")
+        bench.mark_box("a.png", "mug", [(10, 10), (60, 40)])
+        answer = bench.answer("b.png", 0.3)
+        assert torch.equal(predictor.predict(tmp_path / "b.png").mask.to(torch.uint8), answer.mask)
+        shares.append(answer.mask.float().mean())
+    assert shares[0] > 0
+    assert shares[1:] == [0, 0]
+    assert bench.answer("b.png", 0.31).mask.any()  # another threshold than the model's is applied alone
+
+
 def test_examples_that_are_not_found_at_home_are_named(bench, monkeypatch):
     bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
     assert bench.ask() == ""

@@ -533,7 +533,7 @@ def test_the_last_stage_of_the_backbone_runs_only_in_training():
 
 def test_a_training_step_needs_what_only_it_keeps():
     model = tiny(prior="density")
-    assert model.encode_query(batch()[2], keep_maps=True).high is not None
+    assert model.encode_query(batch()[2], for_loss=True).high is not None
 
 
 def test_encodings_without_high_level_features_are_no_input_of_the_other_prior():

@@ -26,6 +26,7 @@ import fewshotseg as fs
 from fewshotseg._checks import check_at_least, checked_device
 from fewshotseg.cli.queries import find_photos
 from fewshotseg.cli.talk import say
+from fewshotseg.models.hub import DEFAULT_MODEL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Folder to save to (default: %(default)s).")  # fmt: skip
     add("--port", type=int, metavar="N", help="Port of the page (default: a free one).")
     add("--no-browser", action="store_true", help="Print the address, but do not open a browser.")
-    add("--model", default="scnet-lite2", metavar="MODEL", help="The model: a name such as scnet-lite0, or a file "
+    add("--model", default=DEFAULT_MODEL, metavar="MODEL", help="The model: a name such as scnet-lite0, or a file "
         "(default: %(default)s).")  # fmt: skip
     add("--size", type=int, metavar="N", help="Resize photographs to this many pixels on the longer side before the "
         "model sees them (default: the size that the model was trained with).")  # fmt: skip

@@ -46,6 +46,7 @@ from fewshotseg.cli.pictures import KINDS, Pictures
 from fewshotseg.cli.queries import Queries, find_photos
 from fewshotseg.cli.results import Results
 from fewshotseg.cli.talk import say, warn
+from fewshotseg.models.hub import DEFAULT_MODEL
 
 MOST_PIXELS = 2 * 89_478_485
 """Pillow's limit of pixels, above which it raises; from half of it on it warns, but people have such photographs."""
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="Segment photographs again that already have results.")
     add(
         "--model",
-        default="scnet-lite2",
+        default=DEFAULT_MODEL,
         metavar="MODEL",
         help="The model: a name such as scnet-lite0 or prototypes-lite0, a file, or owner/name on the Hugging Face hub "
         "(default: %(default)s).",

@@ -17,6 +17,9 @@ from fewshotseg.models.weight_files import exists
 FOLDER = Path(__file__).parents[1] / "pretrained"
 """The folder of the package's pretrained models, a file for each name."""
 
+DEFAULT_MODEL = "scnet-lite2"
+"""The model that is taken when none is named."""
+
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FILES = ["config.json", "model.safetensors"]
 

@@ -124,7 +124,7 @@ class SCNet(FrozenBackboneModel):
         check_episodes(support_images, query_images, query_masks)
         check_generator(generator)
         # The query first: PFENet's order of norm updates in its training mode.
-        query = self.encode_query(query_images, keep_maps=query_masks is not None)
+        query = self.encode_query(query_images, for_loss=query_masks is not None)
         support = self.encode_support(support_images, support_masks)
         if query_masks is None:
             return SCNetOutput(self.segment(support, query))
@@ -188,18 +188,18 @@ class SCNet(FrozenBackboneModel):
             raise ValueError("shots must hold at least one support, got none")
         return merged(shots, len(shots))
 
-    def encode_query(self, images: Tensor, *, keep_maps: bool = False) -> Query:
+    def encode_query(self, images: Tensor, *, for_loss: bool = False) -> Query:
         """Encode images to segment once, for any number of supports. Raises as `encode_support` does.
 
         Args:
             images: ``(B, 3, H, W)`` normalised images, sides from 32 pixels up.
-            keep_maps: Keep what only a training step needs: the mid-level maps, for ``background_reducer="support"``,
+            for_loss: Keep what only a training step needs: the mid-level maps, for ``background_reducer="support"``,
                 and with ``prior="density"`` the high-level features, for k-means.
         """
         check_tensor("query images", images, "B 3 H W")
         check_images("query images", images, self._weight)
         frozen = self._frozen
-        return self._query(frozen, *frozen.mid(images), images, keep_maps=keep_maps)
+        return self._query(frozen, *frozen.mid(images), images, for_loss=for_loss)
 
     def encode_both(self, images: Tensor, masks: Tensor) -> tuple[Support, Query]:
         """Encode annotated images as supports of one shot each and as queries; the first step runs once for both.
@@ -265,13 +265,13 @@ class SCNet(FrozenBackboneModel):
         return next(self.reduce_query.parameters())
 
     def _query(
-        self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, images: Tensor, *, keep_maps: bool = False
+        self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, images: Tensor, *, for_loss: bool = False
     ) -> Query:
         features = layout_for_training(self.reduce_query(maps))  # B C h w
-        high = frozen.high(deepest) if keep_maps or self.config.prior != "density" else None
+        high = frozen.high(deepest) if for_loss or self.config.prior != "density" else None
         size = (images.shape[2], images.shape[3])
         seen = deepest if self.compares_points else None
-        return Query(features, high, size, maps if keep_maps else None, seen)
+        return Query(features, high, size, maps if for_loss else None, seen)
 
     def _shot(self, frozen: FrozenBackbone, maps: Tensor, deepest: Tensor, masks: Tensor) -> Support:
         size = (maps.shape[2], maps.shape[3])

@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 
 from fewshotseg.data import Sample
 from fewshotseg.data.sources import windows
-from fewshotseg.data.sources.windows import WindowSource, window_around
+from fewshotseg.data.sources.windows import WindowSource, drawn_window
 
 pytest.importorskip("scipy", reason="needs the extra train")
 
@@ -102,7 +102,7 @@ def test_windows_lie_in_the_image_and_hold_the_middle_of_the_object(seed):
     inside = np.zeros((120, 160), dtype=bool)
     top, left = draw.integers(0, 100), draw.integers(0, 140)
     inside[top : top + 20, left : left + 20] = True
-    found = window_around(inside, draw)
+    found = drawn_window(inside, draw)
     assert found is not None
     row, column, side = found
     assert 0 <= row <= 120 - side

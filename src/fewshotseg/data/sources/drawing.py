@@ -81,10 +81,11 @@ def polygons_of(value: list[Any]) -> list[list[float]]:
     polygons = []
     for part in value:
         if isinstance(part, list) and part and all(_is_point(point) for point in part):
-            part = [number for point in part for number in point]  # noqa: PLW2901
-        if not isinstance(part, list) or not _are_numbers(part):
+            polygons.append([number for point in part for number in point])
+        elif isinstance(part, list) and _are_numbers(part):
+            polygons.append(part)
+        else:
             raise ValueError(f"a polygon must be a list of numbers, got {shown(part)}")
-        polygons.append(part)
     return polygons
 
 

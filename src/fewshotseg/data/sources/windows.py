@@ -79,7 +79,7 @@ class WindowSource:
             for class_id in seen:
                 if areas[class_id] > MAX_SHARE * mask.numel():
                     continue
-                found = window_around((mask == class_id).numpy(), np.random.default_rng((seed, index, class_id)))
+                found = drawn_window((mask == class_id).numpy(), np.random.default_rng((seed, index, class_id)))
                 if found is None:
                     continue
                 top, left, side = found
@@ -98,7 +98,7 @@ class WindowSource:
         return Sample(crop(image, top, left, side, side), crop(mask, top, left, side, side))
 
 
-def window_around(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, int, int] | None:
+def drawn_window(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, int, int] | None:
     """Top, left and side of a random window around the largest connected part of a mask.
 
     Returns:

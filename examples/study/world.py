@@ -5,8 +5,10 @@
     python examples/study/world.py coco_mini --model prototypes --folds 0 --against other.json --out free.json
 
 The folder has images/ and instances.json. Asked for are the classes of folds of COCO-20i that six photographs show at
-least; of a model that learned some classes of COCO, name the folds that it has not seen. Pixels are counted at the
-photographs' own size, in the masks that people get. Brackets hold 95 % of what other draws of the classes would give.
+least; of a model that learned some classes of COCO, name the folds that it has not seen. With --known it is asked for
+the classes that it has learned instead, in the photographs of these folds, which its training left out. Pixels are
+counted at the photographs' own size, in the masks that people get. Brackets hold 95 % of what other draws of the
+classes would give.
 """
 
 import argparse
@@ -122,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--settings", nargs="+", default=[], metavar="FIELD=VALUE", help=f"of {TRAINING_FREE}, such as score=cosine")
     add("--size", type=int, help="side in pixels (default: the model's)")
     add("--folds", type=int, nargs="+", choices=range(4), default=[0, 1, 2], help="of COCO-20i (default: 0 1 2)")
+    add("--known", action="store_true", help="ask for all other classes, in photographs of these")
     add("--episodes", type=int, default=500, help="with one example, and with five (default: 500)")
     add("--examples", type=int, default=4, help="of each class, for questions one by one (default: 4)")
     add("--against", type=Path, help="a file of other numbers, to show differences")
@@ -129,12 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         source = open_folder(options.data)
-        novel = sorted(c for fold in set(options.folds) for c in coco20i(fold).novel)
-        class_ids = well_stocked(source, novel, MIN_TESTED)
+        asked = novel = {c for fold in options.folds for c in coco20i(fold).novel}
+        if options.known:
+            source, asked = with_classes(source, novel), source.class_names.keys() - novel
+        class_ids = well_stocked(source, sorted(asked), MIN_TESTED)
         if not class_ids:
-            raise ValueError(
-                "data must be a folder of photographs that show a class of these folds six times, got none"
-            )
+            raise ValueError("data must be a folder of photographs that show a class asked for six times, got none")
         if options.model == TRAINING_FREE:
             model = training_free({"model": options.settings})
             predictor = fs.FewShotPredictor(model, size=options.size or model.config.image_size)

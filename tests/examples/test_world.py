@@ -151,7 +151,26 @@ def test_any_model_is_measured_and_written(part, tmp_path, capsys, monkeypatch):
     assert torch.is_grad_enabled()
 
 
+def test_classes_that_a_model_knows_are_asked_for_in_photographs_that_it_does_not(tmp_path, monkeypatch):
+    shown = [*([[PERSON, BICYCLE]] * 6), *([[PERSON]] * 6), *([[CAR]] * 6), [CAR, BICYCLE]]
+    part = make_part_of_coco(tmp_path / "part", shown, size=(60, 48))
+    asked = []
+
+    def measured(predictor, source, class_ids, **_):
+        asked.append(({*map(int, class_ids)}, [set(areas) for areas in source.class_areas]))
+        return numbers()
+
+    monkeypatch.setattr(world, "measure", measured)
+    monkeypatch.setattr(world.fs.FewShotPredictor, "from_pretrained", lambda name, **_: None)
+    given = [str(part), "--model", "any", "--folds", "1", "--out", str(tmp_path / "out.json")]
+    world.main([*given, "--known"])
+    assert asked == [({PERSON}, [{PERSON, BICYCLE}] * 6 + [{CAR, BICYCLE}])]
+    world.main(given)
+    assert asked[1][0] == {BICYCLE}
+    assert len(asked[1][1]) == len(shown)
+
+
 def test_a_folder_without_enough_photographs_is_one_sentence(part, tmp_path, capsys):
     with pytest.raises(SystemExit):
         world.main([str(part), "--model", "any", "--folds", "3", "--out", str(tmp_path / "x.json")])
-    assert "data must be a folder of photographs that show a class of these folds six times" in capsys.readouterr().err
+    assert "data must be a folder of photographs that show a class asked for six times" in capsys.readouterr().err

@@ -182,6 +182,18 @@ def test_the_presence_in_half_precision_and_without_batch():
     assert found_again(features[:0], points[:0], foreground[:0]).shape == (0,)
 
 
+def test_examples_of_a_batch_have_objects_of_their_own():
+    features, points = torch.rand(2, 8, 3, 4), torch.rand(2, 2, 5, 8)
+    foreground = torch.tensor([[[1, 0, 0, 0.5, 0], [0] * 5], [[0, 0, 0.25, 0, 0], [0, 1, 0, 0, 0]]])
+    each = zip(features, points, foreground, strict=True)
+    assert_close(
+        found_again(features, points, foreground), torch.cat([found_again(*(p[None] for p in e)) for e in each])
+    )
+    cosines = torch.nn.functional.cosine_similarity(points[1, 1, 1][:, None, None], features[1], dim=0)
+    other = torch.nn.functional.cosine_similarity(points[1, 0, 2][:, None, None], features[1], dim=0)
+    assert_close(found_again(features, points, foreground)[1], (cosines.max() + other.max()) / 2)
+
+
 def test_zero_vectors_match_nothing():
     found = found_again(torch.zeros(1, 4, 2, 2), torch.rand(1, 1, 3, 4), torch.ones(1, 1, 3))
     assert_close(found, torch.zeros(1))

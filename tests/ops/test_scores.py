@@ -218,6 +218,20 @@ def test_cosines_that_are_held_at_once_are_bounded(monkeypatch):
     density_logits(normal(1, 4, 32, 32), normal(1, 400, 4), torch.ones(1, 400), torch.ones(1, 400))
     assert max(sizes) <= 1000
     assert sum(sizes) == 32 * 32 * 400
+    sizes.clear()
+    half = (torch.arange(400) % 2)[None]
+    density_logits(normal(1, 4, 32, 32), normal(1, 400, 4), half, torch.zeros(1, 400))
+    assert sum(sizes) == 32 * 32 * 200  # a void point is compared with nothing
+
+
+def test_each_image_has_void_points_of_its_own():
+    features, points = normal(2, 4, 3, 5), normal(2, 6, 4, seed=1)
+    foreground, background = uniform(2, 6), uniform(2, 6, seed=1)
+    for image, void in enumerate(([0, 2, 5], [1, 5])):
+        foreground[image, void] = background[image, void] = 0
+    each = zip(features, points, foreground, background, strict=True)
+    expected = torch.cat([density_logits(*(part[None] for part in parts)) for parts in each])
+    assert_close(density_logits(features, points, foreground, background), expected)
 
 
 @given(seed=seeds)

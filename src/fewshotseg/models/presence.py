@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_tensor
-from fewshotseg.ops._precision import unit, without_autocast
+from fewshotseg.ops._precision import is_eager_cpu, unit, without_autocast
 
 SHARE = 0.01
 """Share of the locations that the score is computed from, those with the largest log-odds."""
@@ -79,8 +79,18 @@ def found_again(features: Tensor, points: Tensor, foreground: Tensor) -> Tensor:
         dtype = torch.promote_types(features.dtype, torch.float32)
         locations = unit(features.to(dtype), dim=1).flatten(2)  # B C hw
         weights = foreground.to(dtype)
-        # One example at a time, so that memory does not grow with their number.
-        best = [(unit(shot.to(dtype), dim=2) @ locations).amax(dim=2) for shot in points.unbind(dim=1)]  # B N
         totals = weights.sum(dim=2)  # B S
-        means = (torch.stack(best, dim=1) * weights).sum(dim=2) / torch.where(totals > 0, totals, 1)
+        # One example at a time, so that memory does not grow with their number.
+        each = zip(points.to(dtype).unbind(dim=1), weights.unbind(dim=1), strict=True)
+        sums = [_sum_of_best(shot, weight, locations) for shot, weight in each]
+        means = torch.stack(sums, dim=1) / torch.where(totals > 0, totals, 1)
         return means.sum(dim=1) / (totals > 0).sum(dim=1).clamp(min=1)
+
+
+def _sum_of_best(points: Tensor, weights: Tensor, locations: Tensor) -> Tensor:
+    """Sum the largest cosines of points ``(B, N, C)`` with ``(B, C, hw)``, times their weights ``(B, N)``: ``(B,)``."""
+    if is_eager_cpu(weights):  # most points have no weight and change nothing
+        some = (weights != 0).any(dim=0)
+        points, weights = points[:, some], weights[:, some]
+    best = (unit(points, dim=2) @ locations).amax(dim=2)
+    return (best * weights).sum(dim=1)

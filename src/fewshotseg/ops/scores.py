@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_number, check_real, check_sizes, check_tensor
-from fewshotseg.ops._precision import at_least_float32, unit, without_autocast
+from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, unit, without_autocast
 from fewshotseg.ops._values import look_at_weights
 from fewshotseg.ops.prior import RESIZED_ZERO
 
@@ -127,6 +127,10 @@ def density_logits(
         shares = torch.stack([background, foreground], dim=2).to(dtype)  # B M 2
         finite = points.amax(dim=2).isfinite() & points.amin(dim=2).isfinite()  # faster than isfinite of all
         shares = torch.where(finite[..., None] & (shares > RESIZED_ZERO), shares, 0)
+        if is_eager_cpu(shares):  # points of neither class, such as void ones, change nothing
+            some = (shares > 0).any(dim=2).any(dim=0)
+            some = some | ~some.any()  # without any point there would be no gradient
+            points, shares = points[:, some], shares[:, some]
         totals = shares.sum(dim=1, keepdim=True)  # B 1 2
         concentration = _concentration(kappa, shares)
         queries = rearrange(unit(features.to(dtype), dim=1), "b c h w -> b (h w) c")

@@ -1,6 +1,7 @@
 """Every change of a network is noticed, and nothing is noticed where nothing changed."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -78,6 +79,16 @@ def add_backward_hook(network):
 
 def add_hook_with_keywords(network):
     network.last.register_forward_hook(lambda *_: None, with_kwargs=True)
+
+
+def add_hook_to_another_dict(network):
+    network.last._forward_hooks = OrderedDict()
+    network.last.register_forward_hook(lambda *_: None)
+
+
+def take_a_parameter_away_from_another_dict(network):
+    network.last._parameters = dict(network.last._parameters)
+    network.last.bias = None
 
 
 def replace_parameter(network):

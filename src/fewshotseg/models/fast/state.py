@@ -28,13 +28,18 @@ class State:
     def __init__(self, network: nn.Module) -> None:
         self._modules = list(network.modules())
         self._attributes = [dict(module.__dict__) for module in self._modules]
-        self._tensors = [
+        # If a module gets other dicts than these, its attributes differ.
+        self._children = [module.__dict__[name] for module in self._modules for name in CHILDREN]
+        self._hooks = [module.__dict__[name] for module in self._modules for name in HOOKS]
+        tensors = [
             tensor
             for module in self._modules
             for tensor in (*module._parameters.values(), *module._buffers.values())
             if tensor is not None
         ]
-        self._probes = [_middle(tensor) for tensor in self._tensors if tensor.is_floating_point() and _readable(tensor)]
+        self._tracked = [tensor for tensor in tensors if _tracked(tensor)]
+        self._addressed = [tensor for tensor in self._tracked if tensor.layout == torch.strided]
+        self._probes = [_middle(tensor) for tensor in tensors if tensor.is_floating_point() and _readable(tensor)]
         self._found = self._look()
         self._values = self._probed()
 
@@ -54,15 +59,13 @@ class State:
 
     def _look(self) -> list[object]:
         """Collect the identities of children, hooks and tensors, and the versions of tensors."""
-        found: list[object] = [any_global_hook()]
-        for module in self._modules:
-            own = module.__dict__
-            found += map(id, own["_modules"].values())
-            found += map(id, own["_parameters"].values())
-            found += map(id, own["_buffers"].values())
-            found += [len(own[name]) for name in HOOKS if own[name]]
-        found += [(_address(tensor), tensor._version) for tensor in self._tensors if _tracked(tensor)]
-        return found
+        return [
+            any_global_hook(),
+            *map(id, itertools.chain.from_iterable(map(dict.values, self._children))),
+            *map(len, self._hooks),
+            *map(Tensor.data_ptr, self._addressed),
+            *(tensor._version for tensor in self._tracked),
+        ]
 
     def _probed(self) -> Tensor:
         if not self._probes:
@@ -101,10 +104,6 @@ def _is_plain(value: object) -> bool:
 
 def _tracked(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter) and not tensor.is_inference()
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _readable(tensor: Tensor) -> bool:

@@ -6,6 +6,7 @@ python benchmarks/pages/make_world.py         # coco-mini and world of benchmark
 import json
 import sys
 from pathlib import Path
+from statistics import fmean
 
 from fewshotseg.results import markdown_table
 
@@ -13,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples/study"))
 from make_results import DOCS, with_tables
 from rows import SHOTS, TABLES
 from tables import Study, levels, mean
-from world_table import of_all_episodes, table, together
+from world_table import of_all_episodes, rows, table, together
 
 RESULTS = DOCS.parent / "benchmarks/results/coco-mini"
 WORLD = DOCS.parent / "benchmarks/results/world"
@@ -66,13 +67,30 @@ def held_out(study: Study) -> str:
     return table(*(together([json.loads(file.read_text(encoding="utf-8")) for file in files]) for files in models))
 
 
+def known(study: Study) -> str:
+    """The same models on classes that they have learned, in photographs that their training left out."""
+    lines = [["mIoU in %", *(f"Fold-{fold}" for fold in range(3)), "Mean"]]
+    for kind in ("of VOC", "others"):
+        for shots in SHOTS:
+            for name, words in {"scnet-lite2": "the recipe", "scnet-lite0": "`scnet-lite0`"}.items():
+                found = [_miou(WORLD / f"{name}-known{fold}.json", f"{shots}-shot, mIoU, {kind}") for fold in range(3)]
+                lines.append([f"{kind}, {shots}-shot: {words}", *(f"{iou:.1f}" for iou in (*found, fmean(found)))])
+    return markdown_table(lines)
+
+
+def _miou(path: Path, words: str) -> float:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    (row,) = (row for name, row in rows(found).items() if name.startswith(words))
+    return row([int(class_id) for class_id in found["names"]])
+
+
 def _rows(study: Study) -> dict[str, str]:
     """The rows that have a result."""
     return {words: row for words, row in ROWS.items() if study.of(row)}
 
 
 SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes, "shipped": shipped, "held-out": held_out}
-PAGES = {DOCS / "world.md": SECTIONS, DOCS / "model-card.md": {"held-out": held_out}}
+PAGES = {DOCS / "world.md": SECTIONS, DOCS / "model-card.md": {"held-out": held_out, "known": known}}
 
 if __name__ == "__main__":
     main()

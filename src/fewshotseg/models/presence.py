@@ -81,7 +81,7 @@ def found_again(features: Tensor, points: Tensor, foreground: Tensor) -> Tensor:
         weights = foreground.to(dtype)
         totals = weights.sum(dim=2)  # B S
         # One example at a time, so that memory does not grow with their number.
-        each = zip(points.to(dtype).unbind(dim=1), weights.unbind(dim=1), strict=True)
+        each = zip(points.unbind(dim=1), weights.unbind(dim=1), strict=True)
         sums = [_sum_of_best(shot, weight, locations) for shot, weight in each]
         means = torch.stack(sums, dim=1) / torch.where(totals > 0, totals, 1)
         return means.sum(dim=1) / (totals > 0).sum(dim=1).clamp(min=1)
@@ -92,5 +92,5 @@ def _sum_of_best(points: Tensor, weights: Tensor, locations: Tensor) -> Tensor:
     if is_eager_cpu(weights):  # most points have no weight and change nothing
         some = (weights != 0).any(dim=0)
         points, weights = points[:, some], weights[:, some]
-    best = (unit(points, dim=2) @ locations).amax(dim=2)
+    best = (unit(points.to(weights.dtype), dim=2) @ locations).amax(dim=2)
     return (best * weights).sum(dim=1)

@@ -1,7 +1,7 @@
 """Every change of a network is noticed, and nothing is noticed where nothing changed."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
 
 import pytest
 import torch
@@ -201,6 +201,15 @@ def test_weights_that_are_no_plain_tensors():
     network.bias.data.add_(1)
     assert not state.holds()
     assert digest(network) != digest(network)
+
+
+def test_children_in_a_mapping_that_is_no_dict():  # as scripted modules have
+    network = nn.Sequential(nn.Linear(2, 2))
+    network.__dict__["_modules"] = UserDict(network._modules)
+    state = State(network)
+    assert state.holds()
+    network._modules["0"] = nn.Linear(2, 2)
+    assert not state.holds()
 
 
 # Digests, which tell networks apart

@@ -61,7 +61,7 @@ class State:
         """Collect the identities of children, hooks and tensors, and the versions of tensors."""
         return [
             any_global_hook(),
-            *map(id, itertools.chain.from_iterable(map(dict.values, self._children))),
+            *map(id, itertools.chain.from_iterable(children.values() for children in self._children)),
             *map(len, self._hooks),
             *map(Tensor.data_ptr, self._addressed),
             *(tensor._version for tensor in self._tracked),

@@ -73,13 +73,26 @@ def known(study: Study) -> str:
     for kind in ("of VOC", "others"):
         for shots in SHOTS:
             for name, words in {"scnet-lite2": "the recipe", "scnet-lite0": "`scnet-lite0`"}.items():
-                found = [_miou(WORLD / f"{name}-known{fold}.json", f"{shots}-shot, mIoU, {kind}") for fold in range(3)]
+                found = [_row(f"{name}-known{fold}", f"{shots}-shot, mIoU, {kind}") for fold in range(3)]
                 lines.append([f"{kind}, {shots}-shot: {words}", *(f"{iou:.1f}" for iou in (*found, fmean(found)))])
     return markdown_table(lines)
 
 
-def _miou(path: Path, words: str) -> float:
-    found = json.loads(path.read_text(encoding="utf-8"))
+def branches(study: Study) -> str:
+    """The recipe with and without the second branch."""
+    words = [f"{shots}-shot, mIoU, {kind}" for shots in SHOTS for kind in ("all", "others")]
+    lines = [["Fold-1 / Fold-2", r"$\lambda = 0.5$", r"$\lambda = 0$"]]
+    for asked in (*words, "absent, something is found, % of photographs"):
+        cells = (
+            " / ".join(f"{_row(f'{name}-fold{fold}', asked):.1f}" for fold in (1, 2))
+            for name in ("scnet-lite2", "scnet-lite2-lambda0")
+        )
+        lines.append([asked, *cells])
+    return markdown_table(lines)
+
+
+def _row(file: str, words: str) -> float:
+    found = json.loads((WORLD / f"{file}.json").read_text(encoding="utf-8"))
     (row,) = (row for name, row in rows(found).items() if name.startswith(words))
     return row([int(class_id) for class_id in found["names"]])
 
@@ -90,7 +103,10 @@ def _rows(study: Study) -> dict[str, str]:
 
 
 SECTIONS = {"benchmark": benchmark, "best": best, "sizes": sizes, "shipped": shipped, "held-out": held_out}
-PAGES = {DOCS / "world.md": SECTIONS, DOCS / "model-card.md": {"held-out": held_out, "known": known}}
+PAGES = {
+    DOCS / "world.md": SECTIONS,
+    DOCS / "model-card.md": {"held-out": held_out, "known": known, "branches": branches},
+}
 
 if __name__ == "__main__":
     main()

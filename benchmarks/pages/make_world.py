@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from fewshotseg.results import markdown_table
 
@@ -57,14 +58,13 @@ def sizes(study: Study) -> str:
 
 def shipped(study: Study) -> str:
     """What world.py says of the model that comes with the package, and what densities beside it change."""
-    files = (WORLD / f"scnet-lite0{ending}.json" for ending in ("-density", ""))
-    return table(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+    return table(*(_read(WORLD / f"scnet-lite0{ending}.json") for ending in ("-density", "")))
 
 
 def held_out(study: Study) -> str:
     """The recipe of scnet-lite2 on classes left out of its training, fold by fold, beside scnet-lite0 on the same."""
     models = (sorted(WORLD.glob(f"{name}-fold?.json")) for name in ("scnet-lite2", "scnet-lite0"))
-    return table(*(together([json.loads(file.read_text(encoding="utf-8")) for file in files]) for files in models))
+    return table(*(together([_read(file) for file in files]) for files in models))
 
 
 def known(study: Study) -> str:
@@ -92,9 +92,14 @@ def branches(study: Study) -> str:
 
 
 def _row(file: str, words: str) -> float:
-    found = json.loads((WORLD / f"{file}.json").read_text(encoding="utf-8"))
+    found = _read(WORLD / f"{file}.json")
     (row,) = (row for name, row in rows(found).items() if name.startswith(words))
     return row([int(class_id) for class_id in found["names"]])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _rows(study: Study) -> dict[str, str]:

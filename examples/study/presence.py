@@ -82,7 +82,7 @@ def fit(answers: Sequence[Answer]) -> tuple[float, float]:
         optimizer.zero_grad()
         said = numbers[0] * evidence + numbers[1]
         value = torch.nn.functional.binary_cross_entropy_with_logits(said, present, weight)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
         return value
 
     optimizer.step(loss)

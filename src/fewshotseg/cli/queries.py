@@ -92,7 +92,8 @@ def find_photos(names: Sequence[str], *, recursive: bool = False, without: Path 
         for photo, folder in zip(photos, folders, strict=True):
             found.setdefault(os.path.realpath(photo), (photo, folder))
     if found:
-        shared = os.path.commonpath([os.path.abspath(folder) for _, folder in found.values()])  # noqa: PTH100
+        absolute = [os.path.abspath(folder) for _, folder in found.values()]  # noqa: PTH100 (does not resolve links)
+        shared = os.path.commonpath(absolute)
         queries.photos.update(_names({photo: Path(os.path.relpath(photo, shared)) for photo, _ in found.values()}))
     return queries
 

@@ -54,7 +54,7 @@ def is_eager_cpu(tensor: Tensor) -> bool:
     """Whether reading values is free: a real tensor on a CPU, neither fake, traced, compiled nor under vmap."""
     return (
         not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # has no types
         and tensor.device.type == "cpu"
         and type(tensor) is Tensor
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # vmap: the values of many at once

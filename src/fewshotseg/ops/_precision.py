@@ -30,13 +30,14 @@ def inverse_norm(vectors: Tensor, dim: int = -1) -> Tensor:
         largest = torch.maximum(vectors.amax(dim, keepdim=True), -vectors.amin(dim, keepdim=True))
     else:
         largest = torch.linalg.vector_norm(vectors, torch.inf, dim=dim, keepdim=True)  # reads the vectors once
-    safe = torch.where(largest > 0, largest, 1)
+    tiny = torch.finfo(vectors.dtype).tiny
+    safe = largest.clamp_min(tiny)  # keeps NaN
     scaled = vectors / safe
     if is_eager_cpu(vectors):
         length = scaled.square_().sum(dim, keepdim=True).sqrt()
     else:
         length = torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)
-    return torch.where(largest == 0, 0, 1 / (length * safe).clamp_min(torch.finfo(vectors.dtype).tiny))
+    return torch.where(largest == 0, 0, (length * safe).clamp_min(tiny).reciprocal())
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:

@@ -237,6 +237,31 @@ def test_others_files_are_left_alone(bench, tmp_path):
     assert (tmp_path / "out/annotations.json").read_text() == "mine"
 
 
+@pytest.mark.parametrize(("kind", "file"), [("mask", "b-mask.png"), ("labelme", "b.json"), ("yolo", "labels/b.txt")])
+def test_a_file_of_ones_own_is_kept_and_the_other_photographs_are_done(bench, tmp_path, kind, file):
+    own = tmp_path / "out" / file
+    own.parent.mkdir(parents=True)
+    photo(own, seed=9) if own.suffix == ".png" else own.write_text("mine")
+    before = own.read_bytes()
+    bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
+    for _ in range(2):
+        written, faults = bench.save(0.5, [kind])
+        assert [*faults] == [tmp_path / "b.png"]
+        assert "this command did not write it" in faults[tmp_path / "b.png"]
+        assert own.read_bytes() == before
+        assert own not in written
+        assert own.with_name(own.name.replace("b", "a", 1)) in written
+
+
+def test_marks_whose_names_differ_by_signs_have_files_of_their_own(bench, tmp_path):
+    bench.mark_box("a.png", "mug!", [(0, 0), (9, 9)])
+    bench.mark_box("a.png", "mug?", [(30, 30), (49, 49)])
+    bench.save(0.5, [])
+    files = [tmp_path / "out/examples" / name for name in ("a.png-mug_.png", "a.png-mug_-2.png")]
+    sides = [np.argwhere(np.array(Image.open(file)) == 255).min(axis=0).tolist() for file in files]
+    assert sides == [[0, 0], [30, 30]]
+
+
 def test_a_support_set_of_the_page_is_one_for_the_predictor(tmp_path):
     predictor = fs.FewShotPredictor(tiny(), size=65, check_examples=True)
     bench = Workbench(predictor, {photo(tmp_path / "a.png"): Path("a"), photo(tmp_path / "b.png", seed=5):

@@ -245,7 +245,8 @@ class Workbench:
         self.predictor.save_support(written[0])
         for class_name, marks in self.marks.items():
             for photo, mask in marks.items():
-                path = self.out / "examples" / f"{photo.replace('/', '-')}-{_plain(class_name)}.png"
+                stem = f"{photo.replace('/', '-')}-{_plain(class_name)}"
+                path = _unused(self.out / "examples", stem, written)
                 write_atomically(path, _png(255 * mask.to(torch.uint8)))
                 written.append(path)
         faults: dict[Path, str] = {}
@@ -286,6 +287,15 @@ def painted(layers: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> NDArr
 def _plain(name: str) -> str:
     """Replace characters of a class name that do not belong into a file name."""
     return "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in name)[:60]
+
+
+def _unused(folder: Path, stem: str, used: Sequence[Path]) -> Path:
+    """Return the path of a PNG file; its name gets a number if another file of this run has it already."""
+    number, path = 1, folder / f"{stem}.png"
+    while path in used:
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    return path
 
 
 def _png(labels: Tensor) -> bytes:

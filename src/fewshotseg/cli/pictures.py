@@ -59,21 +59,17 @@ class Pictures(NamedTuple):
         return self.out / name.with_name(f"{name.name}{KINDS[kind]}")
 
     def are_done(self, photo: Path, name: Path, mark: str) -> bool:
-        """Whether all pictures of a photograph exist, are complete, are newer than it and carry the mark.
+        """Whether all pictures of a photograph exist, are complete, are newer than it and carry the mark."""
+        return all(
+            os.path.exists(path) and self.mark_of(path) == mark and path.stat().st_mtime >= photo.stat().st_mtime
+            for path in self.paths(name)
+        )
 
-        Raises:
-            ValueError: If a file of that name exists that this command did not write.
-        """
-        done = True
+    def check_own(self, photo: Path, name: Path) -> None:
+        """Raise `ValueError` if a file with the name of a picture exists that this command did not write."""
         for path in self.paths(name):
-            if not os.path.lexists(path):
-                done = False
-                continue
-            found = self.mark_of(path)
-            if found == "":
+            if os.path.lexists(path) and self.mark_of(path) == "":
                 raise ValueError(f"{photo} is not segmented, as {path} exists and this command did not write it")
-            done = done and found == mark and path.stat().st_mtime >= photo.stat().st_mtime
-        return done
 
     def save(self, name: Path, mark: str, pixels: Tensor | None, answer: Answer) -> None:
         """Write the pictures of a photograph.

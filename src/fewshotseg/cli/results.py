@@ -85,14 +85,25 @@ class Results(NamedTuple):
         Raises:
             ValueError: If a file of that name exists that this command did not write.
         """
+        self.check_own(photo, name)
         mark = self.mark(photo)
-        for path in self.exports.paths(name):
-            self.exports.check_own(path)
         done = self.pictures.are_done(photo, name, mark) and self.exports.are_done(photo, name, mark)
         return done and not overwrite
 
+    def check_own(self, photo: Path, name: Path) -> None:
+        """Raise `ValueError` if a file that a photograph's results would replace was not written by this command."""
+        self.pictures.check_own(photo, name)
+        for path in self.exports.paths(name):
+            self.exports.check_own(path)
+
     def save(self, photo: Path, name: Path, pixels: Tensor | None, answer: Answer, seconds: float) -> Row:
-        """Write the files of a photograph; returns its row of the table."""
+        """Write the files of a photograph; returns its row of the table.
+
+        Raises:
+            ValueError: If a file of that name exists that this command did not write.
+            OSError: If a file cannot be written.
+        """
+        self.check_own(photo, name)
         mark = self.mark(photo)
         self.pictures.save(name, mark, pixels, answer)
         return self.exports.save(photo, name, mark, answer, seconds)

@@ -87,6 +87,7 @@ def test_a_box_without_outline_counts_with_a_word(tmp_path):
         (["train/a.jpg", "b.jpg"], "elsewhere/a.jpg", 1),
         (["b.jpg", "images\\0f3c2a1d-a.jpg"], "a.jpg", 2),
         (["one/a.jpg", "two/a.jpg"], "photos/two/a.jpg", 2),
+        (["one\\a.jpg", "two\\a.jpg"], "photos/two/a.jpg", 2),
     ],
 )
 def test_photographs_are_found_by_name(tmp_path, listed, asked, found):

@@ -62,10 +62,23 @@ def test_masks_with_named_colours(tmp_path):
         read_example(tmp_path / "rgb.png", "a.jpg", name="pen")
 
 
+def test_several_colours_of_one_name_are_one_class(tmp_path):
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nmug:128,0,0::\ncup:128,128,0::\nmug:0,128,0::\n")
+    ids = classes()
+    write_mask(tmp_path / "a.png", ids)
+    masks = read_class_mask(tmp_path / "a.png", tmp_path / "labelmap.txt")
+    assert {*np.unique(ids)} == {0, 1, 2}
+    assert list(masks) == ["mug"]
+    assert np.array_equal(masks["mug"], ids > 0)
+
+
 def test_colours_without_names_are_refused(tmp_path):
     (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\nmug:128,0,0::\n")
     write_mask(tmp_path / "a.png", classes())
     with pytest.raises(ValueError, match=r"must have the colours of .*#800000 mug, got also #008000"):
+        read_class_mask(tmp_path / "a.png", tmp_path / "labelmap.txt")
+    (tmp_path / "labelmap.txt").write_text("mug:1²,0,0")
+    with pytest.raises(ValueError, match=r"labelmap.txt must have lines such as mug:128,0,0::, got 'mug:1²,0,0'"):
         read_class_mask(tmp_path / "a.png", tmp_path / "labelmap.txt")
     (tmp_path / "labelmap.txt").write_text("mug 128 0 0")
     with pytest.raises(ValueError, match=r"labelmap.txt must have lines such as mug:128,0,0::, got 'mug 128 0 0'"):

@@ -96,7 +96,7 @@ def test_it_states_the_true_learning_rate(tmp_path, capsys):
     ("options", "message"),
     [
         (["--batch", 3, "--accumulate", 2], "batch must be a multiple of processes times accumulation, 2, got 3"),
-        (["--lr", 0], "lr must be a finite number above 0, got 0.0"),
+        (["--lr", 0], "lr must be above 0, got 0"),
         (["--iterations", 0], "iterations must be at least 1, got 0"),
         (["--save-every", 0], "save_every must be at least 1, got 0"),
         (["--model", "depth=3"], "model must name fields of SCNetConfig"),

@@ -43,14 +43,37 @@ def test_the_optimizer_takes_what_is_trained(name, kind):
     ("settings", "message"),
     [
         ({"batch": 3, "micro_batches": 2}, "batch must be a multiple of processes times accumulation, 2, got 3"),
-        ({"lr": 0}, "lr must be a finite number above 0, got 0"),
-        ({"lr": math.nan}, "lr must be a finite number above 0, got nan"),
+        ({"lr": 0}, "lr must be above 0, got 0"),
+        ({"lr": math.nan}, "lr must be finite and at least 0, got nan"),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
         ({"hard_share": -0.5}, "hard_share must be from 0 to 1, got -0.5"),
-        ({"memory_gb": math.inf}, "memory_gb must be a finite number of 0 or more, got inf"),
-        ({"seed": -1}, "seed must be a finite number of 0 or more, got -1"),
+        ({"memory_gb": math.inf}, "memory_gb must be finite and at least 0, got inf"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"augmentation": "mirrored"}, "augmentation must be one of 'pfenet', .*, got 'mirrored'"),
+        ({"start": "compare"}, "start must be one of 'random', 'comparing', got 'compare'"),
+        ({"optimizer": "adam"}, "optimizer must be one of 'sgd', 'adamw', got 'adam'"),
+        ({"amp": "bf16"}, "amp must be one of 'none', 'bfloat16', 'float16', got 'bf16'"),
+        ({"select": "best"}, "select must be one of 'last', 'held-out', 'novel', got 'best'"),
     ],
 )
 def test_what_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**settings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("shots", 1.5), ("batch", "4"), ("windows", 1), ("lr", "0.1")])
+def test_types_that_cannot_be(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be "):
+        Recipe(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"benchmark": "voc"}, "benchmark must be one of 'pascal', .*, got 'voc'"),
+        ({"benchmark": "pascal", "data": ("VOC2012",), "fold": 7}, "fold must be one of 0, 1, 2, 3, 'all', got 7"),
+    ],
+)
+def test_data_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DataSettings(protocol=BENCHMARKS["pascal"], **settings)

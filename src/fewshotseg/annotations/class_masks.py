@@ -45,7 +45,10 @@ def read_class_mask(path: StrPath, labelmap: StrPath) -> dict[str, Tensor]:
     if unknown:
         known = name_some([f"#{value:06x} {name}" for value, name in named.items()])
         raise ValueError(f"{path} must have the colours of {labelmap}, {known}, got also {name_some(unknown)}")
-    inside = {name: pixels == value for value, name in named.items() if value in found and name != BACKGROUND}
+    inside: dict[str, NDArray[np.bool_]] = {}
+    for value, name in named.items():  # several colours may have one name
+        if value in found and name != BACKGROUND:
+            inside[name] = inside.get(name, np.False_) | (pixels == value)
     return label_masks(inside, None if void in named else pixels == void)
 
 
@@ -88,7 +91,8 @@ def _read_labelmap(path: Path) -> dict[Colour, str]:
             continue
         name, _, rest = line.partition(":")
         numbers = [part.strip() for part in rest.split(":")[0].split(",")]
-        if not name.strip() or len(numbers) != 3 or not all(n.isdigit() and int(n) < 256 for n in numbers):
+        are_bytes = all(number.isascii() and number.isdigit() and int(number) < 256 for number in numbers)
+        if not name.strip() or len(numbers) != 3 or not are_bytes:
             raise ValueError(f"{path} must have lines such as mug:128,0,0::, got {shown(one_line(line))}")
         red, green, blue = map(int, numbers)
         names[red, green, blue] = name.strip()

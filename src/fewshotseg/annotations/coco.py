@@ -138,13 +138,11 @@ def _runs(where: NDArray[np.bool_]) -> Json:
 
 def _find(path: Path, pictures: Sequence[Picture], photo: Path, size: tuple[int, int] | None) -> Picture:
     """Find the entry of a photograph by its name; or take the only entry, if that has the photograph's size."""
-    named = [(picture, PurePosixPath(str(picture.file_name).replace("\\", "/")).name) for picture in pictures]
-    found = [picture for picture, name in named if name == photo.name]
-    found = found or [picture for picture, name in named if name.endswith(f"-{photo.name}")]
-    if len(found) > 1:
-        whole = photo.as_posix()
-        exact = [picture for picture in found if f"/{whole}".endswith(f"/{picture.file_name}")]
-        found = exact or found
+    named = [(picture, PurePosixPath(str(picture.file_name).replace("\\", "/"))) for picture in pictures]
+    of_name = [(picture, file) for picture, file in named if file.name == photo.name]
+    of_name = of_name or [(picture, file) for picture, file in named if file.name.endswith(f"-{photo.name}")]
+    exact = [picture for picture, file in of_name if f"/{photo.as_posix()}".endswith(f"/{file}")]
+    found = exact or [picture for picture, _ in of_name]
     if len(found) > 1:
         names = name_some([shown(picture.file_name) for picture in found])
         raise ValueError(f"{path} must have one photograph named {photo.name}, got {names}")

@@ -61,7 +61,7 @@ class Pictures(NamedTuple):
     def are_done(self, photo: Path, name: Path, mark: str) -> bool:
         """Whether all pictures of a photograph exist, are complete, are newer than it and carry the mark."""
         return all(
-            os.path.exists(path) and self.mark_of(path) == mark and path.stat().st_mtime >= photo.stat().st_mtime
+            path.exists() and self.mark_of(path) == mark and path.stat().st_mtime >= photo.stat().st_mtime
             for path in self.paths(name)
         )
 

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from fewshotseg.metrics.few_shot import FewShotIoU
 from fewshotseg.metrics.report import IoUReport
+from fewshotseg.ops._devices import copy_to
 
 try:
     from torchmetrics import Metric
@@ -70,7 +71,7 @@ class FewShotIoUMetric(Metric):
         self._iou.reset()
         self._iou.update(prediction, target, class_ids, object_shares=object_shares)
         if self._iou._counts is not None:
-            self.counts = self.counts + self._iou._counts.to(self.counts.device, non_blocking=True)
+            self.counts = self.counts + copy_to(self._iou._counts, self.counts.device)
 
     @override
     def compute(self) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from fewshotseg.metrics.counting import (
     sum_over_processes,
     table,
 )
+from fewshotseg.ops._devices import copy_to
 from fewshotseg.ops._precision import is_eager_cpu
 
 MAX_LABEL = 2**16
@@ -225,7 +226,7 @@ class BaseNovelIoU:
         last = max(self._labels) + 1
         places = torch.full((last + 1,), len(self._labels), dtype=torch.int64, device="cpu")
         places[list(self._labels)] = torch.arange(len(self._labels), device="cpu")
-        found = places.to(ids.device, non_blocking=True)[torch.where((ids < 0) | (ids > last), last, ids)]
+        found = copy_to(places, ids.device)[torch.where((ids < 0) | (ids > last), last, ids)]
         if is_eager_cpu(found) and (strange := found == len(self._labels)).any():
             raise ValueError(
                 f"labels in {name} must be among {shown(self._labels)} where a pixel is scored, "

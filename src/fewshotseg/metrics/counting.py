@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fewshotseg._checks import shown
+from fewshotseg.ops._devices import copy_to
 from fewshotseg.ops._precision import is_eager_cpu
 from fewshotseg.ops._values import all_finite
 
@@ -36,7 +37,7 @@ def class_rows(class_ids: ClassIds, known: Sequence[int], shape: tuple[int, ...]
     if tuple(ids.shape) not in {(), shape}:
         wanted = f"one class, or {shape[0]} for the batch" if len(shape) == 1 else f"of shape {shape}"
         raise ValueError(f"class_ids must be {wanted}, got shape {tuple(ids.shape)}")
-    same = ids.unsqueeze(-1) == torch.tensor(known, device="cpu").to(ids.device, non_blocking=True)
+    same = ids.unsqueeze(-1) == copy_to(torch.tensor(known, device="cpu"), ids.device)
     if is_eager_cpu(ids) and not same.any(dim=-1).all():
         raise ValueError(f"class_ids must be among {shown(tuple(known))}, got {shown(ids.tolist())}")
     return torch.where(same.any(dim=-1), same.int().argmax(dim=-1), len(known)).expand(shape)

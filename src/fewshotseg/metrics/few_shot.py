@@ -19,6 +19,7 @@ from fewshotseg._checks import (
 )
 from fewshotseg.metrics.counting import Counts, checked_names, class_rows, has_nan, mean, share, sum_over_processes
 from fewshotseg.metrics.report import IoUReport, SizeIoU
+from fewshotseg.ops._devices import copy_to
 from fewshotseg.ops._values import check_label_masks, look_at_indices
 
 # Each episode's own IoU is stored as an integer in units of 2**-32, so that sums do not depend on the order of
@@ -120,7 +121,7 @@ class FewShotIoU:
         target = check_label_masks("target", target, void=self.ignore_index, warn=False)
         check_sizes("target", target, "B H W", foreground, "prediction")
         batch, device = foreground.shape[0], foreground.device
-        rows = class_rows(class_ids, self.class_ids, (batch,)).to(device, non_blocking=True)
+        rows = copy_to(class_rows(class_ids, self.class_ids, (batch,)), device)
         truth, scored = target == 1, target != self.ignore_index  # B H W
         if prediction.ndim == 4 and has_nan(prediction, scored):
             raise ValueError("prediction must not hold NaN where a pixel is scored, got NaN")
@@ -212,7 +213,7 @@ def _sizes(truth: Tensor, object_shares: Tensor | None) -> Tensor:
         check_floating("object_shares", object_shares)
         if len(object_shares) != len(truth):
             raise ValueError(f"object_shares must be {len(truth)} for the batch, got {len(object_shares)}")
-        shares = object_shares.to(truth.device, non_blocking=True)
+        shares = copy_to(object_shares, truth.device)
         seen, medium, large = shares > 0, shares >= 0.02, shares > 0.1
     return seen.long() + medium.long() + large.long()
 

@@ -28,6 +28,7 @@ from fewshotseg.metrics.counting import (
     sum_over_processes,
     table,
 )
+from fewshotseg.ops._devices import copy_to
 from fewshotseg.ops._precision import is_eager_cpu
 from fewshotseg.ops._values import look_at_indices
 
@@ -165,7 +166,7 @@ class NWayIoU:
         rows = class_rows(class_ids, self.class_ids, (batch, ways))
         _refuse_repetitions(rows)
         background = torch.full((batch, 1), len(self.class_ids) + 1, device=labels.device)
-        rows = torch.cat([background, rows.to(labels.device, non_blocking=True)], dim=1)  # B 1+N
+        rows = torch.cat([background, copy_to(rows, labels.device)], dim=1)  # B 1+N
 
         columns = []
         for label in range(1 + ways):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
+from fewshotseg._checks import check_choice
 from fewshotseg.data import PROTOCOLS, EvaluationProtocol
 
 Fold = int | Literal["all"]
@@ -94,7 +95,7 @@ class DataSettings:
         images: For ``synthetic``: number of training images; a third as many are tested on.
 
     Raises:
-        ValueError: If settings exclude each other.
+        ValueError: If a choice is unknown, or settings exclude each other.
     """
 
     benchmark: str
@@ -105,6 +106,8 @@ class DataSettings:
     images: int = 1000
 
     def __post_init__(self) -> None:
+        check_choice("benchmark", self.benchmark, tuple(TESTED))
+        check_choice("fold", self.fold, (0, 1, 2, 3, "all"))
         few, many, wanted = NUMBERS_OF_FOLDERS[self.benchmark]
         if not few <= len(self.data) <= many:
             raise ValueError(f"data must be {wanted} for {self.benchmark}, got {len(self.data)}")

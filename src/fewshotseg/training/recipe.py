@@ -1,6 +1,5 @@
 """The settings of training: those of the papers, and two for laptops."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from fewshotseg._checks import check_at_least, check_choice, check_flag, check_number, check_share
 from fewshotseg.data import EvaluationProtocol, pfenet_train, scnet_train
 from fewshotseg.models import SCNetConfig
 from fewshotseg.training.benchmark import eval_transform
@@ -56,7 +56,8 @@ class Recipe:
         seed: Seed of all random numbers.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range or a choice is unknown.
+        TypeError: If a value is of the wrong type.
 
     Example:
         >>> recipe = Recipe(iterations=1000, lr=0.05)
@@ -92,18 +93,29 @@ class Recipe:
     seed: int = 321
 
     def __post_init__(self) -> None:
-        counts = ("shots", "batch", "micro_batches", "epochs", "iterations", "validate_every", "validate_episodes")
-        for name in (*counts, "loss_stride"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("pretrain", "seed", "memory_gb", "momentum", "weight_decay", "power"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of 0 or more, got {getattr(self, name)}")
-        if not 0 <= self.hard_share <= 1:
-            raise ValueError(f"hard_share must be from 0 to 1, got {self.hard_share}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be a finite number above 0, got {self.lr}")
+        check_choice("augmentation", self.augmentation, ("pfenet", "scnet", "mirror", "none"))
+        check_choice("start", self.start, ("random", "comparing"))
+        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
+        check_choice("amp", self.amp, ("none", "bfloat16", "float16"))
+        check_choice("select", self.select, ("last", "held-out", "novel"))
+        checked: dict[str, Any] = {
+            "pretrain": check_at_least("pretrain", self.pretrain, 0),
+            "seed": check_at_least("seed", self.seed, 0),
+            "hard_share": check_share("hard_share", self.hard_share),
+            "windows": check_flag("windows", self.windows),
+            "compile": check_flag("compile", self.compile),
+        }
+        for name in ("shots", "batch", "micro_batches", "epochs", "loss_stride", "validate_episodes"):
+            checked[name] = check_at_least(name, getattr(self, name), 1)
+        for name in ("iterations", "validate_every"):
+            if getattr(self, name) is not None:
+                checked[name] = check_at_least(name, getattr(self, name), 1)
+        for name in ("lr", "memory_gb", "momentum", "weight_decay", "power"):
+            checked[name] = check_number(name, getattr(self, name), 0)
+        if checked["lr"] == 0:
+            raise ValueError("lr must be above 0, got 0")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.batch % self.micro_batches:
             raise ValueError(
                 f"batch must be a multiple of processes times accumulation, {self.micro_batches}, got {self.batch}"

@@ -51,5 +51,5 @@ def score(
         batch_size=batch,
         workers=0 if process.device.type == "cpu" else READERS,
         threshold=threshold,
-        progress=lambda numbers: progress_bar(wrap(numbers), "testing", show=process.shows_progress),
+        progress=lambda numbers: wrap(progress_bar(numbers, "testing", show=process.shows_progress)),
     )

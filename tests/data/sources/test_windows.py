@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 
 from fewshotseg.data import Sample
 from fewshotseg.data.sources import windows
-from fewshotseg.data.sources.windows import WindowSource, drawn_window
+from fewshotseg.data.sources.windows import WindowSource, draw_window
 
 pytest.importorskip("scipy", reason="needs the extra train")
 
@@ -57,6 +57,12 @@ def test_a_small_object_gets_a_window_around_it():
     assert closer.class_areas == [{1: 600}, {1: 600}]
 
 
+@pytest.mark.parametrize("index", [2, -1])
+def test_positions_beyond_the_images_and_windows_are_refused(index):
+    with pytest.raises(IndexError, match=f"index must be from 0 to 1, got {index}"):
+        WindowSource(Planted([SMALL]), [1], seed=0).load(index)
+
+
 def test_windows_name_all_that_they_show_but_void():
     closer = WindowSource(Planted([SMALL, (2, 70, 100, 10, 10), (255, 48, 100, 2, 30)]), [1], seed=0)
     assert [sorted(areas) for areas in closer.class_areas] == [[1, 2], [1, 2]]
@@ -102,7 +108,7 @@ def test_windows_lie_in_the_image_and_hold_the_middle_of_the_object(seed):
     inside = np.zeros((120, 160), dtype=bool)
     top, left = draw.integers(0, 100), draw.integers(0, 140)
     inside[top : top + 20, left : left + 20] = True
-    found = drawn_window(inside, draw)
+    found = draw_window(inside, draw)
     assert found is not None
     row, column, side = found
     assert 0 <= row <= 120 - side

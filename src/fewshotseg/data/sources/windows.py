@@ -12,16 +12,16 @@ from fewshotseg.data.sources.index import count_classes
 from fewshotseg.data.sources.source import Sample, SegmentationSource, check_members
 
 MAX_SHARE = 0.12
-"""Of an image: a class that takes more is seen well without a window."""
+"""Largest share of an image that a class may cover to get a window."""
 
 MIN_PIXELS = 150
-"""Of the object: a smaller one has no shape that could be enlarged."""
+"""Pixels of the smallest object that gets a window; a smaller one has no shape that could be enlarged."""
 
 MIN_SIDE = 80
-"""Of a window, in pixels."""
+"""Smallest side of a window in pixels."""
 
 MARGIN = (1.4, 3.0)
-"""Smallest and largest side of a window, in sides of the object."""
+"""Smallest and largest side of a window, as multiples of the object's longer side."""
 
 
 class Window(NamedTuple):
@@ -48,11 +48,11 @@ class WindowSource:
 
     Args:
         source: Any source; its masks are read once.
-        class_ids: The classes to look at closely.
-        seed: Of the windows' sides and places, 0 or more.
+        class_ids: The classes whose objects get windows.
+        seed: Seed of the windows' sides and places, 0 or more.
 
     Attributes:
-        windows: Those that were added, in the order of ``ids`` after the source's own.
+        windows: The windows, in the order of ``ids`` after the source's own.
 
     Raises:
         ImportError: If scipy is not installed.
@@ -60,10 +60,11 @@ class WindowSource:
 
     Example:
         >>> from fewshotseg.data import SyntheticSource
-        >>> source = SyntheticSource(20, num_classes=3, size=(200, 300))
-        >>> closer = WindowSource(source, [1, 2, 3], seed=0)
-        >>> len(closer.ids) == 20 + len(closer.windows)
-        True
+        >>> closer = WindowSource(SyntheticSource(40, num_classes=3, size=(200, 300)), [1, 2, 3], seed=0)
+        >>> closer.windows[0]
+        Window(image=30, top=10, left=188, side=112)
+        >>> closer.ids[40], tuple(closer.load(40).mask.shape)
+        ('synthetic-0-000030@2', (112, 112))
     """
 
     def __init__(self, source: SegmentationSource, class_ids: Collection[int], *, seed: int) -> None:
@@ -79,7 +80,7 @@ class WindowSource:
             for class_id in seen:
                 if areas[class_id] > MAX_SHARE * mask.numel():
                     continue
-                found = drawn_window((mask == class_id).numpy(), np.random.default_rng((seed, index, class_id)))
+                found = draw_window((mask == class_id).numpy(), np.random.default_rng((seed, index, class_id)))
                 if found is None:
                     continue
                 top, left, side = found
@@ -90,7 +91,13 @@ class WindowSource:
                     self.class_areas.append(inside)
 
     def load(self, index: int) -> Sample:
-        """The image at this position of ``ids`` and its mask, or the part of them in a window."""
+        """Load the image at this position of ``ids`` and its mask, or the part of them in a window.
+
+        Raises:
+            IndexError: If there is no such position.
+        """
+        if not 0 <= index < len(self.ids):
+            raise IndexError(f"index must be from 0 to {len(self.ids) - 1}, got {index}")
         if index < len(self.ids) - len(self.windows):
             return self._source.load(index)
         number, top, left, side = self.windows[index - len(self.ids)]
@@ -98,8 +105,8 @@ class WindowSource:
         return Sample(crop(image, top, left, side, side), crop(mask, top, left, side, side))
 
 
-def drawn_window(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, int, int] | None:
-    """Top, left and side of a random window around the largest connected part of a mask.
+def draw_window(inside: np.ndarray, draw: np.random.Generator) -> tuple[int, int, int] | None:
+    """Draw top, left and side of a random window around the largest connected part of a mask.
 
     Returns:
         None if the part is too small, or the window would be most of the image.

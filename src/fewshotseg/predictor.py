@@ -214,7 +214,7 @@ class FewShotPredictor:
     def example_iou(self) -> tuple[tuple[float, ...], ...]:
         """For each class the IoU of each example's mask with the prediction for its own photograph.
 
-        Empty if ``check_examples`` is off, see `set_support`.
+        Empty if ``check_examples`` is off, see `set_support`, and after `load_support`, whose file does not hold it.
         """
         return () if self._examples is None else self._examples.iou
 

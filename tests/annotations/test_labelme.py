@@ -153,7 +153,7 @@ def test_masks_come_back(tmp_path, tolerance, most):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.full((2, 2), 3), "mask must hold 0, the ids 1 to 2 of mug, cup, or 255, got .*3"),
+        (np.full((2, 2), 3), "mask must hold 0, the ids 1 to 2 of mug, cup, or 255 for void, got .*3"),
         (np.full((2, 2), -1), "mask must hold 0, .* got -1"),
         (np.full((2, 2), 300), "mask must hold 0, .* got 300"),
         (np.zeros((2, 2, 2), int), r"mask must be \(H, W\) of whole numbers or bools"),

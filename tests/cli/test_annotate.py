@@ -30,8 +30,10 @@ def test_photographs_are_found_and_shown(files, served, monkeypatch, capsys):
     assert sorted(workbench.photos) == ["queries/first.png", "queries/second.png", "support.png"]
     assert workbench.out.name == "found"
     assert (how["port"], how["browser"]) == (7861, False)
-    said = capsys.readouterr().out
-    assert "film.mp4" in said
+    said = capsys.readouterr()
+    assert "fewshotseg annotate: " in said.err
+    assert "film.mp4" in said.err
+    assert said.out == ""
     assert main(["annotate", "queries", "--recursive"]) == 0
     assert len(served[1][0].photos) == 3
     assert (served[1][1]["port"], served[1][1]["browser"]) == (None, True)

@@ -459,7 +459,7 @@ def test_points_must_be_there_where_they_are_compared():
     support, support_masks, query, _ = batch()
     encoded = model.encode_support(support, support_masks), model.encode_query(query)
     model.config = replace(model.config, density_weight=0.5)
-    with pytest.raises(ValueError, match="support and query must be encoded by a model of these settings"):
+    with pytest.raises(ValueError, match="support and query must be encoded by a model with the settings of this one"):
         model.segment(*encoded)
 
 
@@ -539,5 +539,7 @@ def test_a_training_step_needs_what_only_it_keeps():
 def test_encodings_without_high_level_features_are_no_input_of_the_other_prior():
     model, other = tiny(prior="density"), tiny()
     supports, masks, query, _ = batch()
-    with pytest.raises(ValueError, match="by a model of these settings, got them without high-level features"):
+    with pytest.raises(
+        ValueError, match="by a model with the settings of this one, got them without high-level features"
+    ):
         other.segment(model.encode_support(supports, masks), model.encode_query(query))

@@ -38,18 +38,18 @@ def check_names(names: Sequence[str]) -> list[str]:
     return listed
 
 
-def class_ids(mask: ClassMask, names: Sequence[str]) -> NDArray[np.uint8]:
-    """Convert a mask to class ids ``(H, W)`` uint8; raise unless every id has a name or is void."""
+def class_ids(mask: ClassMask, names: Sequence[str] | None = None) -> NDArray[np.uint8]:
+    """Convert a mask to class ids ``(H, W)`` uint8; raise unless each is void or, if names are given, has one."""
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if values.ndim != 2 or values.dtype.kind not in "bui":
         raise ValueError(f"mask must be (H, W) of whole numbers or bools, got {values.dtype} of shape {values.shape}")
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     ids = values.astype(np.uint8) if 0 <= low <= high <= VOID else None
-    unknown = [min(low, 0) or high] if ids is None else [each for each in _found(ids) if len(names) < each < VOID]
+    last = VOID - 1 if names is None else len(names)
+    unknown = [min(low, 0) or high] if ids is None else [each for each in _found(ids) if last < each < VOID]
     if ids is None or unknown:
-        raise ValueError(
-            f"mask must hold 0, the ids 1 to {len(names)} of {name_some([*names])}, or 255, got {shown(unknown[-1])}"
-        )
+        whose = "of classes" if names is None else f"of {name_some([*names])}"
+        raise ValueError(f"mask must hold 0, the ids 1 to {last} {whose}, or 255 for void, got {shown(unknown[-1])}")
     return ids
 
 

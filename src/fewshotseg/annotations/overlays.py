@@ -57,7 +57,7 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw as `overlay` does, and return a PIL image."""
     check_share("alpha", alpha)
-    ids = class_ids(mask, [""] * (VOID - 1))
+    ids = class_ids(mask)
     pixels = _pixels(image)
     _check_size(pixels, ids)
     width = max(2, round(max(ids.shape) / 400))
@@ -93,7 +93,7 @@ def cutout(image: ImageLike, mask: ClassMask) -> Image.Image:
         ValueError: If the sizes differ.
         TypeError: If ``image`` is not an image.
     """
-    ids = class_ids(mask, [""] * (VOID - 1))
+    ids = class_ids(mask)
     pixels = _pixels(image)
     _check_size(pixels, ids)
     picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())

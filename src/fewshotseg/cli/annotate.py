@@ -25,7 +25,7 @@ import torch
 import fewshotseg as fs
 from fewshotseg._checks import check_at_least, checked_device
 from fewshotseg.cli.queries import find_photos
-from fewshotseg.cli.talk import say
+from fewshotseg.cli.talk import say, warn
 from fewshotseg.models.hub import DEFAULT_MODEL
 
 
@@ -59,16 +59,16 @@ def run(options: argparse.Namespace) -> int:
         OSError: If the model's file is missing, or the port is taken.
         ImportError: If gradio or a package that the model needs is not installed.
     """
+    if find_spec("gradio") is None:  # before the slow imports
+        raise ModuleNotFoundError("gradio must be installed", name="gradio")
     from fewshotseg.app.page import serve
     from fewshotseg.app.workbench import Workbench
 
-    if find_spec("gradio") is None:  # before the slow imports
-        raise ModuleNotFoundError("gradio must be installed", name="gradio")
     if options.port is not None:
         check_at_least("port", options.port, 1, 65535)
     queries = find_photos(options.photos, recursive=options.recursive, without=options.out)
     for remark in [*queries.faults, *queries.remarks()]:
-        say(f"fewshotseg annotate: {remark}")
+        warn(remark, command="annotate")
     if options.photos and not queries.photos:
         raise ValueError(f"photos must be photographs or folders of them, got {' '.join(options.photos)}")
     device = checked_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))

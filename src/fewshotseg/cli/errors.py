@@ -34,7 +34,7 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f'{error.name} must be installed: pip install "fewshotseg[{EXTRAS[error.name]}]"'
     if isinstance(error, MemoryError):
-        return "the memory of this machine is not enough: use a smaller --size or --batch"
+        return "the memory of this machine is not enough: use a smaller --size, or --batch where the command has it"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     text = next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "differ in the last digits (default: 1).")  # fmt: skip
     add("--amp", choices=AMP, default="none", help="Precision of automatic mixed precision (default: none).")
     add("--threshold", type=float, default=None, metavar="P", help="Probability above which a pixel is foreground "
-        "(default: the model's own, which is 0.5 unless it was exported with another).")  # fmt: skip
+        "(default: the model's own).")  # fmt: skip
     add("--method", help="Name of the model in the table of results (default: SCNet; PFENet if lambda or n is 0; "
         "training-free and its score).")  # fmt: skip
     add("--out", type=Path, metavar="FOLDER", help="Folder for the results (default: the folder of the checkpoint).")

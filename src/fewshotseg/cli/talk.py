@@ -1,4 +1,4 @@
-"""Prints the lines of ``fewshotseg segment``, also while a progress bar is shown."""
+"""Prints the lines of commands, also while a progress bar is shown."""
 
 import sys
 from collections.abc import Iterator
@@ -7,8 +7,6 @@ from importlib import import_module
 from typing import Any, TextIO
 
 from fewshotseg._checks import one_line
-
-PROG = "fewshotseg segment"
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
@@ -23,9 +21,9 @@ def say(text: str, *, to: TextIO | None = None) -> None:
     stream.flush()
 
 
-def warn(text: str) -> None:
-    """Print to standard error, with the name of the command."""
-    say(f"{PROG}: {text}", to=sys.stderr)
+def warn(text: str, *, command: str = "segment") -> None:
+    """Print to standard error, after the name of the command."""
+    say(f"fewshotseg {command}: {text}", to=sys.stderr)
 
 
 @contextmanager

@@ -45,20 +45,22 @@ def evaluate(
 
     Args:
         model: The model; it runs in evaluation mode, with a frozen backbone in its faster form (see `SCNet.fuse`), and
-            is not changed.
+            its modes are restored.
         episodes: The episodes, whose transform must not be random.
         metric: The metric; it is reset first.
         scoring: Where pixels are counted: ``"resized"``, on the transformed query, or ``"original"``, at the size of
             the stored mask, with logits resized as in PFENet (see `restore_size`; for square transforms that pad).
         batch_size: Episodes, and images to encode, in a batch; the transform must give all one size. It changes scores
             only by rounding; more than 1 is faster on an accelerator.
-        device: Device to compute on; by default the model's.
+        device: Device to compute on, to which the model is moved; by default the model's.
         cache_bytes: Size of the cache for encodings that later episodes use; 0 for none. It does not change the report.
         cache_dtype: Dtype to cache encodings in, such as ``torch.float16`` for twice as many; unchanged by default. It
             changes scores by its rounding.
         cache_device: Device of the cache; by default the model's. ``"cpu"`` caches on the host, and copies back.
         workers: Threads that read the images of the next batch while the model runs. They do not change the report.
-        threshold: Probability above which a pixel is foreground; by default the model's, or 0.5.
+        threshold: Probability above which a pixel is foreground; by default the model's, or 0.5. It is applied alone:
+            the settings ``example_window``, ``peak_threshold`` and ``min_presence``, which `FewShotPredictor` uses,
+            have no effect here.
         progress: Wraps the numbers of the episodes, for example ``tqdm.tqdm``.
 
     Returns:
@@ -66,7 +68,7 @@ def evaluate(
 
     Raises:
         ValueError: If ``scoring`` is unknown, a number is out of range or an episode's class is not among the metric's.
-        TypeError: If a number or dtype is of the wrong kind.
+        TypeError: If the model, the episodes, the metric, a number or a dtype is of the wrong kind.
 
     Example:
         >>> import fewshotseg

@@ -28,8 +28,9 @@ def build_scnet(
     Args:
         backbone: ``"resnet50"``, ``"resnet101"``, ``"vgg16_bn"``, ``"mobilenet_v2"`` (torchvision's networks),
             ``"efficientnet_lite0"``, ``"efficientnet_lite2"`` (timm's, extra ``lite``), ``"resnet50s"``,
-            ``"resnet101s"`` (PFENet's, with a deep stem), ``"timm/<name>"`` for a model of timm (extra ``timm``; see
-            `list_backbones`), or a module that follows `Backbone` or `WholeBackbone`.
+            ``"resnet101s"`` (PFENet's, with a deep stem), ``"tiny"`` (a small network for tests, without weights),
+            ``"timm/<name>"`` for a model of timm (extra ``timm``; see `list_backbones`), or a module that follows
+            `Backbone` or `WholeBackbone`.
         backbone_weights: Weights of the backbone alone: the name of torchvision weights such as ``"IMAGENET1K_V1"``
             (downloaded by torchvision), True or ``"timm"`` for a model of timm (downloaded by timm), ``"package"`` for
             both EfficientNets (the file that the extra ``lite`` installs), the path of a file, or a state dict.

@@ -138,8 +138,8 @@ class SCNetConfig:
         """Make a config from fields; those that are missing have their defaults.
 
         Raises:
-            ValueError: As the class, or if a field is unknown.
-            TypeError: As the class, or if ``values`` is not a mapping.
+            ValueError: As the class.
+            TypeError: As the class, or if ``values`` is not a mapping, or a field is unknown.
         """
         if not isinstance(values, Mapping):
             raise TypeError(f"config must be a mapping of settings, got {type(values).__name__}")

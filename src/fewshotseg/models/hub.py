@@ -9,7 +9,8 @@ from typing import Any
 
 from fewshotseg._checks import shown
 from fewshotseg._io import StrPath, write_atomically
-from fewshotseg.models.checkpoints import load_model, read_model, save_model
+from fewshotseg.models.checkpoints import load_model, save_model
+from fewshotseg.models.saved_model import plain
 from fewshotseg.models.scnet import SCNet
 from fewshotseg.models.segmenter import PrototypeSegmenter
 from fewshotseg.models.weight_files import exists
@@ -82,7 +83,7 @@ def save_pretrained(
     if folder.suffix in {".pth", ".pt"}:
         raise ValueError(f"folder must be a folder, got {folder}; save_model writes single files")
     save_model(model, folder, origin=origin)
-    write_atomically(folder / "README.md", _card(model, read_model(folder).origin).encode())
+    write_atomically(folder / "README.md", _card(model, plain("origin", origin or {}), "OWNER/NAME").encode())
 
 
 def push_to_hub(
@@ -108,6 +109,7 @@ def push_to_hub(
     client = _client(name)
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, origin=origin)
+        Path(folder, "README.md").write_text(_card(model, plain("origin", origin or {}), name), encoding="utf-8")
         try:
             client.create_repo(name, private=private, exist_ok=True)
             return str(client.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload model"))
@@ -139,7 +141,8 @@ def _first_line(error: Exception) -> str:
     return "".join(letter for letter in line[:300] if letter.isprintable())
 
 
-def _card(model: SCNet | PrototypeSegmenter, origin: dict[str, Any]) -> str:
+def _card(model: SCNet | PrototypeSegmenter, origin: dict[str, Any], name: str) -> str:
+    """Write the model card; ``name`` is what to load the model by."""
     settings = "\n".join(f"| {name} | `{value}` |" for name, value in model.config.to_dict().items())
     made = f"```json\n{json.dumps(origin, indent=1, ensure_ascii=False)}\n```" if origin else "Nothing was recorded."
     return f"""---
@@ -157,7 +160,7 @@ Segments objects of a class that is shown to it in one to a few annotated photog
 ```python
 from fewshotseg import FewShotPredictor
 
-predictor = FewShotPredictor.from_pretrained("OWNER/NAME")
+predictor = FewShotPredictor.from_pretrained("{name}")
 predictor.set_support("example.jpg", "mask.png")
 mask = predictor.predict("photograph.jpg").mask
 ```

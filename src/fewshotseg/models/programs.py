@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_choice
+from fewshotseg._checks import as_list, check_at_least, check_choice
 from fewshotseg._inference import inference
 from fewshotseg._io import StrPath
 from fewshotseg.models.encodings import SMALLEST_SIDE
@@ -104,11 +104,12 @@ def export_programs(
     """
     check_at_least("size", size, SMALLEST_SIDE)
     check_at_least("shots", shots, 1)
+    kinds = as_list("kinds", kinds, "a list of kinds")
     for kind in kinds:
         check_choice("kinds", kind, KINDS)
     if "onnx" in kinds:  # fail now, not after minutes of work
         for name in ("onnx", "onnxruntime", "onnxscript"):
-            import_module(name)
+            _import(name)
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -182,8 +183,13 @@ def _traced(half: nn.Module, inputs: Sequence[Tensor], *, any_batch: bool) -> to
 def _write_onnx(
     program: torch.export.ExportedProgram, path: Path, *, inputs: Sequence[str], outputs: Sequence[str], model: Model
 ) -> None:
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it logs each step that it cannot optimise
-    made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    log = logging.getLogger("onnxscript")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it logs each step that it cannot optimise
+    try:
+        made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs)
+    finally:
+        log.setLevel(level)
     for name in ("mean", "std", "threshold"):
         made.model.metadata_props[name] = json.dumps(getattr(model.config, name))
     made.save(path, external_data=False)
@@ -205,7 +211,7 @@ def _load(path: Path) -> Program:
 
 
 def _load_onnx(path: Path) -> Program:
-    onnxruntime: Any = import_module("onnxruntime")
+    onnxruntime = _import("onnxruntime")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
 
@@ -214,6 +220,15 @@ def _load_onnx(path: Path) -> Program:
         return [torch.from_numpy(array) for array in session.run(None, arrays)]
 
     return run
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{name} must be installed: pip install "fewshotseg[onnx]"', name=error.name
+        ) from error
 
 
 def _load_pt2(path: Path) -> Program:

@@ -44,7 +44,7 @@ from fewshotseg.ops import (
 PROTOTYPE_EPS = 5e-4
 """PFENet adds this to the area of a support mask."""
 
-OTHER_SETTINGS = "support and query must be encoded by a model of these settings, got them without "
+MISSING = "support and query must be encoded by a model with the settings of this one, got them without "
 
 
 class SCNet(FrozenBackboneModel):
@@ -290,7 +290,9 @@ class SCNet(FrozenBackboneModel):
         """Compute the log-density of the supports' foreground minus that of their background: ``(B, 1, h, w)``."""
         points, *sides = support.points, support.point_foreground, support.point_background
         if points is None or query.deepest is None:
-            raise ValueError(OTHER_SETTINGS + "points")
+            raise ValueError(
+                f"{MISSING}points, which prior='density', density_weight and learned_points need; encode both anew"
+            )
         shares = (side.flatten(1, 2) for side in sides if side is not None)
         if point_map is None:
             densities = density_logits(query.deepest, points.flatten(1, 2), *shares)
@@ -308,7 +310,7 @@ class SCNet(FrozenBackboneModel):
         if self.config.prior == "density":
             prior = torch.sigmoid((self._ratio(support, query) if density is None else density) / 2)
         elif query.high is None or support.high is None:
-            raise ValueError(OTHER_SETTINGS + "high-level features")
+            raise ValueError(f"{MISSING}high-level features, which prior='similarity' needs; encode both anew")
         else:
             prior = prior_mask(query.high, support.high, support.weights)
         prior = resize_bilinear(prior, size).to(query.features.dtype)

@@ -168,7 +168,8 @@ def _state_of(weights: StrPath | Mapping[str, Tensor] | bool, name: str | None) 
         return dict(entry.get_state_dict(progress=True, check_hash=True)), source
     if not exists(Path(weights)):
         known = "".join(f" or one of {names}" for names in [_names(name)] if names)
-        raise FileNotFoundError(f"backbone_weights must be a file{known} for {name}, got {shown(source)}")
+        whose = "" if name is None else f" for {name}"
+        raise FileNotFoundError(f"backbone_weights must be a file{known}{whose}, got {shown(source)}")
     return _read(weights), source
 
 

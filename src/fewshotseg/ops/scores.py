@@ -89,14 +89,14 @@ def density_logits(
             10000, or a floating-point tensor of one element.
 
     Returns:
-        ``(B, 2, h, w)``, background and foreground, each from ``-kappa`` to ``kappa``; float32, or float64 if features
-        or points are. Differentiable in all floating-point tensors.
+        ``(B, 2, h, w)``, background and foreground, at most ``kappa``; float32, or float64 if features or points are.
+        Differentiable in all floating-point tensors.
 
         Vectors that are zero, and locations with NaN or infinity, have cosine 0 with everything; points with NaN or
         infinity are left out. If no point is background, its channel is ``-kappa`` everywhere, the least that a point
         can give; if none is foreground, that channel is ``-2 kappa``, so that nothing is found. In float32 no channel
-        falls more than 87 below the value of the nearest point of either class. Without gradients, memory does not
-        grow with the size of the images.
+        falls more than 87 plus the log of its class's total weight below ``kappa`` times the largest cosine with a
+        point of either class. Without gradients, memory does not grow with the size of the images.
 
     Raises:
         ValueError: If a shape or a device does not fit, ``kappa`` is out of range, or weights on a CPU are not from 0

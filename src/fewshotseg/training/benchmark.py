@@ -156,7 +156,7 @@ class KeptSource:
             image, mask = self._source.load(index)
             self._kept[index] = image, mask.to(torch.uint8)
         image, mask = self._kept[index]
-        return Sample(image, tv_tensors.Mask(mask.long()))
+        return Sample(image, mask.long().as_subclass(tv_tensors.Mask))
 
 
 def open_folder(path: Path, *, progress: bool = False) -> SegmentationSource:

@@ -28,7 +28,7 @@ def test_files_of_any_place_and_name(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([], []), ValueError, "images must not be empty"),
+        (([], []), ValueError, "images must hold at least one path, got none"),
         ((["a.jpg", "b.jpg"], ["a.png"]), ValueError, "equally many, got 2, 1 and 2"),
         ((["a.jpg"], ["a.png"], ["a", "b"]), ValueError, "equally many, got 1, 1 and 2"),
         ((["x/a.jpg", "y/a.jpg"], ["a.png", "b.png"]), ValueError, "ids must differ, got 'a' more than once"),

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from typing_extensions import override
 
-from fewshotseg._checks import check_at_least, check_number
+from fewshotseg._checks import check_at_least, check_share, shown
 from fewshotseg.data.episodes.lists import EpisodeSpec
 from fewshotseg.data.episodes.sampling import MAX_SEED, Specs, check_class_ids, check_source, refuse_small_classes
 from fewshotseg.data.sources.source import SegmentationSource
@@ -53,12 +53,12 @@ class HardSpecs(Specs):
         share: float,
         seed: int,
     ) -> None:
-        self._share = check_number("hard_share", share, 0, 1)
+        self._share = check_share("share", share)
         self._seed = check_at_least("seed", seed, 0, MAX_SEED)
         check_source(source)
         classes = check_class_ids("class_ids", class_ids)
         if not isinstance(usual, Sequence) or not usual:
-            raise TypeError("usual must be a sequence of at least one episode")
+            raise TypeError(f"usual must be a sequence of at least one episode, got {shown(usual)}")
         self._usual, self._ids = usual, source.ids
         self._held = [set(areas) for areas in source.class_areas]
         self._with = {c: [i for i, held in enumerate(self._held) if c in held] for c in classes}
@@ -69,7 +69,7 @@ class HardSpecs(Specs):
         pairs = {c: [i for i, shown in enumerate(large) if c in shown and len(shown) > 1] for c in classes}
         self._among_others = {c: images for c, images in pairs.items() if images}
         if not self._among_others:
-            raise ValueError("hard_share must be 0 where no image shows two classes")
+            raise ValueError(f"share of hard episodes must be 0 where no image shows two classes, got {self._share:g}")
 
     @override
     def __len__(self) -> int:

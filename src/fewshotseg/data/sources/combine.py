@@ -50,7 +50,8 @@ class SubsetSource:
             if not 0 <= index < len(source.ids):
                 raise IndexError(f"keep must have positions from 0 to {len(source.ids) - 1}, got {shown(index)}")
         if len(set(keep)) < len(keep):
-            raise ValueError("keep must not name a position twice")
+            twice = next(index for index, count in Counter(keep).items() if count > 1)
+            raise ValueError(f"keep must not name a position twice, got {twice} more than once")
         self._source = source
         self._keep: list[int] = keep
         self._listed: dict[str, set[int]] | None = None
@@ -212,8 +213,8 @@ class RenumberedSource:
         self.ids = source.ids
         self._source = source
         self._new_ids = new_ids
-        self._table = torch.arange(VOID + 1)
-        self._table[[*new_ids]] = torch.tensor([*new_ids.values()])
+        self._table = torch.arange(VOID + 1, device="cpu")
+        self._table[[*new_ids]] = torch.tensor([*new_ids.values()], device="cpu")
 
     @cached_property
     def class_areas(self) -> Sequence[Mapping[int, int]]:
@@ -225,7 +226,8 @@ class RenumberedSource:
     def load(self, index: int) -> Sample:
         """Decode the image at this index of ``ids`` and its mask."""
         image, mask = self._source.load(index)
-        return Sample(image, tv_tensors.Mask(self._table[mask.as_subclass(torch.Tensor).long()]))
+        renumbered = self._table[mask.as_subclass(torch.Tensor).long()]
+        return Sample(image, renumbered.as_subclass(tv_tensors.Mask))
 
 
 def without_classes(source: SegmentationSource, class_ids: Collection[int]) -> SubsetSource:

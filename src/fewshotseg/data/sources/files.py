@@ -83,7 +83,7 @@ class FileSource:
         self.passed_over: tuple[Path, ...] = ()
         self.incomplete: tuple[str, ...] = ()
         if not self.images:
-            raise ValueError("images must not be empty")
+            raise ValueError("images must hold at least one path, got none")
         sizes = (len(self.images), len(self.masks), len(self.ids))
         if len(set(sizes)) > 1:
             raise ValueError(f"images, masks and ids must be equally many, got {sizes[0]}, {sizes[1]} and {sizes[2]}")

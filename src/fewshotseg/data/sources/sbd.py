@@ -81,7 +81,7 @@ def _read_mask(path: Path) -> NDArray[np.uint8]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ImportError("the masks of SBD need scipy: pip install scipy") from error
+        raise ImportError('the masks of SBD need scipy: pip install "fewshotseg[train]"') from error
     try:
         mask = np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0])
     except MemoryError:

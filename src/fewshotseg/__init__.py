@@ -133,7 +133,8 @@ __all__ = [
     "vote_shots",
 ]
 
-_HOMES = ("annotations", "evaluation", "losses", "metrics", "models", "ops", "prediction", "predictor", "results")
+_HOMES = ("ops", "losses", "metrics", "results", "models", "prediction", "predictor", "evaluation", "annotations")
+"""Modules that hold the names, in the order in which they are searched: those first that import least."""
 
 
 # Importing PyTorch takes seconds, so names are imported when they are first used: ``fewshotseg --help`` needs none.

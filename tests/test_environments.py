@@ -262,6 +262,27 @@ def test_vmap_gives_what_a_loop_gives():
         assert_close(torch.vmap(call)(*tensors), expected)
 
 
+PARTS = [
+    (case, number)
+    for case in CASES
+    if not case.draws and len(case.tensors) > 1 and case.name not in {"correlation", "alignment_loss"}
+    for number in range(len(case.tensors))
+]
+
+
+@UNDER_VMAP
+@pytest.mark.parametrize(("case", "number"), PARTS, ids=lambda each: each if isinstance(each, int) else each.name)
+def test_vmap_over_one_argument_alone_gives_what_a_loop_gives(case, number):
+    several = torch.stack([case.tensors[number], case.tensors[number].flip(-1)])
+
+    def call(tensor):
+        return tuple(as_tensors(case.call(*case.tensors[:number], tensor, *case.tensors[number + 1 :])))
+
+    expected = [torch.stack(parts) for parts in zip(*map(call, several), strict=True)]
+    for found, wanted in zip(torch.vmap(call)(several), expected, strict=True):
+        assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @UNDER_VMAP
 def test_gradients_for_each_sample():
     features, targets = normal(3, 1, 6, 5, 4), label_masks(3, 1, 9, 7)

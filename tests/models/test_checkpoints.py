@@ -97,6 +97,24 @@ def test_a_model_comes_back_as_it_was(case, kind, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_compiled_backbone_is_saved_as_the_backbone_that_it_is(tmp_path):
+    model = built("tiny")
+    expected = answer(model)
+    model.backbone = torch.compile(model.backbone)
+    fs.save_model(model, tmp_path / "model.pth")
+    assert torch.equal(answer(fs.load_model(tmp_path / "model.pth")), expected)
+    found = fs.load_model(tmp_path / "model.pth", backbone=torch.compile(fs.build_backbone("tiny")))
+    assert equal_states(found.backbone.state_dict(), model.backbone.state_dict())
+
+
+def test_a_model_of_float64_comes_back_in_float64(tmp_path):
+    model = built("tiny").double()
+    with torch.no_grad():
+        model.reduce_query[0].weight.add_(1e-12)
+    fs.save_model(model, tmp_path / "model.pth")
+    assert equal_states(fs.load_model(tmp_path / "model.pth").state_dict(), model.state_dict())
+
+
 SETTINGS = {
     "threshold": 0.35,
     "presence": (0.5, -2.0),

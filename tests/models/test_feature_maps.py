@@ -82,6 +82,13 @@ def test_maps_are_not_overwritten_by_what_follows(relu, plain):
         assert_close(features, feature_maps(plain, IMAGES, [name], relu=relu)[name], rtol=0, atol=0)
 
 
+def test_maps_that_a_module_inside_the_next_block_overwrites_are_left_out():
+    inner = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(16, 16, 1))
+    parts = {"a": nn.Sequential(nn.Conv2d(3, 16, 3, 8, 1), inner), "b": nn.Conv2d(16, 32, 1), "c": nn.Conv2d(32, 8, 1)}
+    backbone = StagedBackbone(parts, shallow=["a"], mid=["b"], high=["c"], mid_channels=48)
+    assert list(feature_maps(backbone, IMAGES)) == ["a.1", "b", "c"]
+
+
 @pytest.mark.parametrize("name", ["vgg16_bn", "mobilenet_v2", "tiny", "efficientnet_lite0"])
 def test_other_chains(name):
     backbone = build_backbone(name).eval()

@@ -157,6 +157,25 @@ def test_not_strict_takes_what_fits(tmp_path):
     assert "another shape" in refusal(lambda: fs.load_weights(model, tmp_path / "part.pth", strict=False), "part.pth")
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_file_of_something_else_is_refused_even_if_not_strict(strict, tmp_path):
+    torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
+    message = refusal(lambda: fs.load_weights(built(), tmp_path / "other.pth", strict=strict), "other.pth")
+    assert "has none of its entries" in message
+    assert "it has 'other'" in message
+
+
+def test_a_model_with_a_compiled_part_is_read_into(tmp_path):
+    model = built()
+    fs.save_weights(model, tmp_path / "plain.pth")
+    other = built()
+    other.backbone, other.head = torch.compile(other.backbone), torch.compile(other.head)
+    with torch.no_grad():
+        other.head._orig_mod.fuse[0].weight.zero_()
+    fs.load_weights(other, tmp_path / "plain.pth")
+    assert torch.equal(other.head._orig_mod.fuse[0].weight, model.head.fuse[0].weight)
+
+
 # What is refused
 
 

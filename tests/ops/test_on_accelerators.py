@@ -19,7 +19,7 @@ HALF = (torch.bfloat16, torch.float16)
 @pytest.fixture
 def accelerator(monkeypatch):
     """Take the way of an accelerator from now on."""
-    return lambda *modules: [monkeypatch.setattr(module, "is_eager_cpu", lambda tensor: False) for module in modules]
+    return lambda *modules: [monkeypatch.setattr(module, "is_eager_cpu", lambda *tensors: False) for module in modules]
 
 
 class Kernels(TorchDispatchMode):
@@ -116,7 +116,7 @@ def test_the_prior_of_features_of_two_dtypes(accelerator):
         tensors = query.to(dtypes[0]), support.to(dtypes[1]), masks
         expected = prior_mask(*tensors)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(prior, "is_eager_cpu", lambda tensor: False)
+            patch.setattr(prior, "is_eager_cpu", lambda *tensors: False)
             assert_close(prior_mask(*tensors), expected, rtol=0, atol=1e-5)
 
 

@@ -49,6 +49,8 @@ def as_ids(class_ids: ClassIds) -> Tensor:
         ids = class_ids if isinstance(class_ids, Tensor) else torch.as_tensor(class_ids, device="cpu")
     except (TypeError, ValueError, RuntimeError, OverflowError):  # what torch raises for things that are not numbers
         raise TypeError(f"class_ids must be integers, got {shown(class_ids)}") from None
+    if not ids.numel() and not isinstance(class_ids, Tensor):
+        return ids.long()  # an empty list would be float32
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise TypeError(f"class_ids must be integers, got {ids.dtype}")
     return ids

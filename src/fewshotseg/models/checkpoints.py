@@ -18,7 +18,7 @@ from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.backbones import AnyBackbone, StagedBackbone, check_backbone, make_backbone
 from fewshotseg.models.backbones.lite import PACKAGES, package_weights, remap_lite_state_dict
 from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.fitting import check_fits
+from fewshotseg.models.fitting import check_fits, load_checked, without_compiled
 from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.saved_model import PREFIX, SavedModel, content_of, digest_of, is_saved_model, model_in, plain
 from fewshotseg.models.scnet import SCNet
@@ -76,7 +76,7 @@ def save_model(
         raise ValueError(f"path must end in .pth or .pt, or be a folder if no training state is saved, got {path}")
     state = model.state_dict()
     check_fits(state, state, "model", strict=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    state = {without_compiled(key): value.detach().cpu().contiguous() for key, value in state.items()}
     backbone = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
     head = {key: value for key, value in state.items() if not key.startswith(PREFIX)}
     if dtype is not None:
@@ -114,7 +114,8 @@ def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet |
             are loaded into it; if the file stores only a digest, its weights must match the digest.
 
     Returns:
-        The model in evaluation mode, on the CPU: an `SCNet` or a `PrototypeSegmenter`, as its config says.
+        The model in evaluation mode, on the CPU: an `SCNet` or a `PrototypeSegmenter`, as its config says. It is in
+        float64 if it was saved in float64, else in float32.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -137,11 +138,14 @@ def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet |
     weights = _backbone_weights(saved, backbone, path)
     head = {key: value for key, value in whole.items() if not key.startswith(PREFIX)}
     check_fits(head, saved.head, path, strict=True)
-    check_fits(shapes.state_dict(), weights, f"the backbone in {path}", strict=True)
+    own = {without_compiled(key): value for key, value in shapes.state_dict().items()}
+    check_fits(own, weights, f"the backbone in {path}", strict=True)
 
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         model = _made(make_backbone(cast(str, name)) if backbone is None else backbone, saved.config)
-    model.load_state_dict(saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()})
+    if any(value.dtype == torch.float64 for value in saved.head.values()):
+        model.double()
+    load_checked(model, saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()}, path, strict=True)
     return model.eval()
 
 
@@ -182,7 +186,7 @@ def _backbone_weights(saved: SavedModel, backbone: Any, path: StrPath) -> dict[s
     if saved.backbone is not None:
         return saved.backbone
     if isinstance(backbone, nn.Module):
-        weights = dict(backbone.state_dict())
+        weights = {without_compiled(key): value for key, value in backbone.state_dict().items()}
     elif saved.config.backbone in PACKAGES:
         file = package_weights(saved.config.backbone)
         state = remap_lite_state_dict(state_dict_in(read_safely(file), file))

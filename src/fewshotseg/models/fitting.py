@@ -22,12 +22,19 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, 
         ValueError: If the state dict does not fit, or a tensor has no values that can be copied.
     """
     own = model.state_dict()
-    check_fits(own, state, source, strict=strict)
+    names = {without_compiled(key): key for key in own}
+    state = {without_compiled(key): value for key, value in state.items()}
+    check_fits({name: own[key] for name, key in names.items()}, state, source, strict=strict)
     for key, value in own.items():
         if value.device.type == "meta" or (value.is_inference() and not torch.is_inference_mode_enabled()):
             made = "on the meta device" if value.device.type == "meta" else "made in inference mode"
             raise ValueError(f"model must have weights that can be written for {source}, but {key} was {made}")
-    model.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    model.load_state_dict({names[name]: value for name, value in state.items() if name in names}, strict=False)
+
+
+def without_compiled(key: str) -> str:
+    """Remove what `torch.compile` puts before the keys of a compiled part of a model."""
+    return key.replace("_orig_mod.", "")
 
 
 def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:
@@ -35,6 +42,11 @@ def check_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: o
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(state.keys() - own.keys())
     common = sorted(own.keys() & state.keys())
+    if own and not common:
+        raise ValueError(
+            f"{source} must fit the model, but has none of its entries, such as {shown(missing[0])}; it has "
+            f"{shown(unexpected[0]) if unexpected else 'none at all'}"
+        )
     for key in common:
         check_ordinary(key, state[key] if isinstance(own[key], Tensor) else own[key], source)
     reshaped = [key for key in common if own[key].shape != state[key].shape]

@@ -1,6 +1,7 @@
 """Computes in at least float32, whatever the model's dtype or autocast, and tells where reading values is free."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,13 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
     if torch.compiler.is_compiling() or torch.amp.is_autocast_available(device):  # torch 2.6 can't trace the latter
         return torch.autocast(device, enabled=False)
     return nullcontext()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype that autocast on a device computes in; None if it is off or the device has none."""
+    if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -51,12 +59,17 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     return F.normalize(scaled, dim=dim, eps=0.5)  # gives the gradient of a direction; 0 / 0.5 for a zero vector
 
 
-def is_eager_cpu(tensor: Tensor) -> bool:
-    """Whether reading values is free: a real tensor on a CPU, neither fake, traced, compiled nor under vmap."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # has no types
-        and tensor.device.type == "cpu"
+def is_in_graph() -> bool:
+    """Whether the running code becomes part of a graph: under `torch.compile`, export or tracing."""
+    is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]  # has no types
+    return torch.compiler.is_compiling() or bool(is_tracing())
+
+
+def is_eager_cpu(*tensors: Tensor) -> bool:
+    """Whether reading values is free: real tensors on a CPU, none of them fake, traced, compiled or under vmap."""
+    return not is_in_graph() and all(
+        tensor.device.type == "cpu"
         and type(tensor) is Tensor
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)  # vmap: the values of many at once
+        for tensor in tensors
     )

@@ -40,7 +40,7 @@ def check_label_masks(name: str, masks: Tensor, *, void: int, warn: bool = True)
 def look_at_indices(name: str, indices: Tensor, count: int) -> None:
     """On a CPU, raise unless all ``indices`` are from 0 to ``count - 1``."""
     if is_eager_cpu(indices) and indices.numel():
-        lowest, highest = (int(limit) for limit in indices.aminmax())
+        lowest, highest = (int(limit) for limit in indices.long().aminmax())
         if lowest < 0 or highest >= count:
             raise ValueError(f"{name} must be from 0 to {count - 1}, got {lowest if lowest < 0 else highest}")
 
@@ -48,7 +48,8 @@ def look_at_indices(name: str, indices: Tensor, count: int) -> None:
 def look_at_weights(name: str, weights: Tensor) -> None:
     """On a CPU, raise unless all ``weights`` are from 0 to 1, up to rounding."""
     if weights.dtype != torch.bool and is_eager_cpu(weights) and weights.numel():
-        lowest, highest = (float(limit) for limit in weights.detach().aminmax())
+        values = weights.detach() if weights.is_floating_point() else weights.long()
+        lowest, highest = (float(limit) for limit in values.aminmax())
         if not (lowest >= -ROUNDING and highest <= 1 + ROUNDING):  # NaN is neither
             raise ValueError(
                 f"{name} must be weights from 0 to 1, got {lowest:g} to {highest:g}; for label masks pass masks == 1"

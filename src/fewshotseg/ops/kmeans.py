@@ -110,7 +110,8 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
 
     with without_autocast(points):
         points = at_least_float32(points)
-        rounds = rounds_on_cpu if is_eager_cpu(points) else _rounds
+        tensors = [points, init, *([] if valid is None else [valid])]
+        rounds = rounds_on_cpu if is_eager_cpu(*tensors) else _rounds
         return KMeansResult(*rounds(points, _unit(init.to(points.dtype)), valid, num_iters))
 
 

@@ -61,10 +61,11 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
     height = query.shape[2]
 
     with without_autocast(query):
-        if is_eager_cpu(query) or query.dtype != support.dtype:
+        on_cpu = is_eager_cpu(query, support, support_masks)
+        if on_cpu or query.dtype != support.dtype:
             query = at_least_float32(query)
         points = rearrange(query, "b c h w -> b c (h w)")  # B C N
-        images = torch.split(points, 1) if is_eager_cpu(points) else [points]  # one by one: small temporaries
+        images = torch.split(points, 1) if on_cpu else [points]  # one by one: small temporaries
         inverse_lengths = torch.cat([inverse_norm(at_least_float32(image), dim=1) for image in images])  # B 1 N
         finite = inverse_lengths.isfinite()
         priors = []
@@ -86,7 +87,7 @@ def _best_match(support: Tensor, foreground: Tensor, query: Tensor) -> Tensor:
     ``(B, M, C)``, ``(B, M)``, ``(B, C, N)`` -> ``(B, 1, N)``. On a CPU the products with background rows, which are
     zero, are skipped; elsewhere selecting rows would force a host-device synchronisation.
     """
-    if not is_eager_cpu(query):
+    if not is_eager_cpu(support, foreground, query):
         # Not a product with the foreground: 0 * NaN is NaN.
         directions, scales = _directions(torch.where(foreground[..., None], support, 0).contiguous())
         batch, rows = query.shape[0], support.shape[1]

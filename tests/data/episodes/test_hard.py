@@ -71,7 +71,7 @@ def test_masks_of_an_absent_class_are_empty():
 
 
 def test_bad_requests_are_refused():
-    with pytest.raises(ValueError, match="share must be from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"share must be from 0 to 1, got 1.5"):
         specs(1.5)
     with pytest.raises(ValueError, match="share of hard episodes must be 0 where no image shows two classes, got "):
         specs(classes=[1])

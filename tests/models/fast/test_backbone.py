@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 import fewshotseg as fs
@@ -274,3 +275,32 @@ def test_a_channels_last_model_stays_so_on_an_accelerator():
     ]
     assert weights
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
+def test_fused_models_run_on_meta_and_fake_tensors_and_under_vmap():
+    images = torch.rand(2, 3, 64, 64)
+    model = model_of("tiny").eval().fuse()
+    expected = model.encode_query(images).high
+    weights = dict(model.named_parameters())
+    twice = {name: torch.stack([weight, 2 * weight]) for name, weight in weights.items()}
+
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return self.model.encode_query(batch).high
+
+    found = torch.vmap(
+        lambda tensors: torch.func.functional_call(
+            Encoder(), {f"model.{name}": tensor for name, tensor in tensors.items()}, (images,)
+        )
+    )(twice)
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found[1], expected)
+    with FakeTensorMode():
+        fake = model_of("tiny").eval().fuse()
+        for _ in range(2):
+            assert fake.encode_query(torch.rand(2, 3, 64, 64)).high.shape == expected.shape
+    assert model.to("meta").encode_query(images.to("meta")).high.shape == expected.shape

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from fewshotseg.models.fast import conv3x3
@@ -89,6 +90,15 @@ def test_gradients_and_their_gradients(any_width):
     assert takes_own_way(conv(inputs[0]))
     assert torch.autograd.gradcheck(compute, inputs)
     assert torch.autograd.gradgradcheck(compute, inputs)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*deprecated:FutureWarning")  # by torch itself
+def test_forward_derivatives(any_width):
+    torch.manual_seed(0)
+    conv, maps, step = Conv3x3(2), torch.randn(1, 2, 4, 5), torch.randn(1, 2, 4, 5)
+    with forward_ad.dual_level():
+        derivative = forward_ad.unpack_dual(conv(forward_ad.make_dual(maps, step))).tangent
+    assert_close(derivative, conv(step))  # it is linear
 
 
 def test_gradients_of_single_images(any_width):

@@ -189,6 +189,60 @@ def test_a_hook_taken_away_is_noticed():
     assert_close(model.encode_query(images).high, before)
 
 
+def test_hooks_run_at_every_call():
+    model, images, calls = tiny().eval(), torch.rand(1, 3, 40, 48), []
+    model.memory = fs.FeatureMemory(2**30)
+    model.backbone.last.register_forward_hook(lambda *_: calls.append(1))
+    for count in (1, 2, 3):
+        model.encode_query(images)
+        assert len(calls) == count
+
+
+def test_features_under_autocast_are_kept_apart():
+    model, images = tiny().eval(), torch.rand(1, 3, 40, 48)
+    expected = model.encode_query(images).high
+    model.memory = fs.FeatureMemory(2**30)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rough = model.encode_query(images).high
+    assert not torch.allclose(rough.float(), expected, rtol=1e-4, atol=1e-5)
+    assert_close(model.encode_query(images).high, expected)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_empty_batch_stays_empty(fused):
+    model = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0,)).eval()
+    if fused:
+        model.fuse()
+    images, masks = torch.rand(0, 1, 3, 40, 48), torch.zeros(0, 1, 40, 48).long()
+    for memory in (None, fs.FeatureMemory(2**20)):
+        model.memory = memory
+        assert model(images, masks, images[:, 0]).logits.shape == (0, 2, 40, 48)
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_norms_that_use_the_batch_see_the_whole_batch(remembers):
+    torch.manual_seed(0)
+    model = fs.build_scnet("mobilenet_v2", hidden_channels=8, bins=(1.0,)).eval()
+    for norm in model.backbone.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean = norm.running_var = None
+    images, masks = torch.rand(2, 1, 3, 65, 65), torch.zeros(2, 1, 65, 65).long()
+    masks[..., 20:40, 20:40] = 1
+    expected = model.encode_support(images, masks).prototype, model.encode_query(images[:, 0]).features
+    model.fuse().memory = fs.FeatureMemory(2**28) if remembers else None
+    assert_close(model.encode_support(images, masks).prototype, expected[0])
+    assert_close(model.encode_query(images[:, 0]).features, expected[1])
+
+
+def test_a_compiled_model_runs_without_it():
+    model = tiny().eval()
+    arguments = batch()[:3]
+    expected = model(*arguments).logits
+    model.memory = fs.FeatureMemory(2**30)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert_close(compiled(*arguments).logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_what_dropout_or_norms_draw_is_not_remembered():
     model, images = tiny().eval(), torch.rand(2, 3, 40, 48)
     model.memory = fs.FeatureMemory(2**30)

@@ -109,7 +109,6 @@ class ReadsBetween(nn.Module):
 UNFIT = {
     "a convolution of another kind": lambda: simple(b=Standardised(4, 4, 3, padding=1)),
     "a block that nobody knows": lambda: simple(b=ReadsBetween()),
-    "a norm without statistics": lambda: simple(b_norm=nn.BatchNorm2d(4, track_running_stats=False)),
     "a norm of another kind": lambda: simple(b_norm=nn.GroupNorm(2, 4)),
     "a norm in front": lambda: simple(b=nn.BatchNorm2d(4), b_norm=nn.Conv2d(4, 4, 1)),
     "a step between": lambda: simple(b=nn.Sequential(conv(), nn.Softplus(), nn.BatchNorm2d(4)), b_norm=nn.ReLU()),
@@ -122,6 +121,10 @@ def test_a_norm_that_is_not_one_convolutions_alone_stays(reason):
     others = sum(isinstance(module, nn.BatchNorm2d) for module in backbone.a_norm.modules())
     assert norms(folded(backbone)) == norms(backbone) - others
     assert_same_features(backbone, folded(backbone))
+
+
+def test_a_backbone_whose_norms_use_the_batch_is_not_folded():
+    assert folded(simple(b_norm=nn.BatchNorm2d(4, track_running_stats=False))) is None
 
 
 @pytest.mark.parametrize("cut", [(1, 3), (1, 4), (2, 3)])

@@ -20,6 +20,7 @@ class Network(TinyBackbone):
         torch.manual_seed(0)
         self.share, self.names, self.table = 0.5, ["a"], torch.ones(3)
         self.dropout = nn.Dropout(0.1)
+        self.settings = {"gain": [1.0, {2}]}
         self.register_buffer("mask", torch.tensor([True]))
         self.register_buffer("unsaved", torch.ones(2), persistent=False)
         self.register_parameter("nothing", None)
@@ -59,6 +60,23 @@ def add_attribute(network):
 
 def replace_tensor_attribute(network):
     network.table = torch.zeros(3)
+
+
+def write_into_a_list(network):
+    network.names.append("b")
+
+
+def write_into_a_set_deep_inside(network):
+    network.settings["gain"][1].add(3)
+
+
+@torch.no_grad()
+def write_into_a_tensor_attribute(network):
+    network.table.mul_(2)
+
+
+def change_class(network):
+    network.last.__class__ = type("Derived", (nn.Conv2d,), {})
 
 
 def put_a_forward_on_it(network):
@@ -215,13 +233,35 @@ def test_children_in_a_mapping_that_is_no_dict():  # as scripted modules have
 # Digests, which tell networks apart
 
 
+def test_networks_with_hooks_have_no_digest():
+    network = Network()
+    assert digest(network) is not None
+    handle = network.last.register_forward_hook(lambda *_: None)
+    assert digest(network) is None
+    handle.remove()
+    assert digest(network) is not None
+
+
+def test_tensors_of_uncommon_kinds_are_read():
+    network = nn.Linear(2, 2)
+    network.register_buffer("small", torch.ones(4).to(torch.float8_e4m3fn))
+    network.register_buffer("turned", torch.ones(3, dtype=torch.complex64).conj())
+    assert State(network).holds()
+    before = digest(network)
+    network.turned = torch.full((3,), 2, dtype=torch.complex64).conj()
+    assert digest(network) != before
+
+
 def test_networks_that_are_alike_have_one_digest():
     for name in ("mobilenet_v2", "efficientnet_lite0", "tiny", "resnet50"):
         network = make_backbone(name)
         assert digest(network) == digest(network) == digest(copy.deepcopy(network))
 
 
-@pytest.mark.parametrize("change", [change for change in CHANGES if change not in (replace_child, replace_data, load)])
+UNSEEN = (replace_child, replace_data, load, write_into_a_tensor_attribute)
+
+
+@pytest.mark.parametrize("change", [change for change in CHANGES if change not in UNSEEN])
 def test_a_change_makes_another_digest(change):
     network = Network().eval()
     del network.table

@@ -11,6 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fewshotseg._checks import as_list, check_flag, check_floating, check_tensor, name_some, shown
 from fewshotseg.models.backbones.staged import StagedBackbone
+from fewshotseg.ops._precision import is_in_graph
 
 RESNET = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 RESIDUAL = (BasicBlock, Bottleneck)
@@ -64,17 +65,26 @@ def feature_maps(
     blocks = blocks[: len(wanted) - wanted[::-1].index(True)]
 
     kept: dict[str, Tensor] = {}
-    features = images
+    features, before = images, None
     for number, (name, block) in enumerate(blocks):
         overwritten = any(getattr(following, "inplace", False) for _, following in blocks[number + 1 : number + 2])
+        given = features
         if not relu and type(block) in RESIDUAL:
             total = _before_relu(block, features)
             features = block.relu(total.clone())
         else:
             total = features = block(features)
+        if before != _version(given):  # a module inside of this block has overwritten its input
+            kept.pop(blocks[number - 1][0], None)
         if wanted[number] and not overwritten:
             kept[name] = total
+        before = _version(features)
     return kept
+
+
+def _version(maps: Tensor) -> int | None:
+    """Return a number that grows when maps are written to; None where PyTorch does not count."""
+    return None if is_in_graph() or maps.is_inference() else maps._version
 
 
 def _blocks(backbone: nn.Module) -> Iterator[tuple[str, Any]]:

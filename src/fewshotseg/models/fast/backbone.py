@@ -11,9 +11,10 @@ from fewshotseg.models.backbones import AnyBackbone, StagedBackbone
 from fewshotseg.models.fast.cropping import masked_high, masked_mid
 from fewshotseg.models.fast.feature_memory import FeatureMemory, image_by_image
 from fewshotseg.models.fast.folding import folded
-from fewshotseg.models.fast.state import State
+from fewshotseg.models.fast.state import State, is_real
+from fewshotseg.models.fast.untouched import treats_images_alone
 from fewshotseg.models.frozen import FrozenBackbone, FrozenWholeBackbone, frozen_steps
-from fewshotseg.ops._precision import is_eager_cpu
+from fewshotseg.ops._precision import autocast_dtype, is_eager_cpu, is_in_graph
 
 
 class FastBackbone:
@@ -30,9 +31,13 @@ class FastBackbone:
     def current(self) -> FrozenBackbone:
         """Return the steps of the backbone as it is now, in the faster form if possible."""
         backbone: Any = self.backbone
-        if torch.compiler.is_compiling() or not isinstance(backbone, StagedBackbone) or backbone.training:
+        if is_in_graph() or not isinstance(backbone, StagedBackbone) or backbone.training:
             return frozen_steps(backbone)
-        dtype = _autocast_dtype(next(backbone.parameters(), None))
+        weight = next(backbone.parameters(), None)
+        # Under vmap and other transforms of torch.func weights may be others at each call.
+        if weight is None or not is_real(weight) or torch._C._functorch.peek_interpreter_stack() is not None:
+            return frozen_steps(backbone)
+        dtype = autocast_dtype(weight.device) if weight.dtype == torch.float32 else None
         kind = dtype, torch.backends.cudnn.allow_tf32  # what the faster form depends on besides the backbone
         made = self._made.get(kind)
         if made is None or not made[0].holds():
@@ -78,13 +83,6 @@ class FoldedBackbone(FrozenBackbone):
         return image_by_image(step, *inputs)
 
 
-def _autocast_dtype(weight: Tensor | None) -> torch.dtype | None:
-    """Return the dtype that autocast casts this float32 weight to at every call; None if it does not."""
-    if weight is None or weight.dtype != torch.float32 or not torch.is_autocast_enabled(weight.device.type):
-        return None
-    return torch.get_autocast_dtype(weight.device.type)
-
-
 def cached_steps(frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> FrozenBackbone:
     """Make steps of a backbone that take their results from a cache where it has them.
 
@@ -92,18 +90,25 @@ def cached_steps(frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureM
         frozen: Computes the features that are not cached.
         backbone: The backbone; features are cached under a digest of its weights and settings.
         memory: The cache.
+
+    Returns:
+        ``frozen`` itself where an image may have other features each time, or its pixels cannot be read.
     """
     network: Any = backbone
-    if any(module.training for module in network.modules()):
-        return frozen  # in training mode norms and dropout give different features each time
+    # In training mode norms and dropout give different features each time.
+    if is_in_graph() or any(module.training for module in network.modules()) or not treats_images_alone(network):
+        return frozen
+    digest = memory.digest_of(backbone)
+    if digest is None:
+        return frozen
     whole = isinstance(frozen, FrozenWholeBackbone)
-    return (CachedWholeBackbone if whole else CachedBackbone)(frozen, backbone, memory)
+    return (CachedWholeBackbone if whole else CachedBackbone)(frozen, backbone, memory, digest)
 
 
 class _Cached(FrozenBackbone):
-    def __init__(self, frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory) -> None:
+    def __init__(self, frozen: FrozenBackbone, backbone: AnyBackbone, memory: FeatureMemory, digest: bytes) -> None:
         super().__init__(backbone)
-        self._frozen, self._memory, self._network = frozen, memory, memory.digest_of(backbone)
+        self._frozen, self._memory, self._network = frozen, memory, digest
 
 
 class CachedBackbone(_Cached):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fewshotseg.models.fast.untouched import is_untouched
 from fewshotseg.ops import resize_bilinear
+from fewshotseg.ops._precision import is_eager_cpu
 
 
 def splits(conv: nn.Module, maps: Sequence[Tensor]) -> bool:
@@ -45,7 +46,8 @@ def conv1x1_of_parts(conv: nn.Conv2d, maps: Sequence[Tensor], size: tuple[int, i
     convolved = [F.conv2d(part, weight) for part, weight in zip(maps, weights, strict=True)]
     wholes = [resize_bilinear(part, size) for part in convolved if not _is_cell(part)]
     cells = [part for part in convolved if _is_cell(part)]
-    return reduce(Tensor.add_, wholes + cells if wholes else [cells[0].expand(-1, -1, *size).clone(), *cells[1:]])
+    parts = wholes + cells if wholes else [cells[0].expand(-1, -1, *size).clone(), *cells[1:]]
+    return reduce(Tensor.add_ if is_eager_cpu(*convolved) else torch.add, parts)  # in place not under vmap
 
 
 def _is_cell(maps: Tensor) -> bool:

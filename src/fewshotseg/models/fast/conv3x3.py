@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from typing_extensions import override
 
 from fewshotseg.ops._precision import is_eager_cpu
@@ -30,7 +31,8 @@ class Conv3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(B, C, H, W)`` to the same shape."""
         weight = self.weight  # read once: a parametrised weight is recomputed at every access
-        if torch.is_grad_enabled() and weight.requires_grad and self._is_plain() and trains_channels_last(input):
+        trained = torch.is_grad_enabled() and weight.requires_grad and forward_ad._current_level < 0
+        if trained and self._is_plain() and trains_channels_last(input):
             convolved: Tensor = _Convolution.apply(_channels_last(input), _channels_last(weight))
         else:
             convolved = self._conv_forward(input, weight, self.bias)

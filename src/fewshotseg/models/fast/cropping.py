@@ -63,7 +63,7 @@ def masked_high(backbone: Backbone, deepest: Tensor, foreground: Tensor) -> Tens
 
 def _blocks(backbone: Any, stage: str, maps: Tensor) -> Sequence[nn.Module] | None:
     """Return a stage's blocks if they can run around masks: blocks of torchvision that keep the grid, on a CPU."""
-    if type(backbone) is not StagedBackbone or backbone.training or not is_eager_cpu(maps):
+    if type(backbone) is not StagedBackbone or backbone.training or not is_eager_cpu(maps) or not len(maps):
         return None
     blocks: list[nn.Module] = []
     for module in backbone.stage(stage):
@@ -75,7 +75,8 @@ def _keeps_grid(block: nn.Module) -> bool:
     def fits(module: nn.Module) -> bool:
         if type(module) is nn.Conv2d:
             same = tuple(d * (k // 2) for d, k in zip(module.dilation, module.kernel_size, strict=True))
-            return module.stride == (1, 1) and module.padding == same and module.padding_mode == "zeros"
+            odd = all(side % 2 == 1 for side in module.kernel_size)  # an even kernel would enlarge the map
+            return odd and module.stride == (1, 1) and module.padding == same and module.padding_mode == "zeros"
         return type(module) in CONTAINERS + LEAVES
 
     return all(map(fits, block.modules()))

@@ -12,6 +12,7 @@ from torch import Tensor
 from fewshotseg._checks import check_float_dtype
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.models.fast.state import State, digest
+from fewshotseg.ops._precision import autocast_dtype
 
 
 class FeatureMemory:
@@ -20,7 +21,10 @@ class FeatureMemory:
     Set ``model.memory = FeatureMemory(...)``; several models may share one. Features are stored under digests of the
     backbone's weights and settings, of the image's pixels and of a support's mask, so that results are those of the
     backbone up to rounding. It helps on a CPU if images come again unchanged: with resizing only or mirroring (two
-    versions of an image), not with random crops. Writing to weights through ``parameter.data`` is not detected.
+    versions of an image), not with random crops. A backbone with hooks, in training mode or with norms that take their
+    statistics from the batch runs each time, as does any backbone inside a graph (`torch.compile`, export, tracing).
+    Not detected are writing to weights through ``parameter.data``, and changes inside objects that a module refers to,
+    other than modules, tensors, lists, dicts and sets.
 
     Args:
         max_bytes: Largest size of all features; the least recently used ones are dropped first.
@@ -44,25 +48,30 @@ class FeatureMemory:
         self._kept = LeastRecentlyUsed(max_bytes)
         check_float_dtype("dtype", dtype)
         self._dtype = dtype
-        self._digests: WeakKeyDictionary[Any, tuple[State, bytes]] = WeakKeyDictionary()
+        self._digests: WeakKeyDictionary[Any, tuple[State, bytes | None]] = WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         """Copy or pickle the settings only; the new cache is empty."""
         return partial(FeatureMemory, dtype=self._dtype), (self._kept.limit,)
 
-    def digest_of(self, backbone: Any) -> bytes:
-        """Return the digest of a backbone, computed anew if it has changed."""
+    def digest_of(self, backbone: Any) -> bytes | None:
+        """Return the digest of a backbone, computed anew if it has changed; None if it has no digest."""
         known = self._digests.get(backbone)
         if known is None or not known[0].holds():
             known = self._digests[backbone] = State(backbone), digest(backbone)
         return known[1]
 
     def __call__(self, name: Hashable, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run ``stage`` on a batch image by image, with results from the cache where it has them."""
+        """Run ``stage`` on a batch image by image, with results from the cache where it has them.
+
+        Results under autocast are stored apart.
+        """
 
         def recall(*image: Tensor) -> tuple[Tensor, ...]:
-            maps: tuple[Tensor, ...] = self._kept.get((name, *map(_digest, image)), partial(self._run, stage, image))
+            maps: tuple[Tensor, ...] = self._kept.get((*key, *map(_digest, image)), partial(self._run, stage, image))
             return maps
+
+        key = name, autocast_dtype(inputs[0].device)
 
         return tuple(maps.to(inputs[0].dtype) for maps in image_by_image(recall, *inputs))
 
@@ -72,6 +81,8 @@ class FeatureMemory:
 
 def image_by_image(stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
     """Run ``stage`` on a batch, with one image of each of ``inputs`` at a time."""
+    if not len(inputs[0]):
+        return stage(*inputs)
     wholes: tuple[Tensor, ...] = ()
     for number, image in enumerate(zip(*inputs, strict=True)):
         parts = stage(*(each[None] for each in image))

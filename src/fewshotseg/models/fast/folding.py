@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fewshotseg.models.backbones import StagedBackbone, TimmBackbone
 from fewshotseg.models.fast.fused_relu import fused, on_tensor_cores
-from fewshotseg.models.fast.untouched import is_untouched
+from fewshotseg.models.fast.untouched import is_untouched, treats_images_alone
 
 CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "timm.layers.conv2d_same.Conv2dSame")
 CONV_NORM = {
@@ -46,7 +46,8 @@ def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackb
 
     Returns:
         The faster backbone; None if its features could differ: the backbone is not a `StagedBackbone`, has hooks or a
-        replaced ``forward``, is in training mode, uses a module in two places, or holds special tensors.
+        replaced ``forward``, is in training mode, has norms without running statistics, uses a module in two places,
+        or holds special tensors.
 
     Example:
         >>> import torch, fewshotseg
@@ -58,6 +59,8 @@ def folded(backbone: nn.Module, dtype: torch.dtype | None = None) -> StagedBackb
     if type(backbone) not in (StagedBackbone, TimmBackbone) or not isinstance(backbone, StagedBackbone):
         return None
     if not all(is_untouched(module) and not module.training for module in backbone.modules()):
+        return None
+    if not treats_images_alone(backbone):
         return None
     paths = sorted(f"{path}." for stage in backbone.stages.values() for path in stage)
     places = [*backbone.named_modules(remove_duplicate=False)]

@@ -2,6 +2,7 @@
 
 from torch import nn
 from torch.nn.modules import module as globally
+from torch.nn.modules.batchnorm import _BatchNorm
 
 HOOKS = (
     "_forward_hooks",
@@ -15,6 +16,11 @@ def is_untouched(module: nn.Module) -> bool:
     """Whether a module has no hooks, own or global, and no replaced ``forward``."""
     own = module.__dict__
     return "forward" not in own and not any(own[name] for name in HOOKS) and not any_global_hook()
+
+
+def treats_images_alone(network: nn.Module) -> bool:
+    """Whether no batch norm takes its statistics from the batch, which makes features depend on the other images."""
+    return not any(isinstance(module, _BatchNorm) and module.running_mean is None for module in network.modules())
 
 
 def any_global_hook() -> bool:

@@ -88,7 +88,7 @@ def table(found: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> s
     bases = rows(other) if other else {}
     if other and ([int(c) for c in other["names"]] != classes or own.keys() != bases.keys()):
         raise ValueError("against must be a file of the same classes and as many episodes")
-    lines = [["", "", *(["difference"] if other else [])]]
+    lines = [["in % [95 % interval]", "value", *(["difference to the other model"] if other else [])]]
     for words, row in own.items():
         cells = [f"{row(classes):.1f}", *_brackets(row, classes, "")]
         change = []

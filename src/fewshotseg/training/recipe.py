@@ -22,15 +22,16 @@ class Recipe:
     Attributes:
         model: The settings of SCNet, with the name of its backbone. The image size is the protocol's.
         backbone_weights: Weights of the backbone: a name of torchvision's weights such as ``IMAGENET1K_V1``
-            (downloaded), ``package`` (from an installed package), or the path of a file.
+            (downloaded), ``timm`` (downloaded by timm), ``package`` (from an installed package), or the path of a file.
         pretrain: Iterations in which the backbone ``tiny`` is pretrained by classifying the base classes.
         augmentation: Augmentation of training images: ``pfenet`` as in PFENet's code; ``scnet`` only what SCNet's paper
             describes; ``mirror`` the resize of test images and random mirroring, for photographs of any size and few
             iterations; ``none`` the resize alone, with which ``memory_gb`` caches every image.
         scale: Smallest and largest factor of the random resize in PFENet's augmentation.
         shots: Support images in a training episode. The papers train with one, and test the same model with five too.
-        hard_share: Share of training episodes that cannot be solved without the support; see `HardSpecs`.
-        windows: Whether to train also on windows around small objects; see `WindowSource`.
+        hard_share: Share of training episodes that cannot be solved without the support: the query shows two classes,
+            or lacks the class, or is the support itself; see `HardSpecs`.
+        windows: Whether to train also on windows around small objects, in which they are large; see `WindowSource`.
         start: Initial weights of the comparison head: ``random``, or ``comparing``, with which it computes the
             difference of query and prototype at the start.
         optimizer: Optimizer: ``sgd`` as in the papers, or ``adamw``, which learns more in a thousand iterations.

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_number, check_sizes, check_tensor, check_void
-from fewshotseg.losses.segmentation import check_logits
 from fewshotseg.ops import cosine_logits, masked_average_pool, resize_bilinear
 from fewshotseg.ops._cross_entropy import cross_entropies
-from fewshotseg.ops._values import check_label_masks
+from fewshotseg.ops._values import check_label_masks, check_logits
 from fewshotseg.ops.scores import MAX_FACTOR
 
 

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from fewshotseg._checks import check_floating, check_sizes, check_tensor, check_void
+from fewshotseg._checks import check_sizes, check_void
 from fewshotseg.ops._cross_entropy import cross_entropies
-from fewshotseg.ops._values import check_label_masks
+from fewshotseg.ops._values import check_label_masks, check_logits
 
 
 def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
@@ -37,11 +37,3 @@ def segmentation_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255
     target = check_label_masks("target", target, void=ignore_index)
     check_sizes("target", target, "B", logits, "logits")
     return cross_entropies([logits], target[None], ignore_index)[0, 0]
-
-
-def check_logits(name: str, logits: Tensor) -> None:
-    """Raise unless ``logits`` is ``(B, 2, H, W)`` and floating point."""
-    check_tensor(name, logits, "B 2 H W")
-    check_floating(name, logits)
-    if logits.shape[1] != 2:
-        raise ValueError(f"{name} must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")

@@ -9,10 +9,9 @@ from typing_extensions import override
 
 from fewshotseg._checks import check_at_least, check_number, check_sizes, check_void
 from fewshotseg.losses.pairs import SelfContrastivePairs, self_contrastive_pairs
-from fewshotseg.losses.segmentation import check_logits
 from fewshotseg.ops import CosineKMeans, Partition, sample_nearest
 from fewshotseg.ops._cross_entropy import cross_entropies
-from fewshotseg.ops._values import all_finite
+from fewshotseg.ops._values import all_finite, check_logits
 from fewshotseg.ops.kmeans import MAX_CLUSTERS
 from fewshotseg.ops.partition import check_partition
 

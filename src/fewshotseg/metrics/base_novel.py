@@ -15,6 +15,7 @@ from fewshotseg.metrics.counting import (
     has_nan,
     mean,
     or_none,
+    predicted_labels,
     share,
     sum_over_processes,
     table,
@@ -149,7 +150,7 @@ class BaseNovelIoU:
         check_tensor("prediction", prediction, "B K H W", "B H W")
         check_tensor("target", target, "B H W")
         check_labels("target", target)
-        found = self._found(prediction)
+        found = predicted_labels(prediction, len(self._labels), "the background, base and novel classes")
         check_sizes("target", target, "B H W", found, "prediction")
         target = target.long()
         scored = target != self.ignore_index
@@ -208,18 +209,6 @@ class BaseNovelIoU:
             images=images,
             class_names=self.class_names,
         )
-
-    def _found(self, prediction: Tensor) -> Tensor:
-        """Return ``(B, H, W)``: the class ids of a label map, or the channels of the largest logits."""
-        if prediction.ndim == 3:
-            check_labels("prediction of shape (B, H, W)", prediction)
-            return prediction.long()
-        if prediction.shape[1] != len(self._labels) or not prediction.is_floating_point():
-            raise ValueError(
-                f"prediction of four axes must be floating-point logits (B, {len(self._labels)}, H, W), for the "
-                f"background, base and novel classes, got {prediction.dtype} of shape {tuple(prediction.shape)}"
-            )
-        return prediction.argmax(dim=1)
 
     def _places(self, name: str, ids: Tensor) -> Tensor:
         """Return the position of each class id among the labels; for unknown ids the one after the last."""

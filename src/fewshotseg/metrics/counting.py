@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fewshotseg._checks import shown
+from fewshotseg._checks import check_labels, shown
 from fewshotseg.ops._devices import copy_to
 from fewshotseg.ops._precision import is_eager_cpu
 from fewshotseg.ops._values import all_finite
@@ -83,6 +83,29 @@ def checked_names(class_names: Mapping[int, str] | None) -> dict[int, str]:
     if len(set(class_names.values())) < len(class_names):
         raise ValueError(f"class_names must be different, got {shown(list(class_names.values()))}")
     return dict(class_names)
+
+
+def predicted_labels(prediction: Tensor, channels: int, whose: str) -> Tensor:
+    """Return ``(B, H, W)`` int64: a label map as it is, or of logits the channel of the largest.
+
+    Args:
+        prediction: ``(B, H, W)`` labels or ``(B, channels, H, W)`` logits.
+        channels: The number of channels that logits must have.
+        whose: Names the channels in the message.
+
+    Raises:
+        ValueError: If logits have other channels or are not floating point.
+        TypeError: If labels are not integers or bools.
+    """
+    if prediction.ndim == 3:
+        check_labels("prediction of shape (B, H, W)", prediction)
+        return prediction.long()
+    if prediction.shape[1] != channels or not prediction.is_floating_point():
+        raise ValueError(
+            f"prediction of four axes must be floating-point logits (B, {channels}, H, W), for {whose}, "
+            f"got {prediction.dtype} of shape {tuple(prediction.shape)}"
+        )
+    return prediction.argmax(dim=1)
 
 
 def has_nan(logits: Tensor, scored: Tensor) -> bool:

@@ -24,6 +24,7 @@ from fewshotseg.metrics.counting import (
     has_nan,
     mean,
     or_none,
+    predicted_labels,
     share,
     sum_over_processes,
     table,
@@ -153,7 +154,9 @@ class NWayIoU:
         """
         check_tensor("prediction", prediction, "B K H W", "B H W")
         ways = _ways(class_ids)
-        labels = _labels(prediction, 1 + ways)
+        labels = predicted_labels(prediction, 1 + ways, "the background and the classes of class_ids")
+        if prediction.ndim == 3:
+            look_at_indices("labels in prediction", labels, 1 + ways)
         check_tensor("target", target, "B H W")
         check_labels("target", target)
         check_sizes("target", target, "B H W", labels, "prediction")
@@ -237,21 +240,6 @@ def _shape(class_ids: Sequence[Sequence[int]]) -> tuple[int, ...]:
         return tuple(torch.as_tensor(class_ids, device="cpu").shape)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise TypeError(f"class_ids must be integers, (B, N), got {shown(class_ids)}") from None
-
-
-def _labels(prediction: Tensor, count: int) -> Tensor:
-    """Return ``(B, H, W)`` labels of predictions that are logits or labels."""
-    if prediction.ndim == 3:
-        check_labels("prediction of shape (B, H, W)", prediction)
-        labels = prediction.long()
-        look_at_indices("labels in prediction", labels, count)
-        return labels
-    if prediction.shape[1] != count or not prediction.is_floating_point():
-        raise ValueError(
-            f"prediction of four axes must be floating-point logits (B, {count}, H, W), for the background and the "
-            f"classes of class_ids, got {prediction.dtype} of shape {tuple(prediction.shape)}"
-        )
-    return prediction.argmax(dim=1)
 
 
 def _refuse_repetitions(rows: Tensor) -> None:

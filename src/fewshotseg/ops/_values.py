@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fewshotseg._checks import check_labels, check_tensor
+from fewshotseg._checks import check_floating, check_labels, check_tensor
 from fewshotseg.ops._precision import is_eager_cpu
 
 ROUNDING = 1e-3
@@ -35,6 +35,14 @@ def check_label_masks(name: str, masks: Tensor, *, void: int, warn: bool = True)
     if is_eager_cpu(masks):
         _look_at_labels(name, masks, void, warn=warn)
     return masks
+
+
+def check_logits(name: str, logits: Tensor) -> None:
+    """Raise unless ``logits`` is ``(B, 2, H, W)`` and floating point."""
+    check_tensor(name, logits, "B 2 H W")
+    check_floating(name, logits)
+    if logits.shape[1] != 2:
+        raise ValueError(f"{name} must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")
 
 
 def look_at_indices(name: str, indices: Tensor, count: int) -> None:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_sizes, check_tensor
 from fewshotseg.ops._precision import unit, without_autocast
-from fewshotseg.ops.prior import RESIZED_ZERO
-from fewshotseg.ops.resizing import foreground_weights
+from fewshotseg.ops.resizing import RESIZED_ZERO, foreground_weights
 
 
 def correlation(

@@ -9,16 +9,13 @@ from torch import Tensor
 
 from fewshotseg._checks import check_floating, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
-from fewshotseg.ops.resizing import foreground_weights
+from fewshotseg.ops.resizing import RESIZED_ZERO, foreground_weights
 
 MAX_PRODUCTS = 2**24
 """Cosines in memory at a time on an accelerator: 64 MiB in float32."""
 
 ALIGNED = 16
 """Rows of the products are split at multiples of this: from other addresses a GPU's matrix units load slowly."""
-
-RESIZED_ZERO = 1e-6
-"""A weight up to this counts as 0: resizing a mask may turn a 0 into such a number by rounding."""
 
 
 @torch.no_grad()

@@ -12,6 +12,9 @@ from fewshotseg._checks import check_floating, check_real, check_size, check_ten
 from fewshotseg.ops._precision import without_autocast
 from fewshotseg.ops._values import look_at_weights
 
+RESIZED_ZERO = 1e-6
+"""A weight up to this counts as 0: resizing a mask may turn a 0 into such a number by rounding."""
+
 
 def resize_bilinear(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps bilinearly with aligned corners; maps that have the size already are returned unchanged.

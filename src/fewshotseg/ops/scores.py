@@ -7,7 +7,7 @@ from torch import Tensor
 from fewshotseg._checks import check_floating, check_number, check_real, check_sizes, check_tensor
 from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, unit, without_autocast
 from fewshotseg.ops._values import look_at_weights
-from fewshotseg.ops.prior import RESIZED_ZERO
+from fewshotseg.ops.resizing import RESIZED_ZERO
 
 MAX_KAPPA = 1e4
 """Limit that catches mistakes: above it only the nearest point would count."""

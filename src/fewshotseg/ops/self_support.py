@@ -14,6 +14,7 @@ from fewshotseg._checks import (
     check_tensor,
 )
 from fewshotseg.ops._precision import at_least_float32, unit, without_autocast
+from fewshotseg.ops._values import check_logits
 
 
 def self_support_masks(
@@ -48,10 +49,7 @@ def self_support_masks(
         <BLANKLINE>
                  [[0, 0, 1]]]], dtype=torch.int32)
     """
-    check_tensor("logits", logits, "B 2 H W")
-    check_floating("logits", logits)
-    if logits.shape[1] != 2:
-        raise ValueError(f"logits must have 2 channels, background and foreground, got shape {tuple(logits.shape)}")
+    check_logits("logits", logits)
     thresholds = [
         check_share(name, value, open_ends=True)
         for name, value in (("background", background), ("foreground", foreground))

@@ -57,7 +57,7 @@ class Session:
 
     def catch_up(self) -> None:
         """Run the validation that was skipped when the run was stopped."""
-        pending = 0 < self.state.iteration > self.state.validated
+        pending = self.state.iteration > self.state.validated
         if pending and self.tests is not None and self._due(self.validate_every):
             self._validate(self.tests)
             self._save()

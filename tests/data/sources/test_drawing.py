@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from fewshotseg.data.sources.drawing import draw_annotations, draw_coco_mask
+from fewshotseg.data.sources.drawing import draw_annotations
 
 SIZE = (6, 8)  # height, width
 SQUARE = [2, 1, 5, 1, 5, 4, 2, 4]
@@ -23,8 +23,15 @@ def annotation(segmentation, **fields):
     return {"id": 41, "category_id": 3, "segmentation": segmentation, **fields}
 
 
+def drawn(size, annotations, class_of):
+    mask, faults = draw_annotations(size, annotations, class_of)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return mask
+
+
 def draw(segmentation, size=SIZE, **fields):
-    return draw_coco_mask(size, [annotation(segmentation, **fields)], {3: 7})
+    return drawn(size, [annotation(segmentation, **fields)], {3: 7})
 
 
 def compressed(mask):
@@ -133,13 +140,13 @@ def test_everything_else_is_refused_by_annotation(segmentation, fault):
 @pytest.mark.parametrize("missing", [{}, {"category_id": 8}, {"category_id": None}, {"category_id": [3]}])
 def test_categories_must_be_known(missing):
     with pytest.raises(ValueError, match="annotation 9: category_id must be the id of a category that the file lists"):
-        draw_coco_mask(SIZE, [{"id": 9, "segmentation": [SQUARE], **missing}], {3: 7})
+        drawn(SIZE, [{"id": 9, "segmentation": [SQUARE], **missing}], {3: 7})
 
 
 def test_category_ids_may_be_strings():
     assert np.array_equal(draw([SQUARE], category_id="3"), EXPECTED)
     named = {**annotation([SQUARE]), "category_id": "cup"}
-    assert np.array_equal(draw_coco_mask(SIZE, [named], {"cup": 7}), EXPECTED)
+    assert np.array_equal(drawn(SIZE, [named], {"cup": 7}), EXPECTED)
 
 
 def test_all_faults_are_named_and_the_rest_is_drawn():

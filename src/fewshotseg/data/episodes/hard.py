@@ -17,7 +17,7 @@ KINDS = ("two classes", "two classes", "absent", "same image")
 """Kinds of hard episodes; each entry is drawn equally often."""
 
 
-class HardSpecs(Specs):
+class HardSpecs(Specs[EpisodeSpec]):
     """Replaces a share of episodes by hard ones.
 
     Most photographs show one thing, which can be segmented without a support; a model trained only on them learns to

@@ -1,7 +1,7 @@
 """Episodes of several classes at once: N classes with S supports each, and a query with labels for all of them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from fewshotseg._checks import check_at_least
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.masks import episode_mask, labels_of_classes
 from fewshotseg.data.episodes.moving import EpisodeTransform, moved, stacked
-from fewshotseg.data.episodes.sampling import episode_number
+from fewshotseg.data.episodes.sampling import Specs, episode_number
 from fewshotseg.data.sources.source import VOID, SegmentationSource
 
 
@@ -153,7 +153,7 @@ class NWayDataset(Dataset[NWayEpisode]):
         return moved(self._one_way.transform, image, mask, seed=self.seed, number=number, place=place)
 
 
-class DrawnNWaySpecs(Sequence[NWaySpec]):
+class DrawnNWaySpecs(Specs[NWaySpec]):
     """Draws the classes of an episode, the class of the query, the query, and the supports of each class.
 
     Args:
@@ -175,17 +175,8 @@ class DrawnNWaySpecs(Sequence[NWaySpec]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, number: int) -> NWaySpec: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[NWaySpec]: ...
     @override
-    def __getitem__(self, number: int | slice) -> NWaySpec | list[NWaySpec]:
-        if isinstance(number, slice):
-            return [self._draw(each) for each in range(len(self))[number]]
-        return self._draw(episode_number(number, len(self)))
-
-    def _draw(self, number: int) -> NWaySpec:
+    def draw(self, number: int) -> NWaySpec:
         stream = np.random.default_rng((self._seed, number))
 
         def take(remaining: list[int]) -> int:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 from typing_extensions import override
@@ -94,25 +94,29 @@ def episode_number(number: int, length: int) -> int:
         raise IndexError(f"the number of an episode must be below their count, {length}, got {number}") from None
 
 
-class Specs(Sequence[EpisodeSpec]):
+Spec_co = TypeVar("Spec_co", covariant=True)
+"""What describes an episode: an `EpisodeSpec` or another named tuple."""
+
+
+class Specs(Sequence[Spec_co]):
     """A sequence of episodes, each of which is drawn when it is accessed."""
 
     @abstractmethod
-    def draw(self, number: int) -> EpisodeSpec:
+    def draw(self, number: int) -> Spec_co:
         """Draw episode ``number``, from 0 to ``len(self) - 1``."""
 
     @overload
-    def __getitem__(self, number: int) -> EpisodeSpec: ...
+    def __getitem__(self, number: int) -> Spec_co: ...
     @overload
-    def __getitem__(self, number: slice) -> list[EpisodeSpec]: ...
+    def __getitem__(self, number: slice) -> list[Spec_co]: ...
     @override
-    def __getitem__(self, number: int | slice) -> EpisodeSpec | list[EpisodeSpec]:
+    def __getitem__(self, number: int | slice) -> Spec_co | list[Spec_co]:
         if isinstance(number, slice):
             return [self.draw(each) for each in range(len(self))[number]]
         return self.draw(episode_number(number, len(self)))
 
 
-class DrawnSpecs(Specs):
+class DrawnSpecs(Specs[EpisodeSpec]):
     """Draws the class uniformly, then the query and the supports uniformly from its images.
 
     Args:

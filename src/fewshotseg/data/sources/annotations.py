@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from fewshotseg._checks import name_some, shown
-from fewshotseg.data.sources.faults import file_fault
+from fewshotseg.data.sources.faults import check_file
 
 Json = dict[str, Any]
 Id = int | str
@@ -60,9 +60,7 @@ def read_json(path: Path, expected: str) -> tuple[Json, bytes]:
         ValueError: If the file is not JSON, or does not hold an object.
         FileNotFoundError: If there is no such file.
     """
-    fault = file_fault(path)
-    if fault:
-        raise FileNotFoundError(f"{path} {fault}") if fault == "is missing" else ValueError(f"{path} {fault}")
+    check_file(path)
     raw = path.read_bytes()
     content = _parse(raw, path)
     if not isinstance(content, dict):

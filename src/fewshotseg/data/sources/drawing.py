@@ -11,8 +11,10 @@ from fewshotseg._checks import shown
 from fewshotseg.data.sources.annotations import Id, Json, as_id, as_whole, is_crowd, title_of
 
 
-def draw_coco_mask(size: tuple[int, int], annotations: Sequence[Json], class_of: Mapping[Id, int]) -> NDArray[np.uint8]:
-    """Draw the annotations of one image, without crowds, later ones over earlier ones.
+def draw_annotations(
+    size: tuple[int, int], annotations: Sequence[Json], class_of: Mapping[Id, int]
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Draw the annotations of one image, without crowds and faulty ones, later ones over earlier ones.
 
     Polygons may be nested in several ways: ``[[x, y, x, y, ...], ...]``, ``[x, y, ...]`` or ``[[x, y], ...]``. Polygons
     of fewer than three points are skipped if the annotation has others.
@@ -24,27 +26,17 @@ def draw_coco_mask(size: tuple[int, int], annotations: Sequence[Json], class_of:
         class_of: Category id -> class id, 1 to 254.
 
     Returns:
-        ``(H, W)`` uint8 class ids, 0 background.
+        ``(H, W)`` uint8 class ids, 0 background, and a sentence for each fault.
 
     Raises:
-        ValueError: If annotations cannot be drawn; the message names all of them.
         ImportError: If pycocotools is not installed.
 
     Example:
         >>> square = {"category_id": 18, "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2]]}
-        >>> draw_coco_mask((2, 4), [square], {18: 17}).tolist()
-        [[17, 17, 0, 0], [17, 17, 0, 0]]
+        >>> mask, faults = draw_annotations((2, 4), [square], {18: 17})
+        >>> mask.tolist(), faults
+        ([[17, 17, 0, 0], [17, 17, 0, 0]], [])
     """
-    mask, faults = draw_annotations(size, annotations, class_of)
-    if faults:
-        raise ValueError("; ".join(faults))
-    return mask
-
-
-def draw_annotations(
-    size: tuple[int, int], annotations: Sequence[Json], class_of: Mapping[Id, int]
-) -> tuple[NDArray[np.uint8], list[str]]:
-    """Draw as `draw_coco_mask` does, but skip faulty annotations; returns the mask and a sentence for each fault."""
     mask = np.zeros(size, dtype=np.uint8)
     faults = []
     for annotation in annotations:

@@ -41,6 +41,13 @@ def file_fault(path: Path) -> str:
     return "" if stat.S_ISREG(mode) else "is no ordinary file"
 
 
+def check_file(path: Path) -> None:
+    """Raise `FileNotFoundError` if there is no such file, and `ValueError` if it cannot be read as one."""
+    fault = file_fault(path)
+    if fault:
+        raise FileNotFoundError(f"{path} {fault}") if fault == "is missing" else ValueError(f"{path} {fault}")
+
+
 def check_folder(folder: Path) -> None:
     """Raise OSError unless there is such a folder."""
     if not folder.exists():

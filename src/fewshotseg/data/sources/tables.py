@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewshotseg._checks import name_some, shown
-from fewshotseg.data.sources.faults import faulty_files, file_fault
+from fewshotseg.data.sources.faults import check_file, faulty_files
 
 
 def read_text(path: Path) -> str:
@@ -16,9 +16,7 @@ def read_text(path: Path) -> str:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not a regular file, or not text in these encodings.
     """
-    fault = file_fault(path)
-    if fault:
-        raise FileNotFoundError(f"{path} {fault}") if fault == "is missing" else ValueError(f"{path} {fault}")
+    check_file(path)
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
     try:

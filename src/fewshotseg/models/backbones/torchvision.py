@@ -29,7 +29,7 @@ def resnet(net: tv.ResNet, *, deep_stem: bool = False) -> StagedBackbone:
         shallow=shallow,
         mid=["layer3"],
         high=["layer4"],
-        mid_channels=sum(_last(stage).conv3.out_channels for stage in (net.layer3, net.layer2)),
+        mid_channels=1024 + 512,
     )
 
 
@@ -92,7 +92,3 @@ def _deepen_stem(net: tv.ResNet) -> None:
     for module in (*net.conv1, block.conv1, block.downsample[0]):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _last(stage: Any) -> Any:
-    return stage[-1]

@@ -12,7 +12,7 @@ from typing_extensions import override
 from fewshotseg._checks import check_at_least, shown
 from fewshotseg.data.episodes.lists import EpisodeSpec, check_specs
 from fewshotseg.data.episodes.masks import episode_mask
-from fewshotseg.data.episodes.moving import EpisodeTransform, check_transform, moved, stacked
+from fewshotseg.data.episodes.transforming import EpisodeTransform, check_transform, moved, stacked
 from fewshotseg.data.episodes.sampling import (
     MAX_SEED,
     DrawnSpecs,

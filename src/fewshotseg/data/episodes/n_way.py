@@ -13,7 +13,7 @@ from typing_extensions import override
 from fewshotseg._checks import check_at_least
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.masks import episode_mask, labels_of_classes
-from fewshotseg.data.episodes.moving import EpisodeTransform, moved, stacked
+from fewshotseg.data.episodes.transforming import EpisodeTransform, moved, stacked
 from fewshotseg.data.episodes.sampling import Specs, episode_number
 from fewshotseg.data.sources.source import VOID, SegmentationSource
 

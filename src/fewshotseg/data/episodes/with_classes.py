@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from typing_extensions import override
 
 from fewshotseg.data.episodes.dataset import EpisodeDataset
-from fewshotseg.data.episodes.moving import moved
+from fewshotseg.data.episodes.transforming import moved
 from fewshotseg.data.episodes.sampling import episode_number
 from fewshotseg.data.sources.source import VOID
 

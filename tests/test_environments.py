@@ -34,7 +34,7 @@ from fewshotseg.data import (
     pfenet_train,
     scnet_train,
 )
-from fewshotseg.data.episodes import moving
+from fewshotseg.data.episodes import transforming
 from fewshotseg.data.geometry import ForegroundCrop, RandomScale
 from fewshotseg.ops import restore_size
 from fewshotseg.ops._random import uniform
@@ -222,7 +222,7 @@ def test_a_fork_while_another_thread_draws_does_not_hang():
         thread.join()
     assert not hung
     assert child.exitcode == 0
-    assert os.getpid() in moving._LOCKS
+    assert os.getpid() in transforming._LOCKS
 
 
 # Tracing and transforming

@@ -15,7 +15,7 @@ from fewshotseg.ops import (
 )
 from fewshotseg.ops._random import uniform
 from fewshotseg.ops._values import check_label_masks
-from fewshotseg.ops.partition import check_partition, cut
+from fewshotseg.ops.partition import check_partition, label_regions
 
 
 class SelfContrastivePairs(NamedTuple):
@@ -115,7 +115,7 @@ def self_contrastive_pairs(
     check_partition(partition)
     size = (features.shape[2], features.shape[3])  # h w
 
-    labels = sample_nearest(cut(partition, cluster_features.detach(), generator), size)  # B h w
+    labels = sample_nearest(label_regions(partition, cluster_features.detach(), generator), size)  # B h w
     masks = sample_nearest(query_masks, size)  # B h w
     regions = background_regions(labels, masks, partition.num_regions, ignore_index=ignore_index)  # B K h w
     prototypes = masked_average_pool(features, regions)  # B K C

@@ -31,7 +31,7 @@ def self_contrast_of(config: SCNetConfig) -> SelfContrastiveLoss | None:
     return SelfContrastiveLoss(partition=CosineKMeans(config.num_prototypes, num_iters=config.kmeans_iters))
 
 
-def supervised(answer: Comparison, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def branch_losses(answer: Comparison, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Compute the main loss and the mean auxiliary loss (0 without auxiliary logits) of each branch: ``(branches,)``.
 
     Args:

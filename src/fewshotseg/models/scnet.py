@@ -28,10 +28,10 @@ from fewshotseg.models.encodings import (
 from fewshotseg.models.fast.conv3x3 import layout_for_training
 from fewshotseg.models.frozen import FrozenBackbone
 from fewshotseg.models.frozen_model import FrozenBackboneModel
-from fewshotseg.models.parts import reducer, self_contrast_of, supervised
+from fewshotseg.models.parts import branch_losses, reducer, self_contrast_of
 from fewshotseg.models.point_map import PointMap, point_channels
+from fewshotseg.models.points import points_of
 from fewshotseg.models.presence import found_again
-from fewshotseg.models.segmenter import points_of
 from fewshotseg.ops import (
     density_logits,
     expand_prototypes,
@@ -134,7 +134,7 @@ class SCNet(FrozenBackboneModel):
         else:
             background, target = self._class_agnostic(self.self_contrast, support, query, query_masks, generator)
             answer, targets = self._compare_both(query, prototypes, prior, background), [query_masks, target]
-        main, aux = supervised(answer, targets)  # one number for each branch
+        main, aux = branch_losses(answer, targets)  # one number for each branch
         branches = main + self.config.aux_weight * aux
         losses = {"main": main[0], "aux": aux[0]}
         loss = branches[0]
@@ -283,7 +283,7 @@ class SCNet(FrozenBackboneModel):
         background = None
         if self.config.background_source == "support":
             background = masked_average_pool(features, foreground_weights(masks == 0, size), eps=PROTOTYPE_EPS)
-        points = points_of(deepest, masks, 1)[:3] if self.compares_points else ()
+        points = points_of(deepest, masks, 1) if self.compares_points else ()
         return Support(prototype, None if high is None else high[:, None], weights[:, None], background, *points)
 
     def _ratio(self, support: Support, query: Query, point_map: PointMap | None = None) -> Tensor:

@@ -5,8 +5,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 from typing_extensions import override
 
@@ -15,9 +13,10 @@ from fewshotseg._inference import example_weight
 from fewshotseg.models.backbones import AnyBackbone, can_be_cut, image_statistics
 from fewshotseg.models.encodings import IMAGES_AT_ONCE, check_annotated, check_batch, check_images, repeated
 from fewshotseg.models.frozen_model import FrozenBackboneModel
+from fewshotseg.models.points import points_of
 from fewshotseg.models.prototype_config import FITTED, PrototypeConfig
 from fewshotseg.ops import cosine_kmeans, cosine_logits, density_logits, resize_bilinear
-from fewshotseg.ops._precision import at_least_float32, inverse_norm, is_eager_cpu, without_autocast
+from fewshotseg.ops._precision import at_least_float32, is_eager_cpu, without_autocast
 
 
 class PrototypeSupport(NamedTuple):
@@ -119,7 +118,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         # On a CPU images one by one take as long and less memory.
         count = 1 if is_eager_cpu(images) else IMAGES_AT_ONCE
         features = torch.cat([self._features(some) for some in torch.split(together, count)])
-        return self._with_prototypes(points_of(features, masks.flatten(0, 1), shots))
+        return self._with_prototypes(PrototypeSupport(*points_of(features, masks.flatten(0, 1), shots)))
 
     def merge_shots(self, shots: Sequence[PrototypeSupport]) -> PrototypeSupport:
         """Merge supports into one; equal to `encode_support` of all shots together.
@@ -156,7 +155,7 @@ class PrototypeSegmenter(FrozenBackboneModel):
         """
         check_annotated(images, masks)
         query = self.encode_query(images)
-        return self._with_prototypes(points_of(query.features, masks, 1)), query
+        return self._with_prototypes(PrototypeSupport(*points_of(query.features, masks, 1))), query
 
     def segment(self, support: PrototypeSupport, query: PrototypeQuery) -> Tensor:
         """Segment encoded queries with encoded supports.
@@ -228,20 +227,6 @@ class PrototypeSegmenter(FrozenBackboneModel):
 def _of_all_shots(support: PrototypeSupport) -> tuple[Tensor, Tensor, Tensor]:
     """Flatten the shots: points ``(B, M, C)``, and their foreground and background weights ``(B, M)``."""
     return support.points.flatten(1, 2), support.foreground.flatten(1, 2), support.background.flatten(1, 2)
-
-
-def points_of(features: Tensor, masks: Tensor, shots: int) -> PrototypeSupport:
-    """Make the points of each episode from ``(BS, C, h, w)`` features and ``(BS, H, W)`` label masks."""
-    vectors = rearrange(features, "(b s) c h w -> b s (h w) c", s=shots)
-    exact = at_least_float32(vectors)
-    points = (exact * inverse_norm(exact)).to(features.dtype)
-    return PrototypeSupport(points, *(_shares(masks == label, features, shots) for label in (1, 0)))
-
-
-def _shares(masks: Tensor, features: Tensor, shots: int) -> Tensor:
-    """Compute the share of each location's pixels that is true, so that no object falls between two locations."""
-    shares = F.interpolate(masks[:, None].float(), size=features.shape[2:], mode="area")
-    return rearrange(shares, "(b s) 1 h w -> b s (h w)", s=shots).to(features.dtype)
 
 
 def _majority(weights: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ class GridPartition(nn.Module):
         return f"{self.bins}"
 
 
-def cut(partition: Partition, cluster_features: Tensor, generator: torch.Generator | None) -> Tensor:
+def label_regions(partition: Partition, cluster_features: Tensor, generator: torch.Generator | None) -> Tensor:
     """Label ``(B, C, H, W)`` features by ``partition``; raise unless it returns ``(B, H, W)`` labels in its range."""
     labels = partition(cluster_features, generator=generator)
     check_tensor("what partition returns", labels, "B H W")

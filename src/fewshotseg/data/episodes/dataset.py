@@ -12,7 +12,6 @@ from typing_extensions import override
 from fewshotseg._checks import check_at_least, shown
 from fewshotseg.data.episodes.lists import EpisodeSpec, check_specs
 from fewshotseg.data.episodes.masks import episode_mask
-from fewshotseg.data.episodes.transforming import EpisodeTransform, check_transform, moved, stacked
 from fewshotseg.data.episodes.sampling import (
     MAX_SEED,
     DrawnSpecs,
@@ -21,6 +20,7 @@ from fewshotseg.data.episodes.sampling import (
     episode_number,
     images_by_class,
 )
+from fewshotseg.data.episodes.transforming import EpisodeTransform, check_transform, stacked, transformed
 from fewshotseg.data.sources.source import VOID, Sample, SegmentationSource
 from fewshotseg.data.transforms import padded_eval
 
@@ -217,7 +217,7 @@ class EpisodeDataset(Dataset[Episode]):
 
     def _transformed(self, image_id: str, class_id: int, number: int, place: int) -> tuple[Tensor, Tensor]:
         sample = self.sample(image_id, class_id)
-        return moved(self.transform, sample.image, sample.mask, seed=self.seed, number=number, place=place)
+        return transformed(self.transform, sample.image, sample.mask, seed=self.seed, number=number, place=place)
 
 
 def _check_images(number: int, spec: EpisodeSpec, held: Mapping[str, Mapping[int, int]]) -> None:

@@ -13,8 +13,8 @@ from typing_extensions import override
 from fewshotseg._checks import check_at_least
 from fewshotseg.data.episodes.dataset import EpisodeDataset
 from fewshotseg.data.episodes.masks import episode_mask, labels_of_classes
-from fewshotseg.data.episodes.transforming import EpisodeTransform, moved, stacked
 from fewshotseg.data.episodes.sampling import Specs, episode_number
+from fewshotseg.data.episodes.transforming import EpisodeTransform, stacked, transformed
 from fewshotseg.data.sources.source import VOID, SegmentationSource
 
 
@@ -137,20 +137,22 @@ class NWayDataset(Dataset[NWayEpisode]):
         number = episode_number(number, len(self))
         class_ids, query, supports = self.specs[number]
         image, classes = self._one_way.class_sample(query)
-        query_image, query_mask = self._moved(image, labels_of_classes(classes, class_ids), number, 0)
+        query_image, query_mask = self._transformed(image, labels_of_classes(classes, class_ids), number, 0)
         shots, place = [], 1
         for class_id, names in zip(class_ids, supports, strict=True):
             others = [other for other in class_ids if other != class_id]
             for name in names:
                 image, classes = self._one_way.class_sample(name)
                 mask = episode_mask(classes, class_id, ignore_classes=others)
-                shots.append(self._moved(image, mask, number, place))
+                shots.append(self._transformed(image, mask, number, place))
                 place += 1
         images, masks = (part.view(len(class_ids), -1, *part.shape[1:]) for part in stacked(shots, number))
         return NWayEpisode(images, masks, query_image, query_mask, torch.tensor(class_ids, device="cpu"), number)
 
-    def _moved(self, image: tv_tensors.Image, mask: tv_tensors.Mask, number: int, place: int) -> tuple[Tensor, Tensor]:
-        return moved(self._one_way.transform, image, mask, seed=self.seed, number=number, place=place)
+    def _transformed(
+        self, image: tv_tensors.Image, mask: tv_tensors.Mask, number: int, place: int
+    ) -> tuple[Tensor, Tensor]:
+        return transformed(self._one_way.transform, image, mask, seed=self.seed, number=number, place=place)
 
 
 class DrawnNWaySpecs(Specs[NWaySpec]):

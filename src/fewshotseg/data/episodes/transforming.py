@@ -24,7 +24,7 @@ def check_transform(transform: EpisodeTransform) -> None:
         raise TypeError(f"transform must be a function of an image and a mask, got {type(transform).__name__}")
 
 
-def moved(
+def transformed(
     transform: EpisodeTransform,
     image: tv_tensors.Image,
     mask: tv_tensors.Mask,

@@ -9,8 +9,8 @@ from torchvision import tv_tensors
 from typing_extensions import override
 
 from fewshotseg.data.episodes.dataset import EpisodeDataset
-from fewshotseg.data.episodes.transforming import moved
 from fewshotseg.data.episodes.sampling import episode_number
+from fewshotseg.data.episodes.transforming import transformed
 from fewshotseg.data.sources.source import VOID
 
 
@@ -85,7 +85,7 @@ class EpisodesWithClasses(Dataset[EpisodeWithClasses]):
         image, mask = self.episodes.class_sample(query)
         marked = torch.where((mask == 0) | (mask == VOID), mask, -mask)
         marked = torch.where(mask == class_id, 1, marked)
-        image, marked = moved(
+        image, marked = transformed(
             self.episodes.transform,
             image,
             marked.as_subclass(tv_tensors.Mask),

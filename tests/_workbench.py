@@ -1,8 +1,10 @@
 """What the tests of the page share: a predictor whose answers are known, and marks."""
 
 import numpy as np
+import torch
 
 from _segmenting import Reddest
+from fewshotseg.support_files import FORMAT
 
 
 class Predictor(Reddest):
@@ -15,7 +17,7 @@ class Predictor(Reddest):
         self.example_iou = tuple((0.9,) * len(each) for each in masks.values())
 
     def save_support(self, path):
-        path.write_bytes(b"support")
+        torch.save({"format": FORMAT, "supports": len(self.supports)}, path)
 
 
 def rectangle(size, top, bottom, left, right):

@@ -1,6 +1,7 @@
 """One's own photographs: whatever they come as, the answer is the same, at their own size."""
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -256,6 +257,12 @@ def test_the_models_threshold_is_used_unless_another_is_asked_for(share, classes
     for wrong in (0, 1, float("nan"), -1):
         with pytest.raises(ValueError, match="threshold must be"):
             predictor().predict(photo(), threshold=wrong)
+
+
+def test_a_threshold_may_be_any_real_number(predictor):
+    predictor.set_support(photo(), mask())
+    half, same = predictor.predict(photo(seed=2)), predictor.predict(photo(seed=2), threshold=Fraction(1, 2))
+    assert torch.equal(half.mask, same.mask)
 
 
 # Masks of a model whose answers are known

@@ -569,7 +569,7 @@ SETTINGS = {
             "min_area": whole(1),
         }.items()
     },
-    "HardSpecs hard_share": (lambda v: hard(share=v), NO_SHARE),
+    "HardSpecs share": (lambda v: hard(share=v), NO_SHARE),
     "HardSpecs seed": (lambda v: hard(seed=v), whole(0, 2**63 - 1)),
     "HardSpecs source": (lambda v: hard(source=v), NO_SOURCE),
     "HardSpecs usual": (lambda v: hard(usual=v), [None, 5, []]),

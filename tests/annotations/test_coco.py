@@ -98,7 +98,8 @@ def test_photographs_are_found_by_name(tmp_path, listed, asked, found):
 
 def test_the_only_photograph_may_have_another_name(tmp_path):
     path = save(tmp_path, {"segmentation": SQUARE})
-    assert list(read_coco(path, "renamed.jpg", size=(6, 8))) == ["mug"]
+    with pytest.warns(UserWarning, match=r"the annotation of 'a.jpg' is taken as that of renamed.jpg"):
+        assert list(read_coco(path, "renamed.jpg", size=(6, 8))) == ["mug"]
     with pytest.raises(ValueError, match=r"must have annotations of renamed.jpg, but those that it has are of 'a.jpg'"):
         read_coco(path, "renamed.jpg", size=(60, 80))
 
@@ -115,6 +116,8 @@ def test_the_only_photograph_may_have_another_name(tmp_path):
         ({"segmentation": {"size": [8, 6], "counts": [48]}}, r"run lengths must be of size \[6, 8\]"),
         ({"segmentation": None}, "segmentation must be polygons or run lengths, got None"),
         ({"bbox": [0, 0, "a", 1]}, "bbox must be four numbers"),
+        ({"bbox": [7, 1, -4, 3]}, r"bbox must have a width and a height above 0, got \[7, 1, -4, 3\]"),
+        ({"bbox": [0, 0, 3, float("nan")]}, "bbox must have a width and a height above 0"),
         ({"segmentation": SQUARE, "category_id": 3}, "category_id must be the id of a category .* got 3"),
         ({"segmentation": SQUARE, "image_id": 3}, "image_id must be the id of an image"),
         ({"segmentation": SQUARE, "iscrowd": "maybe"}, "iscrowd must be 0 or 1"),
@@ -168,6 +171,13 @@ def test_pycocotools_opens_what_is_written(tmp_path):
             kinds.add(type(each["segmentation"]))
     assert kinds == {list, dict}  # run lengths for what has holes
     assert len({each["id"] for each in opened.dataset["annotations"]}) == 5
+
+
+def test_masks_may_be_lists_but_need_the_names_of_their_files():
+    lists = to_coco({"a.jpg": [[0, 1]]}, ["mug"])
+    assert lists == to_coco({"a.jpg": np.array([[0, 1]])}, ["mug"])
+    with pytest.raises(TypeError, match="masks must be a dict of file names and masks, got list"):
+        to_coco([[[0, 1]]], ["mug"])
 
 
 def test_masks_come_back(tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 from io import BytesIO
 
 import numpy as np
@@ -97,7 +98,10 @@ def test_labels_are_classes_and_ignored_is_void(tmp_path):
         ({"shapes": [shape(kind="circle", points=((1, 1),))]}, "a circle must have 2 points, got 1"),
         ({"shapes": [shape(kind="line", points=((1, 1), (2, 2)))]}, "shape_type must be polygon, .* got 'line'"),
         ({"shapes": [shape(kind="mask", points=((1, 1), (2, 2)), mask="%")]}, "mask must be a picture in base64"),
-        ({"shapes": [shape(kind="mask", points=((1, 1), (2, 2)), mask="abcd")]}, "mask cannot be read"),
+        (
+            {"shapes": [shape(kind="mask", points=((1, 1), (2, 2)), mask="abcd")]},
+            "mask cannot be read: it is not a PNG, or",
+        ),
         ({"imageHeight": 7}, "is of 8 x 7 pixels, but its photograph has 8 x 6"),
         ({"imageHeight": None}, "must have imageHeight and imageWidth of at least 1"),
         ({"imageHeight": -1}, "must have imageHeight and imageWidth of at least 1"),
@@ -113,6 +117,19 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, changed, message):
 def test_absurd_sizes_take_no_memory(tmp_path):
     with pytest.raises(ValueError, match="MAX_IMAGE_PIXELS"):
         read_labelme(save(tmp_path, shape(), imageHeight=99999, imageWidth=99999))
+
+
+def test_many_long_edges_take_little_memory(tmp_path):
+    points = [(x / 4, 4000 * (x % 2)) for x in range(8000)]  # 32 million crossings of edges with rows
+    path = save(tmp_path, shape(points=points), imageHeight=4000, imageWidth=2000)
+    tracemalloc.start()
+    try:
+        mask = read_labelme(path)["mug"]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert mask.any()
+    assert most < 200e6
 
 
 def test_without_sizes_the_photographs_counts(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision.utils import draw_segmentation_masks
 
+from fewshotseg._checks import shown
 from fewshotseg.annotations import (
     cutout,
     labelmap_text,
@@ -20,6 +21,7 @@ from fewshotseg.annotations import (
     to_yolo,
     yolo_data,
 )
+from fewshotseg.annotations.class_masks import check_labelmap_names
 from fewshotseg.annotations.overlays import COLOURS
 from fewshotseg.annotations.polygons import fill_polygon
 from fewshotseg.images import write_mask
@@ -43,6 +45,13 @@ def test_yolos_lines_are_shares_of_the_sides():
     assert np.array_equal(found, ids)
     assert to_yolo(np.zeros((3, 4), int), ["mug"]) == ""
     assert yolo_data(['a "b"', "c: d"]).splitlines()[3:] == ["names:", '  0: "a \\"b\\""', '  1: "c: d"']
+
+
+def test_names_in_yolos_yaml_are_read_back():
+    names = ["\U0001f600 mug", "bücher", "a\x07\x7f\x85\u2028\ufeff\xa0b", '\\ "\n\t', "\U000e0001", "yes", "1"]
+    yaml = pytest.importorskip("yaml")
+    assert [*yaml.safe_load(yolo_data(names))["names"].values()] == names
+    assert "\U0001f600 mug" in yolo_data(names)
 
 
 def test_masks_with_named_colours(tmp_path):
@@ -70,6 +79,30 @@ def test_several_colours_of_one_name_are_one_class(tmp_path):
     assert {*np.unique(ids)} == {0, 1, 2}
     assert list(masks) == ["mug"]
     assert np.array_equal(masks["mug"], ids > 0)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\nb", "mug\n", "a\u2028b", "#1", "background", " mug", "mug\t", " "])
+def test_names_that_would_not_be_read_back_are_refused(name):
+    for write in (labelmap_text, check_labelmap_names):
+        with pytest.raises(ValueError, match=r"names must be such that labelmap.txt can hold them: .* got ") as caught:
+            write(["cup", name])
+        assert str(caught.value).endswith(f"got {shown(name)}")
+
+
+def test_names_are_read_back(tmp_path):
+    names = ["mug", "big cup", "a#", "Background", "1", "ü, '\""]
+    (tmp_path / "labelmap.txt").write_text(labelmap_text(names), "utf-8")
+    write_mask(tmp_path / "a.png", np.arange(7, dtype=np.uint8)[None])
+    assert list(read_class_mask(tmp_path / "a.png", tmp_path / "labelmap.txt")) == names
+
+
+def test_one_colour_of_two_names_is_refused(tmp_path):
+    write_mask(tmp_path / "a.png", classes() % 2)
+    (tmp_path / "labelmap.txt").write_text("mug:128,0,0::\ncup:128,0,0::\n")
+    with pytest.raises(ValueError, match=r"must have one name for each colour, got 'mug' and 'cup' for 128,0,0"):
+        read_class_mask(tmp_path / "a.png", tmp_path / "labelmap.txt")
+    (tmp_path / "labelmap.txt").write_text("mug:128,0,0::\nmug:128,0,0::\n")
+    assert list(read_class_mask(tmp_path / "a.png", tmp_path / "labelmap.txt")) == ["mug"]
 
 
 def test_colours_without_names_are_refused(tmp_path):
@@ -146,6 +179,23 @@ def test_overlays_are_torchvisions():
     drawn = draw_segmentation_masks(photo, torch.from_numpy(mask), alpha=0.3, colors=(1, 200, 99))
     inner = overlay(photo, mask, colours=[(1, 200, 99)], alpha=0.3)[:, 12:48, 12:78]
     assert torch.equal(inner, drawn[:, 12:48, 12:78])
+
+
+@pytest.mark.parametrize(
+    ("colours", "error", "message"),
+    [
+        ([], ValueError, r"colours must be one or more of three numbers each, got \[\]"),
+        ([(1, 2)], ValueError, r"colours must be one or more of three numbers each, got \[\[1, 2\]\]"),
+        ([(300, 0, 0)], ValueError, "every number of colours must be at most 255, got 300"),
+        ([(0, -1, 0)], ValueError, "every number of colours must be at least 0, got -1"),
+        ([(0.5, 0, 0)], TypeError, "every number of colours must be an integer, got float"),
+        (["red"], TypeError, "every colour must be three numbers, got str"),
+        (3, TypeError, "colours must be a list, got int"),
+    ],
+)
+def test_colours_are_three_bytes(colours, error, message):
+    with pytest.raises(error, match=message):
+        overlay(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=bool), colours=colours)
 
 
 def test_outlines_are_as_wide_as_the_photograph_asks_for():

@@ -1,5 +1,7 @@
 """Outlines of masks and filled polygons: one gives the other back, for pycocotools too."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,6 +25,24 @@ def filled(mask, tolerance=0.0):
 @given(MASKS)
 def test_filling_the_outlines_gives_the_mask(mask):
     assert np.array_equal(filled(mask), mask)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 1.0, 5.0])
+def test_simpler_holes_are_all_cut_out(tolerance):
+    mask = np.random.default_rng(0).random((60, 80)) < 0.7
+    for region in regions_of(mask):
+        joined = fill_polygon(np.array(polygon_of(region, tolerance)), mask.shape)
+        parts = [fill_polygon(simplify(ring, tolerance), mask.shape) for ring in (region.outer, *region.holes)]
+        assert np.array_equal(joined, np.logical_xor.reduce(parts))
+
+
+def test_many_holes_are_joined_fast():
+    mask = np.random.default_rng(0).random((600, 600)) < 0.6  # quadratic work takes half a minute
+    start = time.process_time()
+    polygons = [polygon_of(region, 0) for region in regions_of(mask)]
+    assert time.process_time() - start < 6
+    holed = max(polygons, key=len)
+    assert len(holed) > 100_000
 
 
 @given(MASKS)

@@ -88,6 +88,13 @@ def test_layers_of_paint_are_one_mark():
     assert not painted([], (4, 5)).any()
 
 
+@pytest.mark.parametrize("name", ["a:b", "#1", "background", "a\nb"])
+def test_names_that_files_cannot_hold_are_refused_at_once(bench, name):
+    with pytest.raises(ValueError, match=r"names must be such that labelmap.txt can hold them"):
+        bench.mark_box("a.png", name, [(0, 0), (5, 5)])
+    assert bench.marks == {}
+
+
 def test_what_is_no_mark_is_refused(bench):
     with pytest.raises(ValueError, match="name the class first"):
         bench.mark_box("a.png", "  ", [(0, 0), (5, 5)])
@@ -177,6 +184,40 @@ def test_examples_that_are_not_found_at_home_are_named(bench, monkeypatch):
     )
 
 
+def test_a_replaced_photograph_is_read_anew(bench, tmp_path):
+    bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
+    before = bench.answer("b.png", 0.5).mask
+    photo(tmp_path / "b.png", 44, 66, seed=5)
+    assert np.array_equal(bench.shown("b.png").picture, pixels(44, 66, 5))
+    assert bench.answer("b.png", 0.5).mask.shape == (66, 44) != before.shape
+    photo(tmp_path / "a.png", seed=6)  # of the same size: the mark stays
+    bench.answer("b.png", 0.5)
+    assert torch.equal(bench.predictor.supports[0]["mug"][0], torch.from_numpy(pixels(seed=6)).permute(2, 0, 1))
+
+
+def test_marks_on_a_photograph_of_another_size_are_named(bench, tmp_path):
+    bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
+    bench.mark_box("b.png", "mug", [(0, 0), (9, 9)])
+    photo(tmp_path / "a.png", 44, 66, seed=5)
+    actions = [
+        lambda: bench.marked("a.png"),
+        lambda: bench.answer("more/b.png", 0.5),
+        lambda: bench.answer("a.png", 0.5),
+        bench.ask,
+        lambda: bench.mark_box("a.png", "mug", [(0, 0), (9, 9)]),
+        lambda: bench.save(0.5, ["mask"]),
+    ]
+    for act in actions:
+        with pytest.raises(
+            ValueError, match=r"a.png must have 90 x 60 pixels as when mug was marked, got 44 x 66: clear"
+        ):
+            act()
+    assert not (tmp_path / "out").exists()
+    bench.clear("a.png", "mug")
+    bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
+    assert bench.answer("a.png", 0.5).mask.shape == (66, 44)
+
+
 # Files
 
 
@@ -196,7 +237,7 @@ def test_files_hold_what_was_shown(bench, tmp_path):
     assert np.array_equal(
         np.array(Image.open(out / "examples/a.png-mug.png")) == 255, rectangle((60, 90), 0, 10, 0, 10)
     )
-    assert (out / "support.fss").read_bytes() == b"support"
+    assert torch.load(out / "support.fss")["supports"] == 2
     assert len(json.loads((out / "annotations.json").read_text())["annotations"]) == 3
     assert json.loads((out / "b.json").read_text())["shapes"][0]["label"] == "mug"
     assert [row["photo"] for row in csv.DictReader((out / "results.csv").read_text().splitlines())] == [
@@ -208,7 +249,7 @@ def test_only_what_is_ticked_is_written_and_again_after_a_change(bench, tmp_path
     bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
     bench.save(0.7, ["mask"])
     before = np.array(Image.open(tmp_path / "out/b-mask.png"))
-    bench.mark_box("a.png", "a/b: ..", [(30, 30), (49, 49)])
+    bench.mark_box("a.png", "a/b; ..", [(30, 30), (49, 49)])
     written, _ = bench.save(0.2, ["mask"])
     after = np.array(Image.open(tmp_path / "out/b-mask.png"))
     assert set(np.unique(before)) == {0, 255}
@@ -235,6 +276,34 @@ def test_others_files_are_left_alone(bench, tmp_path):
     with pytest.raises(ValueError, match=r"annotations.json exists, and this command did not write it"):
         bench.save(0.5, ["coco"])
     assert (tmp_path / "out/annotations.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", [b"mine", b"", None])
+def test_a_support_set_of_somebody_else_is_left_alone(bench, tmp_path, content):
+    own = tmp_path / "out/support.fss"
+    own.parent.mkdir()
+    torch.save({"format": "another"}, own) if content is None else own.write_bytes(content)
+    before = own.read_bytes()
+    bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
+    with pytest.raises(
+        ValueError, match=r"support.fss exists, and this command did not write it; choose another --out"
+    ):
+        bench.save(0.5, KINDS)
+    assert own.read_bytes() == before
+    assert [*own.parent.iterdir()] == [own]
+
+
+def test_example_pictures_of_somebody_else_are_left_alone(bench, tmp_path):
+    folder = tmp_path / "out/examples"
+    own = photo(folder / "a.png-mug.png", seed=9)
+    (folder / "a.png-mug-2.png").write_text("no picture")
+    before = own.read_bytes()
+    bench.mark_box("a.png", "mug", [(0, 0), (9, 9)])
+    for _ in range(2):
+        written, _ = bench.save(0.5, [])
+        assert folder / "a.png-mug-3.png" in written
+    assert own.read_bytes() == before
+    assert len([*folder.iterdir()]) == 3
 
 
 @pytest.mark.parametrize(("kind", "file"), [("mask", "b-mask.png"), ("labelme", "b.json"), ("yolo", "labels/b.txt")])

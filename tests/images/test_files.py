@@ -190,8 +190,36 @@ def test_real_heic(tmp_path, monkeypatch):
 
 
 def test_endings_of_photographs_are_those_of_raster_formats():
-    assert {".jpg", ".jpeg", ".png", ".tif", ".webp", ".gif", ".bmp", ".jp2", ".avif", ".heic"} <= photo_endings()
+    assert {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".tif",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".jp2",
+        ".avif",
+        ".heic",
+        ".mpo",
+    } <= photo_endings()
     assert photo_endings().isdisjoint({".pdf", ".eps", ".ps", ".mpg", ".h5", ".grib", ".wmf", ".txt", ".dng", ""})
+
+
+def test_multi_picture_jpeg_is_read(tmp_path):
+    first, second = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.mpo", save_all=True, append_images=[second])
+    with Image.open(tmp_path / "a.mpo") as image:
+        assert image.format == "MPO"
+    red, _, blue = read_image(tmp_path / "a.mpo").float().mean(dim=(1, 2)).tolist()
+    assert red > 250
+    assert blue < 5
+
+
+@pytest.mark.parametrize("read", READERS[:4])
+def test_what_is_no_path_is_refused(read):
+    with pytest.raises(TypeError, match="path must be a path, got int"):
+        read(3)
 
 
 def test_long_texts_keep_both_ends():

@@ -468,7 +468,7 @@ def test_written_masks_have_the_colours_of_voc(tmp_path):
     assert colours == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192]]
 
 
-@pytest.mark.parametrize("mask", [np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2, 1), dtype=np.uint8)])
+@pytest.mark.parametrize("mask", [np.zeros((2, 2), dtype=np.int64), np.zeros((2, 2, 1), dtype=np.uint8), [[1]]])
 def test_masks_of_another_kind_are_not_written(tmp_path, mask):
     with pytest.raises(ValueError, match="mask must have shape"):
         write_mask(tmp_path / "a.png", mask)

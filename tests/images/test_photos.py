@@ -196,6 +196,11 @@ def test_the_users_numbers_are_left_alone():
         (torch.zeros(1, 3, 4, 6), ValueError, r"got \(1, 3, 4, 6\); give one image, not a batch"),
         (torch.zeros(2, 4, 6), ValueError, r"must have shape .* got \(2, 4, 6\)$"),
         (np.zeros((0, 6, 3)), ValueError, r"must have shape .* got \(0, 6, 3\)"),
+        (
+            np.zeros((1, 70_000), np.uint8),
+            ValueError,
+            "photo must have sides of at most 65536 pixels, got 70000 x 1; cut it into parts, or make it smaller",
+        ),
         (np.float32(1), TypeError, "must be a path, a PIL image, an array or a tensor, got float32"),
         ([[0, 1]], TypeError, "must be a path, a PIL image, an array or a tensor, got list"),
         (None, TypeError, "must be a path, a PIL image, an array or a tensor, got NoneType"),

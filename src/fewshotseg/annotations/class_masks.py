@@ -61,8 +61,28 @@ def find_labelmap(mask: Path) -> Path | None:
     return None
 
 
+def check_labelmap_names(names: Sequence[str]) -> list[str]:
+    """Return the names as a list.
+
+    Raises:
+        ValueError: If they are not 1 to 254 different names, or a ``labelmap.txt`` cannot hold one of them.
+    """
+    listed = check_names(names)
+    for name in listed:
+        is_whole = name == name.strip() and name.splitlines() == [name] and ":" not in name
+        if not is_whole or name.startswith("#") or name == BACKGROUND:
+            raise ValueError(
+                f"names must be such that {LABELMAP} can hold them: without ':', line breaks and spaces at the ends, "
+                f"not beginning with '#' and not {BACKGROUND}, got {shown(name)}"
+            )
+    return listed
+
+
 def labelmap_text(names: Sequence[str]) -> str:
     """Write the text of a ``labelmap.txt`` for the colours of `fewshotseg.images.write_mask`.
+
+    Raises:
+        ValueError: If a name is one that the file cannot hold, see `check_labelmap_names`.
 
     Example:
         >>> print(labelmap_text(["mug", "cup"]))
@@ -74,8 +94,8 @@ def labelmap_text(names: Sequence[str]) -> str:
     """
     colours = [tuple(palette()[3 * number : 3 * number + 3]) for number in range(len(names) + 1)]
     lines = [
-        f"{name.replace(':', ' ')}:{','.join(map(str, colour))}::"
-        for name, colour in zip([BACKGROUND, *check_names(names)], colours, strict=True)
+        f"{name}:{','.join(map(str, colour))}::"
+        for name, colour in zip([BACKGROUND, *check_labelmap_names(names)], colours, strict=True)
     ]
     return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
@@ -95,7 +115,12 @@ def _read_labelmap(path: Path) -> dict[Colour, str]:
         if not name.strip() or len(numbers) != 3 or not are_bytes:
             raise ValueError(f"{path} must have lines such as mug:128,0,0::, got {shown(one_line(line))}")
         red, green, blue = map(int, numbers)
-        names[red, green, blue] = name.strip()
+        earlier = names.setdefault((red, green, blue), name.strip())
+        if earlier != name.strip():
+            raise ValueError(
+                f"{path} must have one name for each colour, got {shown(earlier)} and {shown(name.strip())} for "
+                f"{red},{green},{blue}"
+            )
     return names
 
 

@@ -1,5 +1,6 @@
 """Reads and writes COCO's JSON, one file for many photographs, as CVAT, Label Studio and others export it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +29,9 @@ def read_coco(path: StrPath, photo: StrPath, *, size: tuple[int, int] | None = N
 
     Args:
         path: The JSON file.
-        photo: The photograph's path or name. Names in the file may have other folders, or a prefix of Label Studio.
+        photo: The photograph's path or name. Names in the file may have other folders, or a prefix of Label Studio. If
+            the file lists only one photograph, whose name is another but whose size is ``size``, that one is taken,
+            with a warning.
         size: ``(H, W)`` of the photograph, to compare with the file's; not compared by default.
 
     Returns:
@@ -79,12 +82,15 @@ def to_coco(masks: Mapping[str, ClassMask], names: Sequence[str], *, tolerance: 
 
     Raises:
         ValueError: If a mask has another shape or ids without names, or ``tolerance`` is negative.
+        TypeError: If ``masks`` is not a dict.
 
     Example:
         >>> content = to_coco({"photo.jpg": np.array([[0, 1, 1]])}, ["mug"])
         >>> content["annotations"][0]["segmentation"], content["annotations"][0]["bbox"]
         ([[1.0, 0.0, 3.0, 0.0, 3.0, 1.0, 1.0, 1.0]], [1, 0, 2, 1])
     """
+    if not isinstance(masks, Mapping):
+        raise TypeError(f"masks must be a dict of file names and masks, got {type(masks).__name__}")
     names, photos = check_names(names), []
     for file_name, mask in masks.items():
         ids = class_ids(mask, names)
@@ -147,6 +153,11 @@ def _find(path: Path, pictures: Sequence[Picture], photo: Path, size: tuple[int,
         names = name_some([shown(picture.file_name) for picture in found])
         raise ValueError(f"{path} must have one photograph named {photo.name}, got {names}")
     if not found and len(pictures) == 1 and pictures[0].size == size:
+        warnings.warn(
+            f"{path}: the annotation of {shown(pictures[0].file_name)} is taken as that of {photo.name}, as it is the "
+            "only one in the file and the sizes are equal",
+            stacklevel=3,
+        )
         return pictures[0]
     if not found:
         names = name_some([shown(picture.file_name) for picture in pictures]) or "none"
@@ -184,6 +195,8 @@ def _box(box: object, size: tuple[int, int]) -> NDArray[np.bool_]:
     if not isinstance(box, list) or len(box) != 4 or not {type(each) for each in box} <= {int, float}:
         raise ValueError(f"bbox must be four numbers, got {shown(box)}")
     left, top, width, height = box
+    if not (width > 0 and height > 0):  # true for NaN
+        raise ValueError(f"bbox must have a width and a height above 0, got {shown(box)}")
     polygon = [left, top, left + width, top, left + width, top + height, left, top + height]
     check_polygon(polygon, size)
     say_once("box", "an annotation has a box and no outline: the whole box is taken as the object; outlines are better")

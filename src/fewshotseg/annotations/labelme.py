@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from fewshotseg._checks import check_number, check_path, shown
@@ -187,7 +187,7 @@ def _paste(text: object, points: Ring, size: tuple[int, int]) -> NDArray[np.bool
         raw = b""
     if not raw:
         raise ValueError(f"mask must be a picture in base64, got {shown(text)}")
-    with reading("mask"), Image.open(BytesIO(raw), formats=["PNG"]) as picture:
+    with reading("mask"), _open_png(raw) as picture:
         if picture.width > MAX_SIDE or picture.height > MAX_SIDE:
             raise Image.DecompressionBombError
         values = np.asarray(picture.convert("L")) > 0
@@ -198,3 +198,10 @@ def _paste(text: object, points: Ring, size: tuple[int, int]) -> NDArray[np.bool
         shown_part
     )
     return inside
+
+
+def _open_png(raw: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(raw), formats=["PNG"])
+    except UnidentifiedImageError:
+        raise ValueError("it is not a PNG, or cut off") from None

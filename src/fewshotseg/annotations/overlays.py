@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.utils import draw_segmentation_masks
 
-from fewshotseg._checks import check_share
+from fewshotseg._checks import as_list, check_at_least, check_share, shown
 from fewshotseg.annotations.labels import ClassMask, class_ids, present_classes
 from fewshotseg.images import ImageLike, to_image
 from fewshotseg.images.mask_rule import VOID
@@ -42,7 +42,7 @@ def overlay(
 
     Raises:
         ValueError: If the sizes differ, or an argument is out of range.
-        TypeError: If ``image`` is not an image.
+        TypeError: If ``image`` is not an image, or ``colours`` are not numbers.
 
     Example:
         >>> overlay(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=bool)).shape
@@ -57,6 +57,7 @@ def draw_overlay(
 ) -> Image.Image:
     """Draw as `overlay` does, and return a PIL image."""
     check_share("alpha", alpha)
+    colours = _checked(colours)
     ids = class_ids(mask)
     pixels = _pixels(image)
     _check_size(pixels, ids)
@@ -69,6 +70,15 @@ def draw_overlay(
         picture.paste(picture.point(_tints(colour, alpha)), mask=area)
         picture.paste(colour, mask=ImageChops.subtract(area, inside))
     return picture
+
+
+def _checked(colours: Sequence[Colour]) -> list[Colour]:
+    """Return the colours as tuples of Python integers; raise unless there is one, and each is three from 0 to 255."""
+    listed = [as_list("every colour", colour, "three numbers") for colour in as_list("colours", colours, "a list")]
+    if not listed or not all(len(colour) == 3 for colour in listed):
+        raise ValueError(f"colours must be one or more of three numbers each, got {shown(listed)}")
+    checked = [[check_at_least("every number of colours", value, 0, 255) for value in colour] for colour in listed]
+    return [(red, green, blue) for red, green, blue in checked]
 
 
 def _tints(colour: Colour, alpha: float) -> list[int]:

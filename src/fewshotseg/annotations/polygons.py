@@ -7,6 +7,12 @@ from numpy.typing import NDArray
 
 from fewshotseg.annotations.outlines import Region, Ring
 
+CROSSINGS = 2**18
+"""Number of crossings of edges with rows that are computed at a time, so that memory does not grow with them."""
+
+NEAR = 1024
+"""Number of corners that are compared with a hole at first, to find the nearest."""
+
 
 def fill_polygon(polygon: Ring, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Find the pixels whose middle lies inside a polygon, by the even-odd rule.
@@ -23,18 +29,22 @@ def fill_polygon(polygon: Ring, size: tuple[int, int]) -> NDArray[np.bool_]:
         [[True, True, False], [False, False, False]]
     """
     height, width = size
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    top, bottom = np.minimum(start[:, 1], end[:, 1]), np.maximum(start[:, 1], end[:, 1])
-    first = np.ceil(top.clip(0, height) - 0.5).astype(np.intp)  # rows whose middle an edge crosses
-    last = np.ceil(bottom.clip(0, height) - 0.5).astype(np.intp)
-    count = (last - first).clip(min=0)
-    edge = np.repeat(np.arange(len(polygon)), count)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
-    slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
-    crossing = start[edge, 0] + slope * (row + 0.5 - start[edge, 1])
-    column = np.ceil(crossing.clip(0, width) - 0.5).astype(np.intp)
+    after = np.roll(polygon, -1, axis=0)
+    falls = (polygon[:, 1] <= after[:, 1])[:, None]
+    top, bottom = np.where(falls, polygon, after), np.where(falls, after, polygon)  # there and back are the same
+    first = np.ceil(top[:, 1].clip(0, height) - 0.5).astype(np.intp)  # rows whose middle an edge crosses
+    last = np.ceil(bottom[:, 1].clip(0, height) - 0.5).astype(np.intp)
+    ends = np.cumsum(last - first)
     crossed = np.zeros((height, width + 1), dtype=np.uint8)
-    np.add.at(crossed, (row, column), 1)
+    total = int(ends.max(initial=0))
+    for begin in range(0, total, CROSSINGS):
+        number = np.arange(begin, min(begin + CROSSINGS, total))
+        edge = np.searchsorted(ends, number, side="right")
+        row = last[edge] - (ends[edge] - number)
+        (left, above), (right, below) = top[edge].T, bottom[edge].T
+        crossing = left + (right - left) / (below - above) * (row + 0.5 - above)
+        column = np.ceil(crossing.clip(0, width) - 0.5).astype(np.intp)
+        np.add.at(crossed.reshape(-1), row * (width + 1) + column, np.uint8(1))
     return np.asarray(np.bitwise_xor.accumulate(crossed[:, :width] & 1, axis=1).astype(bool))
 
 
@@ -42,17 +52,55 @@ def polygon_of(region: Region, tolerance: float) -> list[list[float]]:
     """Convert a region to one polygon of points ``[x, y]``.
 
     Holes are joined by cuts: the line goes from the outline to the hole, around it, and back the same way, so that
-    filling leaves the hole empty.
+    filling leaves the hole empty. The cut leads from the hole's leftmost corner to the nearest corner further left.
+    Holes are traced in the opposite direction, as some programs fill by the winding number, not by even and odd.
 
     Args:
         region: A region of `regions_of`.
         tolerance: Largest distance in pixels of the simplified line from the edges of pixels.
     """
-    outer = simplify(region.outer, tolerance)
-    for hole in sorted(region.holes, key=lambda ring: float(ring[:, 0].min())):
-        outer = _join(outer, simplify(hole, tolerance))
-    points: list[list[float]] = outer.tolist()
+    outer, holes = simplify(region.outer, tolerance), []
+    for hole in region.holes:
+        ring = simplify(hole, tolerance)[::-1]
+        holes.append(np.roll(ring, -int(ring[:, 0].argmin()), axis=0))
+    corners = np.concatenate([outer, *holes])
+    starts = np.cumsum([len(outer), *map(len, holes)]).tolist()
+    cuts: dict[int, list[range]] = {}  # corner -> the corners of the holes that are joined to it
+    for near, start, end in zip(_nearest(corners, len(outer), starts[:-1]), starts, starts[1:], strict=False):
+        cuts.setdefault(near, []).append(range(start, end))
+    line: list[int] = []
+    ahead = [*range(len(outer))][::-1]
+    while ahead:
+        line.append(corner := ahead.pop())
+        for hole_corners in cuts.pop(corner, []):
+            ahead += [corner, hole_corners[0], *hole_corners[::-1]]
+    points: list[list[float]] = corners[line].tolist()
     return points
+
+
+def _nearest(corners: Ring, outer: int, starts: Sequence[int]) -> list[int]:
+    """Find the corner to join each hole to: the nearest one further left, else the nearest of the ``outer`` first.
+
+    Args:
+        corners: All corners.
+        outer: Number of those of the outline, which come first.
+        starts: For each hole the number of its leftmost corner.
+    """
+    order = np.argsort(corners[:, 0], kind="stable")
+    by_column = corners[order]
+    found: list[int] = []
+    for start in starts:
+        corner, near = corners[start], NEAR
+        end = int(np.searchsorted(by_column[:, 0], corner[0]))
+        among = by_column[max(end - near, 0) : end] if end else corners[:outer]
+        squares = np.square(among - corner).sum(axis=1)
+        while len(among) < end and squares.min() > np.square(corner[0] - among[0, 0]):
+            near *= 4
+            among = by_column[max(end - near, 0) : end]
+            squares = np.square(among - corner).sum(axis=1)
+        best = int(squares.argmin())
+        found.append(int(order[end - len(among) + best]) if end else best)
+    return found
 
 
 def simplify(ring: Ring, tolerance: float) -> Ring:
@@ -87,18 +135,6 @@ def _distances(points: Ring, start: Ring, end: Ring) -> NDArray[np.float64]:
     length = float(np.square(along).sum())
     share = ((points - start) @ along / length).clip(0, 1) if length else np.zeros(len(points))
     return np.asarray(np.sqrt(np.square(points - start - share[:, None] * along).sum(axis=1)))
-
-
-def _join(outer: Ring, hole: Ring) -> Ring:
-    """Join two closed lines by a cut from the hole's leftmost corner to the nearest corner of the outer line.
-
-    The hole is traced in the opposite direction, as some programs fill by the winding number, not by even and odd.
-    """
-    hole = hole[::-1]
-    begin = int(hole[:, 0].argmin())
-    near = int(np.square(outer - hole[begin]).sum(axis=1).argmin())
-    around = np.roll(hole, -begin, axis=0)
-    return np.concatenate([outer[: near + 1], around, around[:1], outer[near:]])
 
 
 def as_points(pairs: Sequence[object]) -> Ring | None:

@@ -51,5 +51,11 @@ def yolo_data(names: Sequence[str]) -> str:
           0: "mug"
         <BLANKLINE>
     """
-    listed = [f"  {number}: {json.dumps(name)}" for number, name in enumerate(check_names(names))]
+    listed = [f"  {number}: {_quoted(name)}" for number, name in enumerate(check_names(names))]
     return "\n".join(["path: .", "train: images", "val: images", "names:", *listed, ""])
+
+
+def _quoted(name: str) -> str:
+    """Quote a name for YAML, which has JSON's escapes and Python's, but not JSON's pairs of surrogates."""
+    quoted = json.dumps(name, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in quoted)

@@ -1,6 +1,7 @@
 """The state behind the page: photographs, the marks of classes on them, and predictions; independent of the page."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -11,21 +12,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fewshotseg._checks import name_some
 from fewshotseg._examples import POOR
 from fewshotseg._io import write_atomically
 from fewshotseg.annotations import overlay
+from fewshotseg.annotations.class_masks import check_labelmap_names
 from fewshotseg.annotations.polygons import fill_polygon
 from fewshotseg.cli.errors import EXPECTED, sentence
 from fewshotseg.cli.exports import FORMATS, Exports
 from fewshotseg.cli.large import Answer, Scores, answer, ask, factor_for
-from fewshotseg.cli.pictures import KINDS, Pictures
+from fewshotseg.cli.pictures import KINDS, MAKER, Pictures
 from fewshotseg.cli.results import Results
 from fewshotseg.images import read_image, reduce_image
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.models.segmentation_model import min_presence_of, peak_of
+from fewshotseg.models.weight_files import read_safely
+from fewshotseg.support_files import FORMAT
 
 Picture = NDArray[np.uint8]
 """``(h, w, 3)`` uint8, an image that the page shows."""
@@ -68,7 +73,8 @@ class Workbench:
         """Class -> photograph -> its mask ``(H, W)`` bool."""
         self._kept = LeastRecentlyUsed(KEPT_BYTES)
         self._found = LeastRecentlyUsed(KEPT_BYTES)
-        self._version = self._encoded = 0
+        self._version = 0
+        self._encoded: object = None
         for photo, name in photos.items():
             self.add(photo, name)
 
@@ -82,7 +88,7 @@ class Workbench:
 
     def shown(self, photo: str) -> Shown:
         """Return a photograph as the page shows it."""
-        picture, size = self._kept.get(("shown", photo), lambda: self._read(photo))
+        picture, size = self._kept.get(self._state(photo), lambda: self._read(photo))
         height, width = size.tolist()
         return Shown(picture.numpy(), (height, width))
 
@@ -92,12 +98,15 @@ class Workbench:
         """Add pixels of the shown image to the mark of a class.
 
         Raises:
-            ValueError: If there are no pixels, the class has no name, or the size differs.
+            ValueError: If there are no pixels, the class has no name or one that files cannot hold, or the size
+                differs.
         """
         shown = self.shown(photo)
         class_name = class_name.strip()
         if not class_name:
             raise ValueError("name the class first")
+        check_labelmap_names([class_name])
+        self._check_marks(photo)
         if inside.shape != shown.picture.shape[:2]:
             raise ValueError(f"the mark must have the size of what is shown, {shown.picture.shape[:2]}")
         height, width = shown.size
@@ -135,7 +144,12 @@ class Workbench:
             self.marks.pop(class_name.strip(), None)
 
     def marked(self, photo: str) -> Tensor | None:
-        """Return the marks on a photograph, ``(H, W)`` uint8 (1, 2, ... in the order of the classes), or None."""
+        """Return the marks on a photograph, ``(H, W)`` uint8 (1, 2, ... in the order of the classes), or None.
+
+        Raises:
+            ValueError: If the photograph has another size than when it was marked.
+        """
+        self._check_marks(photo)
         masks = [(number, marks[photo]) for number, marks in enumerate(self.marks.values(), 1) if photo in marks]
         if not masks:
             return None
@@ -153,17 +167,21 @@ class Workbench:
             A warning about marks that are not found in their own photographs; empty if all are.
 
         Raises:
-            ValueError: If there is no mark.
+            ValueError: If there is no mark, or a photograph has another size than when it was marked.
         """
         if not self.marks:
             raise ValueError("mark the object on a photograph first")
-        if self._encoded != self._version:
-            pixels = {photo: read_image(self.photos[photo]) for marks in self.marks.values() for photo in marks}
+        photos = list(dict.fromkeys(photo for marks in self.marks.values() for photo in marks))
+        state = (self._version, [self._state(photo) for photo in photos])
+        if self._encoded != state:
+            for photo in photos:
+                self._check_marks(photo)
+            pixels = {photo: read_image(self.photos[photo]) for photo in photos}
             images = {name: [pixels[photo] for photo in marks] for name, marks in self.marks.items()}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # written below, with the names of the photographs
                 self.predictor.set_support(images, {name: [*marks.values()] for name, marks in self.marks.items()})
-            self._encoded = self._version
+            self._encoded = state
             self._found = LeastRecentlyUsed(KEPT_BYTES)
         poor = [
             f"{name} in {photo} (IoU {iou:.2f})"
@@ -185,7 +203,7 @@ class Workbench:
             presence = [float(photo in marks) for marks in self.marks.values()]
             return Answer(marked, 255 * (marked > 0).to(torch.uint8), presence, [True] * len(self.marks))
         self.ask()
-        probability, presence_of = self._found.get(photo, lambda: self._predict(photo))
+        probability, presence_of = self._found.get(self._state(photo), lambda: self._predict(photo))
         model = self.predictor.model
         return answer(
             Scores(probability, presence_of.tolist()),
@@ -229,10 +247,13 @@ class Workbench:
             The written files, and photograph -> reason for those that failed.
 
         Raises:
-            ValueError: If there is no mark, or a file exists that this command did not write.
+            ValueError: If there is no mark, or a file for all photographs exists that this command did not write.
             OSError: If a file cannot be written.
         """
         self.ask()
+        support = self.out / "support.fss"
+        if os.path.lexists(support) and not _is_support_set(support):
+            raise ValueError(f"{support} exists, and this command did not write it; choose another --out")
         names = [*self.marks]
         results = Results(
             self.out,
@@ -241,8 +262,8 @@ class Workbench:
             hashlib.sha256(f"{threshold} {self._version} {names}".encode()).hexdigest()[:16],
         )
         results.prepare(self._names, [], overwrite=True)
-        written = [self.out / "support.fss", *results.exports.shared_paths()]
-        self.predictor.save_support(written[0])
+        written = [support, *results.exports.shared_paths()]
+        self.predictor.save_support(support)
         for class_name, marks in self.marks.items():
             for photo, mask in marks.items():
                 stem = f"{photo.replace('/', '-')}-{_plain(class_name)}"
@@ -260,6 +281,21 @@ class Workbench:
             written += results.paths(self._names[file])
         results.exports.finish(self._names, faults)
         return written, faults
+
+    def _state(self, photo: str) -> tuple[str, int, int]:
+        """Return what changes if the file of a photograph is replaced: its name, time of change and size in bytes."""
+        file = self.photos[photo].stat()
+        return photo, file.st_mtime_ns, file.st_size
+
+    def _check_marks(self, photo: str) -> None:
+        """Raise `ValueError` if a photograph has another size than when it was marked."""
+        for class_name, marks in self.marks.items():
+            if photo in marks and tuple(marks[photo].shape) != (size := self.shown(photo).size):
+                height, width = marks[photo].shape
+                raise ValueError(
+                    f"{photo} must have {width} x {height} pixels as when {class_name} was marked, got {size[1]} x "
+                    f"{size[0]}: clear its marks, or bring the photograph back"
+                )
 
     def _read(self, photo: str) -> tuple[Tensor, Tensor]:
         pixels = read_image(self.photos[photo])
@@ -289,16 +325,26 @@ def _plain(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in " -_" else "_" for letter in name)[:60]
 
 
+def _is_support_set(path: Path) -> bool:
+    """Whether a file is one of `fewshotseg.FewShotPredictor.save_support`, of any model."""
+    try:
+        content = read_safely(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
 def _unused(folder: Path, stem: str, used: Sequence[Path]) -> Path:
-    """Return the path of a PNG file; its name gets a number if another file of this run has it already."""
+    """Return the path of a PNG file; its name gets a number if another mark or somebody else's file has it already."""
     number, path = 1, folder / f"{stem}.png"
-    while path in used:
+    while path in used or (os.path.lexists(path) and not Pictures.mark_of(path)):
         number += 1
         path = folder / f"{stem}-{number}.png"
     return path
 
 
 def _png(labels: Tensor) -> bytes:
-    content = BytesIO()
-    Image.fromarray(labels.numpy()).save(content, "png")
+    content, information = BytesIO(), PngInfo()
+    information.add_text("Software", f"{MAKER}example")
+    Image.fromarray(labels.numpy()).save(content, "png", pnginfo=information)
     return content.getvalue()

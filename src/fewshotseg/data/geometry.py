@@ -191,10 +191,10 @@ class Blur(v2.GaussianBlur):  # type: ignore[misc]  # torchvision has no types
     """
 
     def __init__(self, kernel_size: int, sigma: float) -> None:
-        kernel_size = check_at_least("kernel_size", kernel_size, 1, 99)
+        kernel_size = check_at_least("blur_kernel", kernel_size, 1, 99)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-        super().__init__(kernel_size, sigma=check_number("sigma", sigma, 0.01, 100))
+            raise ValueError(f"blur_kernel must be odd, got {kernel_size}")
+        super().__init__(kernel_size, sigma=check_number("blur_sigma", sigma, 0.01, 100))
 
     @override
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

@@ -4,11 +4,11 @@ import importlib
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath
 
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ def photo_endings() -> frozenset[str]:
         >>> {".jpg", ".png", ".tiff", ".webp", ".heic"} <= photo_endings(), ".pdf" in photo_endings()
         (True, False)
     """
-    readable = set(_raster_formats())
+    readable = {*_raster_formats(), "MPO"}  # which Pillow opens as JPEG
     return frozenset(HEIF_ENDINGS.union(e for e, name in Image.registered_extensions().items() if name in readable))
 
 
@@ -52,10 +52,11 @@ def decode(path: StrPath, extract: Callable[[Image.Image], Result]) -> Result:
     Raises:
         ValueError: If the file is not regular, broken, not an image or too large; the message names it.
         OSError: If there is no such file, or it may not be read.
+        TypeError: If ``path`` is not a path.
     """
-    name = shorten(str(path))
+    name, path = shorten(str(path)), check_path("path", path)
     try:
-        mode = Path(path).stat().st_mode
+        mode = path.stat().st_mode
     except ValueError as error:  # a NUL character
         raise ValueError(f"{name!r} cannot be the name of a file: {error}") from error
     except OSError as error:
@@ -63,12 +64,22 @@ def decode(path: StrPath, extract: Callable[[Image.Image], Result]) -> Result:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         raise ValueError(f"{name} must be a regular file, but it is {kind}")
-    with Path(path).open("rb") as file, reading(name):
+    with path.open("rb") as file, reading(name):
         image = _open(file)
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and image.width * image.height > limit:  # only a warning in Pillow
             raise Image.DecompressionBombError
         return extract(image)
+
+
+@contextmanager
+def opening(name: str, kind: str, path: StrPath) -> Iterator[None]:
+    """Say in the message of an `OSError` that ``name`` must be ``kind``, such as "an image", and the file's name."""
+    try:
+        yield
+    except OSError as error:
+        file = shorten(str(path))
+        raise type(error)(f"{name} must be {kind}, but {file} cannot be opened: {error.strerror}") from error
 
 
 @contextmanager

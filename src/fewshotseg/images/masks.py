@@ -2,7 +2,6 @@
 
 import os
 from io import BytesIO
-from pathlib import Path
 from typing import IO, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from fewshotseg._checks import check_path
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.images.arrays import Array, channels_first
-from fewshotseg.images.files import decode, reading, shorten, upright
+from fewshotseg.images.files import decode, opening, reading, upright
 from fewshotseg.images.mask_rule import check_class_ids, object_labels
 from fewshotseg.images.photos import rgb, rgba
 
@@ -142,12 +142,8 @@ def to_mask(name: str, value: MaskLike, *, void: int | None = None) -> tv_tensor
             stored = _drawn(value)
         return _object_mask(name, stored, void)
     if isinstance(value, (str, os.PathLike)):
-        try:
+        with opening(name, "a mask", value):
             return read_object_mask(value, void=void)
-        except OSError as error:
-            raise type(error)(
-                f"{name} must be a mask, but {shorten(str(value))} cannot be opened: {error.strerror}"
-            ) from error
     return _mask(object_labels(name, channels_first(name, value), void))
 
 
@@ -163,13 +159,14 @@ def write_mask(path: StrPath, mask: NDArray[np.uint8]) -> None:
     Raises:
         ValueError: If ``mask`` is not of this shape and dtype.
     """
+    mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise ValueError(f"mask must have shape (H, W) and dtype uint8, got {mask.shape} and {mask.dtype}")
     image = Image.fromarray(mask)
     image.putpalette(palette())
     content = BytesIO()
     image.save(content, "png")
-    write_atomically(Path(path), content.getvalue())
+    write_atomically(check_path("path", path), content.getvalue())
 
 
 class _Stored(NamedTuple):

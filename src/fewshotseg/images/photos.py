@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from fewshotseg._checks import MAX_SIDE
 from fewshotseg._io import StrPath
 from fewshotseg.images.arrays import Array, channels_first
-from fewshotseg.images.files import decode, reading, shorten, upright
+from fewshotseg.images.files import decode, opening, reading, upright
 from fewshotseg.images.said import say_once
 
 ImageLike: TypeAlias = StrPath | Image.Image | NDArray[np.generic] | Tensor
@@ -42,8 +43,8 @@ def read_image(path: StrPath) -> tv_tensors.Image:
 
     Raises:
         ValueError: If the file is broken, not an image, not a regular file, has more than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, or values of an unknown range (see `to_image`). The message names the
-            file.
+            ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, a side of more than 65536, or values of an unknown range (see
+            `to_image`). The message names the file.
         OSError: If there is no such file, or it may not be read.
 
     Example:
@@ -127,12 +128,8 @@ def to_image(name: str, value: ImageLike) -> tv_tensors.Image:
             values, bits = _stored(value)
         pixels = _pixels(name, channels_first(name, values), bits)
     elif isinstance(value, (str, os.PathLike)):
-        try:
+        with opening(name, "an image", value):
             pixels = _read(value)
-        except OSError as error:
-            raise type(error)(
-                f"{name} must be an image, but {shorten(str(value))} cannot be opened: {error.strerror}"
-            ) from error
     else:
         pixels = _pixels(name, channels_first(name, value))
     return (pixels if pixels.dtype == torch.float32 else pixels.float() / 255).as_subclass(tv_tensors.Image)
@@ -176,6 +173,12 @@ def _stored(image: Image.Image) -> tuple[Array, int]:
 
 def _pixels(name: str, values: Array, bits: int = 8) -> Tensor:
     """Convert ``(C, H, W)`` values to ``(3, H, W)``, uint8 or float32 from 0 to 1."""
+    height, width = values.shape[1:]
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"{name} must have sides of at most {MAX_SIDE} pixels, got {width} x {height}; "
+            "cut it into parts, or make it smaller"
+        )
     kind = values.dtype.kind
     if kind == "f":
         values = _unit(name, values)

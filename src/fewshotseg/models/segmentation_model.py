@@ -93,8 +93,7 @@ def threshold_of(model: Any, threshold: float | None) -> float:
     """
     if threshold is None:
         return float(getattr(getattr(model, "config", None), "threshold", 0.5))
-    check_share("threshold", threshold, open_ends=True)
-    return threshold
+    return check_share("threshold", threshold, open_ends=True)
 
 
 def peak_of(model: Any, threshold: float) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import fewshotseg as fs
+import fewshotseg.predictor
 from _models import tiny
 from fewshotseg._examples import MIN_WINDOW, window_around
 
@@ -81,6 +82,14 @@ def test_only_whole_photographs_are_asked_for_their_example():
     photo, mask = example()
     predictor.set_support({"a": [photo, photo], "b": photo}, {"a": [mask, mask], "b": mask})
     assert [len(iou) for iou in predictor.example_iou] == [2, 1]
+
+
+def test_the_example_is_asked_for_at_the_models_threshold(monkeypatch):
+    thresholds, own_iou = [], fewshotseg.predictor.own_iou
+    monkeypatch.setattr(fewshotseg.predictor, "own_iou", lambda *args: thresholds.append(args[-1]) or own_iou(*args))
+    predictor = fs.FewShotPredictor(tiny(threshold=0.2), size=97, check_examples=True)
+    predictor.set_support(*example())
+    assert thresholds == [0.2]
 
 
 def test_support_files_hold_windows_and_belong_to_the_setting(tmp_path):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from _inputs import normal
-from _metric_processes import CLASSES, count_share, episodes
+from _metric_processes import CLASSES, count_share, episodes, label_maps, n_way_episodes
 from _processes import run_together
-from fewshotseg.metrics import FewShotIoU
+from fewshotseg.metrics import BaseNovelIoU, FewShotIoU, NWayIoU
 
 
 def naive_report(predictions, targets, class_ids, classes=CLASSES, ignore_index=255):
@@ -398,3 +398,19 @@ def test_one_process_alone_needs_no_sync():
     before = metric.compute()
     metric.sync()
     assert metric.compute() == before
+
+
+@pytest.mark.filterwarnings("ignore:nothing to score")
+@pytest.mark.parametrize("name", ["base_novel", "n_way"])
+def test_an_update_after_sync_counts(monkeypatch, name):
+    monkeypatch.setattr(f"fewshotseg.metrics.{name}.sum_over_processes", lambda class_ids, counts: counts)
+    metric, images = {
+        "base_novel": (BaseNovelIoU([1, 2], [5, 7]), label_maps(4)),
+        "n_way": (NWayIoU((3, 8, 11, 20)), n_way_episodes(4, 2)),
+    }[name]
+    metric.update(*images)
+    metric.sync()
+    before = metric.compute()
+    metric.update(*images)
+    counted = "images" if name == "base_novel" else "episodes"
+    assert getattr(metric.compute(), counted) == 2 * getattr(before, counted)

@@ -69,6 +69,18 @@ def test_sizes_are_passed_on():
     assert metric.report().by_size["<2%"].episodes == 1
 
 
+def test_another_void_label_is_passed_on():
+    metric = FewShotIoUMetric([3], ignore_index=7)
+    metric.update(torch.ones(1, 2, 2).long(), torch.tensor([[[1, 1], [0, 7]]]), 3)
+    assert metric.report().per_class == {3: pytest.approx(2 / 3)}
+
+
+def test_batches_may_lack_classes_without_a_warning():
+    metric = FewShotIoUMetric([3, 8])
+    metric.update(torch.ones(1, 2, 2).long(), torch.tensor([[[1, 1], [0, 0]]]), 3)
+    assert metric.compute()["miou"] == 0.5  # a warning would be an error
+
+
 def test_it_can_be_pickled_and_moved():
     metric = FewShotIoUMetric(CLASSES)
     metric.update(*part(0, 9))

@@ -66,6 +66,11 @@ def test_pooling_tells_masks_apart(bad):
     assert_close(masked_average_pool(features, masks), expected, equal_nan=True)
 
 
+def test_pooling_hides_nothing_of_little_weight(bad):
+    features = torch.tensor([[[[1.0, bad]]]])
+    assert masked_average_pool(features, torch.tensor([[[1.0, 0.1]]])).isnan()
+
+
 def test_gradients_of_weights(bad):
     weights = torch.tensor([[[0.5, 0.5, 0.0]]]).requires_grad_()
     masked_average_pool(torch.tensor([[[[1.0, 2.0, bad]]]]), weights).sum().backward()
@@ -218,6 +223,13 @@ def test_logits_that_count_are_not_hidden(bad):
     assert segmentation_loss(logits, target).isnan()
     target[0, 1, 1] = 255
     assert segmentation_loss(logits, target).isfinite()
+
+
+def test_a_logit_of_little_weight_is_not_hidden(bad):
+    logits, target = normal(1, 2, 1, 2), torch.full((1, 1, 33), 255)
+    logits[..., 1] = bad
+    target[0, 0, 1] = 1  # the second logit has 1/32 of the weight there
+    assert segmentation_loss(logits, target).isnan()
 
 
 def padded_query(bad):

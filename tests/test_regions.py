@@ -66,6 +66,12 @@ def test_large_maps_on_a_coarser_grid(size):
     assert found.equal(expected)
 
 
+def test_a_map_of_just_more_pixels_than_tiles():
+    probability = torch.zeros(1, 4, TILES + 1)  # so that a tile has 2 pixels a side
+    probability[0, 0, 1], probability[0, 0, 3], probability[0, 0, 90] = 0.9, 0.6, 0.6
+    assert weak_regions(probability, 0.5, 0.8).nonzero().tolist() == [[0, 0, 90]]
+
+
 def planted():
     """Log-odds on 60 x 80 of two classes; the first has a weak and a sure region, the second a weak one over it."""
     log_odds = torch.full((2, 80, 80), -4.0)

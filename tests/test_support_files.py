@@ -89,6 +89,26 @@ def test_models_of_ones_own_keep_their_encodings_too(path):
     assert "exactly this model" in refusal(lambda: other.load_support(path), path)
 
 
+class Others(Discs):
+    """Makes other encodings with the same weights."""
+
+
+def normalised_otherwise():
+    model = Discs()
+    model.backbone.mean = (0.4, 0.5, 0.5)
+    return model
+
+
+@pytest.mark.parametrize("make", [Others, normalised_otherwise])
+def test_models_of_ones_own_are_told_apart(path, make):
+    predictor = fs.FewShotPredictor(Discs(), size=65)
+    predictor.set_support(photo_of_places(40, 50), np.ones((40, 50), bool))
+    predictor.save_support(path)
+    other = fs.FewShotPredictor(make(), size=65)
+    other.model.load_state_dict(predictor.model.state_dict())
+    assert "exactly this model" in refusal(lambda: other.load_support(path), path)
+
+
 def test_the_file_holds_plain_values_and_tensors_alone(path):
     predictor_of(classes=["mug"]).save_support(path)
     content = torch.load(path, weights_only=True)
@@ -216,6 +236,14 @@ def test_encodings_that_the_model_does_not_make_are_refused_even_with_their_dige
     for names in (["a", "b"], [], ["a", "a"], "a"):
         torch.save(signed(good, names=names), path)
         assert refusal(lambda: predictor.load_support(path), path)
+
+
+@pytest.mark.parametrize("names", [["a", "a"], None])
+def test_names_that_do_not_tell_classes_apart_are_refused(path, names):
+    predictor = predictor_of(classes=["a", "b"])
+    predictor.save_support(path)
+    torch.save(signed(torch.load(path), names=names), path)
+    assert "must hold encodings as this model makes them" in refusal(lambda: predictor.load_support(path), path)
 
 
 def test_what_cannot_be_written(path, tmp_path):

@@ -1,5 +1,6 @@
 """What happens on the page, without a page."""
 
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from _segmenting import photo, pixels
 from _workbench import Predictor, rectangle
 from fewshotseg.app.handlers import ANSWERS, BOX, OUTLINE, Handlers, Place, told
+from fewshotseg.app.page import _checked_port, picture_file
 from fewshotseg.app.workbench import Workbench
 
 
@@ -88,6 +90,21 @@ def test_photographs_that_are_sent_are_kept(handlers, tmp_path):
     handlers.click(place("0-2.png"), "mug", BOX, [(5, 5)], (20, 30))
     assert np.array_equal(handlers.workbench.shown("0-3.png").picture, pixels(seed=21))
     assert handlers.save(0.5, ["mask"]).startswith("Saved 12 files")
+
+
+def test_pictures_of_other_shapes_are_other_files(tmp_path):
+    wide, high = (picture_file(np.zeros((*size, 3), np.uint8), tmp_path) for size in ((2, 6), (6, 2)))
+    assert wide != high
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        number = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port must be free, but {number} is not"):
+            _checked_port(number)
+    assert _checked_port(number) == number
+    assert _checked_port(None) > 0
 
 
 def test_what_cannot_be_done_is_told():

@@ -48,6 +48,12 @@ def test_report_is_that_of_a_plain_loop_whatever_the_cache(shots, cache_bytes):
     assert model.training
 
 
+def test_the_metric_is_reset_first():
+    metric = fs.FewShotIoU(CLASSES)
+    first = fs.evaluate(tiny(), episodes(), metric)
+    assert fs.evaluate(tiny(), episodes(), metric) == first
+
+
 @pytest.mark.parametrize("shots", [1, 3])
 @pytest.mark.parametrize("scoring", ["resized", "original"])
 @pytest.mark.parametrize("cache_bytes", [0, 30_000, 2**30])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+from torch.testing import assert_close
 
 from _folders import save_image, save_mask
 from fewshotseg.images import photos as photos_module
@@ -353,3 +354,11 @@ def test_a_reduced_photograph_of_16_bits_is_that_of_8(tmp_path):
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
     eight, sixteen = (read_reduced(tmp_path / name, lambda _: 4)[0] for name in ("8.png", "16.png"))
     assert (eight == sixteen).all()
+
+
+@pytest.mark.filterwarnings("ignore:image is read as a dark")
+def test_a_value_above_12_bits_makes_an_image_of_16():
+    with pytest.raises(ValueError, match="the largest is 4095, which is nearly black"):
+        to_image("image", np.full((2, 2), 4095, np.uint16))
+    found = to_image("image", np.full((2, 2), 4096, np.uint16)).as_subclass(torch.Tensor)
+    assert_close(found, torch.full((3, 2, 2), 16 / 255))

@@ -337,6 +337,12 @@ def test_the_backbone_stays_frozen():
     assert {name.split(".")[0] for name in model.state_dict()} == {"backbone"}
 
 
+def test_the_backbone_of_a_new_model_is_not_in_training_mode():
+    model = fs.PrototypeSegmenter(TinyBackbone())
+    assert model.training
+    assert not any(module.training for module in model.backbone.modules())
+
+
 @EACH_SCORE
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_precision(score, dtype):

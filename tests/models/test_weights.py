@@ -3,6 +3,7 @@
 import os
 import warnings
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -142,6 +143,15 @@ def test_a_backbone_of_ones_own_is_not_compared_by_name(tmp_path):
     other = tiny(seed=1)
     fs.load_weights(other, tmp_path / "model.pth")
     assert equal_states(other.state_dict(), tiny().state_dict())
+
+
+def test_a_backbone_without_a_name_takes_and_gives_weights(tmp_path):
+    named = built()
+    unnamed = fs.SCNet(make_backbone("tiny"), replace(named.config, backbone=None))
+    for model, other in ((named, unnamed), (unnamed, built(seed=1))):
+        fs.save_model(model, tmp_path / "model.pth")
+        fs.load_weights(other, tmp_path / "model.pth")
+        assert equal_states(other.state_dict(), model.state_dict())
 
 
 def test_not_strict_takes_what_fits(tmp_path):

@@ -236,6 +236,13 @@ def test_labels_of_several_classes_are_refused(value):
         masked_average_pool(FEATURES, torch.full((2, 9, 9), value), resize="masks")
 
 
+@pytest.mark.parametrize("resize", ["masks", "features"])
+@pytest.mark.parametrize("value", [-0.5, 2.0, 255.0])
+def test_weights_are_looked_at_before_resizing(value, resize):
+    with pytest.raises(ValueError, match="masks must be weights from 0 to 1"):
+        masked_average_pool(FEATURES, torch.full((2, 9, 9), value), resize=resize)
+
+
 def test_another_size_is_refused_with_the_shape_that_was_given_and_what_to_do():
     with pytest.raises(ValueError, match=r'size of features, 4x5, got shape \(2, 9, 9\); resize="masks" resizes'):
         masked_average_pool(FEATURES, torch.ones(2, 9, 9))

@@ -165,6 +165,15 @@ def test_void_and_rounded_weights_do_not_count():
     assert not torch.equal(density_logits(features, points, foreground, background), expected)
 
 
+def test_a_near_void_point_does_not_hide_far_points_from_a_sharp_kernel():
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[..., None, None]
+    points = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]]).expand(2, -1, -1)
+    foreground = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # what is void for one image is not for the other
+    background = torch.tensor([[0.0, 0.0, 1.0]] * 2)
+    logits = density_logits(features, points, foreground, background, kappa=1000.0)
+    assert_close(logits[0].flatten(), torch.tensor([-1000.0, -1000.0]))
+
+
 @pytest.mark.parametrize("kappa", [1.0, 40.0, torch.tensor(40.0)])
 def test_without_one_side(kappa):
     features, points, all_, none = normal(2, 4, 3, 5), normal(2, 6, 4, seed=1), torch.ones(2, 6), torch.zeros(2, 6)

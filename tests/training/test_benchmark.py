@@ -110,6 +110,14 @@ def test_held_out_classes_and_their_images_leave_the_training():
     assert training.train is validation.train
 
 
+def test_of_few_classes_one_is_held_out():
+    source = TinySource([{1: 5}, {1: 5, 2: 5}, {2: 9}, {3: 9}, {4: 5}])
+    training, validation = hold_out(Benchmark(source, source, quarter([1, 2, 3, 4], 3)))
+    assert training.split == ((1, 2), (4,))
+    assert validation.split == ((1, 2), (3,))
+    assert list(validation.test.ids) == ["image-003"]
+
+
 def test_pfenets_draws_and_this_packages():
     source = TinySource([{1: 10, 2: 4}, {1: 9}, {2: 8}, {1: 5, 2: 5}])
     benchmark = Benchmark(source, source, quarter([1, 2, 3, 4, 5, 6, 7, 8], 0))

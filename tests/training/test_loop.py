@@ -31,8 +31,10 @@ from _training import (
     training,
     wait,
 )
+from fewshotseg.cli import main
 from fewshotseg.models import load_model
-from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, run
+from fewshotseg.training import BENCHMARKS, RECIPES, DataSettings, StopSignals, run, session
+from fewshotseg.training.stopping import Stopped
 
 # Killed and resumed
 
@@ -111,6 +113,33 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_with_the_same_bits(number, ite
     )
     trained(out, *SELECTING, "--resume")
     assert_same_run(out, uninterrupted)
+
+
+def test_stopped_in_the_last_validation_it_saves_and_goes_on_with_the_same_bits(uninterrupted, monkeypatch, tmp_path):
+    score, calls = session.score, []
+
+    def stopped(*arguments, **settings):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise Stopped(signal.SIGTERM)
+        return score(*arguments, **settings)
+
+    monkeypatch.setattr(session, "score", stopped)
+    assert main(training(tmp_path, *SELECTING)) == 128 + signal.SIGTERM
+    saved = read(tmp_path / "last.pth")["training"]
+    assert (saved["iteration"], saved["validated"]) == (8, 6)
+    trained(tmp_path, *SELECTING, "--resume")
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_signal_in_the_last_iteration_stops_nothing(tmp_path):
+    model = fs.SCNetConfig(backbone="tiny", hidden_channels=8, bins=(1.0, 0.5))
+    recipe = replace(RECIPES["synthetic"], pretrain=1, iterations=1, batch=2, model=model)
+    protocol = replace(BENCHMARKS["synthetic"], train_size=49, test_size=49)
+    stop = StopSignals()
+    stop.received = signal.SIGTERM
+    data = DataSettings(benchmark="synthetic", images=90, protocol=protocol)
+    assert run(recipe, data, tmp_path, device="cpu", stop=stop).checkpoint == tmp_path / "last.pth"
 
 
 def test_what_a_model_remembers_is_saved_and_goes_on_with_the_same_bits(tmp_path):

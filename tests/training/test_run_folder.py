@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from _training import MODEL, SELECTING, assert_same_run, log_of, read, trained, 
 from fewshotseg.cli import main
 from fewshotseg.models import save_model, weight_files
 from fewshotseg.training import run_folder
-from fewshotseg.training.run_folder import read_checkpoint
+from fewshotseg.training.run_folder import RunFolder, read_checkpoint
 
 
 @pytest.fixture
@@ -194,6 +195,21 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path):
     events.Reload()
     logged = [line["loss"] for line in log_of(tmp_path)]
     assert [event.value for event in events.Scalars("loss")] == pytest.approx(logged)
+
+
+def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    trained(tmp_path, "--iterations", 2)
+    steps = []
+
+    def writer(_, purge_step):
+        steps.append(purge_step)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", writer)
+    with RunFolder(tmp_path, writes=True, resume=True) as folder:
+        folder.start(tensorboard=True)
+    assert steps == [3]  # iteration 2 stays
 
 
 def test_tensorboard_is_asked_for(tmp_path, monkeypatch, capsys):

@@ -34,6 +34,21 @@ def test_a_second_ctrl_c_does_not_wait_unless_it_has_to():
         assert stop.received == signal.SIGINT
 
 
+def test_the_first_signal_is_the_one_that_is_noted():
+    with StopSignals() as stop, stop.deferred(patient=True):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.received == signal.SIGINT
+
+
+def test_after_a_part_that_must_not_be_torn_a_signal_is_raised_at_once():
+    with StopSignals() as stop:
+        with stop.deferred():
+            pass
+        with pytest.raises(Stopped, match="SIGTERM"):
+            signal.raise_signal(signal.SIGTERM)
+
+
 def test_a_walk_ends_when_a_signal_was_noted():
     with StopSignals() as stop, stop.deferred():
         walk = stop.interruptible([1, 2, 3])

@@ -117,6 +117,16 @@ def test_a_transform_that_looks_at_the_background_is_refused():
         list(map(episodes.__getitem__, range(30)))
 
 
+def test_a_transform_that_marks_other_classes_is_refused():
+    def mark_all(image, mask):
+        return image.float(), ((mask != 0) & (mask != 255)).long()
+
+    source = SyntheticSource(12, num_classes=4, size=48)
+    episodes = EpisodesWithClasses(EpisodeDataset(source, [1, 2], length=20, transform=mark_all))
+    with pytest.raises(ValueError, match="transform must depend only on the foreground of a mask"):
+        list(map(episodes.__getitem__, range(20)))
+
+
 def test_nothing_but_episodes_is_taken():
     with pytest.raises(TypeError, match="episodes must be an EpisodeDataset, got SyntheticSource"):
         EpisodesWithClasses(SyntheticSource(3))

@@ -84,6 +84,12 @@ def test_what_gets_no_window(rectangles, class_ids):
     assert WindowSource(Planted(rectangles), class_ids, seed=0).windows == []
 
 
+@pytest.mark.parametrize(("height", "width", "some"), [(80, 80, True), (80, 90, True), (90, 90, False)])
+def test_a_class_of_more_than_12_percent_gets_no_window(height, width, some):
+    closer = WindowSource(Planted(*[[(1, 50, 100, height, width)]] * 30), [1], seed=0)
+    assert bool(closer.windows) == some
+
+
 def test_the_largest_part_is_looked_at():
     closer = WindowSource(Planted([(1, 10, 10, 13, 13), (1, 150, 240, 20, 20)]), [1], seed=0)
     ((_, top, left, side),) = closer.windows

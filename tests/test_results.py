@@ -91,6 +91,17 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
         lambda text: text.replace('"fold": 0', '"fold": 7'),
         lambda text: text.replace('"shots": 1', '"shots": "one"'),
         lambda text: text.replace('"seeds": [\n  0\n ]', '"seeds": []'),
+        lambda text: text.replace('"seeds": [\n  0\n ]', '"seeds": [{}]'),
+        lambda text: text.replace('"method": "SCNet"', '"method": 3'),
+        lambda text: text.replace('"protocol_hash": "8231d2acfe72"', '"protocol_hash": [1]'),
+        lambda text: text.replace('"miou": 0.5', '"miou": "half"'),
+        lambda text: json.dumps({**json.loads(text), "reports": "x"}),
+        lambda text: json.dumps({**json.loads(text), "reports": ["x"]}),
+        lambda text: json.dumps({**json.loads(text), "reports": [{}]}),
+        lambda text: json.dumps({**json.loads(text), "reports": 5}),
+        lambda text: json.dumps({**json.loads(text), "model": 5}),
+        lambda text: json.dumps([json.loads(text)]),
+        lambda text: "[" * 100_000,
     ],
 )
 def test_another_file_is_refused_by_name(change, tmp_path):
@@ -117,6 +128,22 @@ def test_impossible_results():
         result(0.5, seeds=(0, 1))
     with pytest.raises(ValueError, match=r"got \(0, 0, 0\)"):
         result()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": 3}, "method must be a str, got 3"),
+        ({"model": 3}, "model must be a mapping, got 3"),
+        ({"protocol_hash": ["a"]}, "protocol_hash must be a str, got"),
+        ({"reports": "x"}, "reports must be a list, got str"),
+        ({"reports": ["x"]}, "every report must be a mapping with a number or None as miou, got 'x'"),
+        ({"seeds": ["0"]}, "seeds must be integers, got"),
+    ],
+)
+def test_attributes_of_other_types(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        result(0.5, **wrong)
 
 
 def test_json_is_plain(tmp_path):

@@ -105,8 +105,8 @@ def gpu_summary(content: Mapping[str, Any]) -> str:
     }
     lines = [[content["environment"]["device"], "plain PFENet, ms", "fewshotseg, ms", "speed-up"]]
     for words, (plain, ours) in rows.items():
-        times = [1000 * way["seconds"] for way in (plain, ours)]
-        lines.append([words, *(f"{time:.3g}" for time in times), f"{ours['times_as_fast'] / plain['times_as_fast']:.2f}"])
+        times = [f"{1000 * way['seconds']:.3g}" for way in (plain, ours)]
+        lines.append([words, *times, f"{ours['times_as_fast'] / plain['times_as_fast']:.2f}"])
     return f"{markdown_table(lines)}\n\n* GPU: {origin(content)}"
 
 

@@ -209,7 +209,7 @@ def checked_device(device: object) -> torch.device:
     """Return the device of that name.
 
     Raises:
-        ValueError: If the machine has no such device.
+        ValueError: If the machine has no such device, or it is ``meta``, which computes nothing.
         TypeError: If ``device`` is neither a name nor a device.
     """
     if not isinstance(device, (str, torch.device)):
@@ -219,6 +219,8 @@ def checked_device(device: object) -> torch.device:
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise ValueError(f"device must be one that this machine has, such as 'cpu', got {str(device)!r}") from error
+    if found.type == "meta":
+        raise ValueError("device must be one that computes, such as 'cpu', got 'meta'")
     return found
 
 

@@ -1,5 +1,6 @@
 """Atomic writing of files, the cache folder, and progress bars."""
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -10,17 +11,26 @@ from typing import BinaryIO, TypeVar
 StrPath = str | os.PathLike[str]
 Item = TypeVar("Item")
 
+LONGEST_NAME = 200
+"""Bytes of a file name that leave room for what is added to it; most file systems allow 255."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path``; it replaces ``path`` at the end, or is deleted on an error."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f".{part_stem(path.name)}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
             yield file
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_stem(name: str) -> str:
+    """Return what the name of a temporary file says of the file that it is for: ``name``, or a digest if it is long."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

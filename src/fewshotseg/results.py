@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
-from fewshotseg._checks import check_at_least, check_choice, check_share
+from fewshotseg._checks import as_list, check_at_least, check_choice, check_share, shown
 from fewshotseg._io import StrPath, write_atomically
 from fewshotseg._version import VERSION
 
@@ -104,7 +105,7 @@ class EvaluationResult:
 
     Raises:
         ValueError: If the fold or the number of shots is out of range, or seeds, hashes and reports differ in number.
-        TypeError: If the number of shots is not an integer.
+        TypeError: If an attribute is of another type.
 
     Example:
         >>> import pathlib, tempfile
@@ -130,8 +131,17 @@ class EvaluationResult:
     date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def __post_init__(self) -> None:
+        for name, kind in {"method": str, "model": Mapping, "protocol": str, "protocol_hash": str}.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} must be a {kind.__name__.lower()}, got {shown(getattr(self, name))}")
         for name in ("seeds", "episodes_hashes", "reports"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists
+            object.__setattr__(self, name, tuple(as_list(name, getattr(self, name), "a list")))  # JSON gives lists
+        for report in self.reports:
+            miou = report.get("miou", "none") if isinstance(report, Mapping) else "none"
+            if isinstance(miou, bool) or not isinstance(miou, Real | None):
+                raise TypeError(f"every report must be a mapping with a number or None as miou, got {shown(report)}")
+        if not all(isinstance(seed, Integral) for seed in self.seeds):
+            raise TypeError(f"seeds must be integers, got {shown(self.seeds)}")
         check_choice("fold", self.fold, _FOLDS)
         check_at_least("shots", self.shots, 1)
         numbers = (len(self.seeds), len(self.episodes_hashes), len(self.reports))
@@ -164,10 +174,11 @@ class EvaluationResult:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content.pop("format", None) != _FORMAT or content.keys() != {each.name for each in fields(cls)}:
+            entries = {"format", *(each.name for each in fields(cls))}
+            if not isinstance(content, dict) or content.keys() != entries or content.pop("format") != _FORMAT:
                 raise ValueError("it has other entries")
             return cls(**content)
-        except (ValueError, TypeError, AttributeError) as fault:
+        except (ValueError, TypeError, RecursionError) as fault:
             raise ValueError(f"{path} must be a result that save wrote ({_FORMAT!r}), but: {fault}") from fault
 
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from _segmenting import photo
+from _segmenting import run as segment
 from fewshotseg.app import page
 from fewshotseg.cli import annotate, main
 
@@ -47,12 +48,20 @@ def test_results_are_no_photographs_to_mark(files, served):
     assert sorted(served[0][0].photos) == ["first.png", "second.png"]
 
 
+def test_results_of_segment_in_another_folder_are_no_photographs_to_mark(files, served):
+    assert segment(out="queries") == 0
+    assert main(["annotate", "queries", "--out", "found"]) == 0
+    assert sorted(served[0][0].photos) == ["first.png", "second.png"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["missing.png"], "photos must be photographs or folders of them, got missing.png"),
         (["queries", "--port", "0"], "port must be at least 1, got 0"),
         (["queries", "--port", "65536"], "port must be at most 65535, got 65536"),
+        (["queries", "--out", "support.png"], "out must be a folder, but support.png is a file"),
+        (["queries", "--device", "meta"], "device must be one that computes"),
         (["queries", "--device", "nonsense"], "device must be one that this machine has"),
     ],
 )

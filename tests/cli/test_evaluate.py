@@ -1,7 +1,9 @@
 """Evaluation: the numbers of a plain loop, on any number of processes, saved with what they mean."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -232,7 +234,8 @@ def test_an_own_protocol_is_told_from_others():
         (["--backbone", "mobilenet_v2", "--benchmark", "synthetic"], "must be of a model with backbone"),
         (["--shots", "0"], "shots must be at least 1, got 0"),
         (["--threshold", "0"], "threshold must be"),
-        (["--batch", "0"], "batch_size must be at least 1, got 0"),
+        (["--batch", "0"], "batch must be at least 1, got 0"),
+        (["--benchmark", "synthetic", "--images", "0"], "images must be at least 1, got 0"),
         (["--benchmark", "coco"], "data must be one folder for coco, got 0"),
     ],
 )
@@ -271,6 +274,54 @@ def test_a_checkpoint_without_its_settings_of_data_is_refused(checkpoint, tmp_pa
     save_model(load_model(checkpoint), tmp_path / "odd.pth", origin=origin)
     assert main(["evaluate", str(tmp_path / "odd.pth")]) == 2
     assert "data must be the settings of a training run" in capsys.readouterr().err
+
+
+def test_a_model_whose_record_holds_texts_is_no_training_run(checkpoint, tmp_path, capsys):
+    """As that of scnet-lite0 is."""
+    origin = {"data": "photographs", "recipe": {"lr": 0.1}, "protocol": "folders", "iteration": 3}
+    save_model(load_model(checkpoint), tmp_path / "shared.pth", origin=origin)
+    where = ["--benchmark", "synthetic", "--images", "90", "--size", "49"]
+    result = results_of(tmp_path / "out", tmp_path / "shared.pth", *SHORT, *where)[1]
+    assert result.model["data"] == "photographs"
+
+
+def test_no_result_of_another_model_is_replaced(checkpoint, tmp_path, capsys):
+    """Checkpoints of several runs are all called last.pth."""
+    out = tmp_path / "out"
+    origin = {"note": "the same for all"}
+    where = ["--benchmark", "synthetic", "--images", "90", "--size", "49", "--out", out, *SHORT]
+    models = [load_model(checkpoint), load_model(checkpoint), load_model(checkpoint)]
+    models[1].config = replace(models[1].config, density_weight=0.5)
+    with torch.no_grad():
+        next(iter(models[2].head.parameters())).mul_(1.5)
+    for number, model in enumerate(models):
+        place = tmp_path / str(number) / "last.pth"
+        place.parent.mkdir()
+        save_model(model, place, origin=origin)
+        for _ in range(2):  # the result of the same model is replaced
+            assert main(["evaluate", str(place), *map(str, where)]) == 0
+        assert len([*out.iterdir()]) == number + 1
+    assert main(["evaluate", str(place), *map(str, where), "--method", "ours"]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert len(names) == 4
+    assert len([name for name in names if re.fullmatch(r"last-\w+-fold0-1shot-[0-9a-f]{8}\.json", name)]) == 3
+    assert names[-1].endswith("-fold0-1shot.json")
+    assert f"saved {out / names[0]}\n" in capsys.readouterr().out
+
+
+def test_a_file_of_somebody_else_is_kept(checkpoint, results, tmp_path):
+    (tmp_path / results.name).write_text("my notes")
+    assert main(["evaluate", str(checkpoint), *SHORT, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / results.name).read_text() == "my notes"
+    assert len([*tmp_path.iterdir()]) == 2
+
+
+def test_a_file_as_folder_is_refused_before_any_work(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "open_subject", lambda *_: pytest.fail("opened"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["evaluate", str(checkpoint), *SHORT, "--out", "file"]) == 2
+    assert capsys.readouterr().err == "fewshotseg evaluate: out must be a folder, but file is a file\n"
 
 
 def test_the_training_free_model(tmp_path, capsys):

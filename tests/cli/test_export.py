@@ -12,7 +12,7 @@ import fewshotseg as fs
 from _lite import install
 from _training import trained
 from fewshotseg.cli import main
-from fewshotseg.models import hub, load_model, read_model
+from fewshotseg.models import hub, load_model, read_model, save_model
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 MASK = np.zeros((60, 90), bool)
@@ -59,6 +59,14 @@ def test_without_backbone_and_in_half_precision_it_is_small(checkpoint, tmp_path
     assert read_model(out).backbone is None
     shared, whole = (fs.FewShotPredictor.from_pretrained(path) for path in (out, checkpoint))
     assert_close(answer(shared).probability, answer(whole).probability, atol=1e-3, rtol=0)
+
+
+def test_a_model_whose_record_holds_texts_is_no_training_run(checkpoint, tmp_path):
+    """As that of scnet-lite0 is."""
+    origin = {"data": "photographs", "recipe": {"lr": 0.1}, "protocol": "folders"}
+    save_model(load_model(checkpoint), tmp_path / "shared.pth", origin=origin)
+    assert export(tmp_path / "shared.pth", tmp_path / "again.pth", "--format", "model", "--note", NOTE) == 0
+    assert read_model(tmp_path / "again.pth").origin == {**origin, "note": NOTE}
 
 
 def test_a_folder_is_a_model_too(checkpoint, tmp_path):
@@ -139,7 +147,10 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(checkpoint, tmp_path, m
     torch.save(saved, tmp_path / "changed.pth")
     fs.save_weights(torch.nn.Linear(1, 1), tmp_path / "other.pth")
     monkeypatch.setitem(sys.modules, "onnx", None)
+    (tmp_path / "file").touch()
     capsys.readouterr()
+    assert export(tiny, tmp_path / "file") == 2
+    assert f"out must be a folder, but {tmp_path / 'file'} is a file" in capsys.readouterr().err
     model = ("--format", "model")
     for arguments, message in {
         (

@@ -1,5 +1,6 @@
 """The command itself: which commands there are, and how all of them refuse."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -56,6 +57,41 @@ def test_every_command_explains_itself_in_sentences(name, capsys):
     assert said.startswith(f"usage: fewshotseg {name} ")
     assert f"    fewshotseg {name} " in said
     assert "==SUPPRESS==" not in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_that_there_is_not_points_to_the_help_of_the_command(name, capsys):
+    needed = {
+        "segment": ["--query", "a", "--out", "b"],
+        "train": ["synthetic"],
+        "export": ["a", "b"],
+        "check": ["folder", "a"],
+    }
+    with pytest.raises(SystemExit) as left:
+        main([name, *needed.get(name, []), "--unknown"])
+    assert left.value.code == 2
+    said = f"fewshotseg {name}: unrecognized arguments: --unknown; see fewshotseg {name} --help\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", ""],
+        ["evaluate", "a", "--out", ""],
+        ["evaluate", "a", "--device", ""],
+        ["export", "", "a"],
+        ["export", "a", ""],
+        ["train", "synthetic", "--out", ""],
+        ["annotate", "--model", ""],
+        ["annotate", "--out", ""],
+    ],
+)
+def test_empty_values_as_of_unset_variables_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert re.fullmatch(r"fewshotseg \w+: argument [\w-]+: must not be empty; see .*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing"], ["--unknown"], ["check"], ["check", "folder", "a", "b", "c"]])

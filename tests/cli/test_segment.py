@@ -1,5 +1,6 @@
 """Segmenting files from the command line: what is written, what masks mean, what is refused and how."""
 
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 import fewshotseg as fs
 from _segmenting import labels, masks_of, photo, pixels, results, run, value
+from fewshotseg.cli import main
 from fewshotseg.cli.large import Answer
 from fewshotseg.cli.pictures import Pictures
 from fewshotseg.images import write_mask
@@ -67,6 +69,30 @@ def test_pictures_of_a_photograph(tmp_path):
 def test_only_what_is_asked_for_is_saved(files):
     assert run("--save", "mask", "overlay") == 0
     assert results() == sorted(f"{n}-{kind}" for n in ("first", "second") for kind in ("mask.png", "overlay.jpg"))
+
+
+def test_a_kind_may_be_named_twice(files):
+    assert run("--save", "mask", "mask") == 0
+    assert results() == ["first-mask.png", "second-mask.png"]
+
+
+def test_options_given_again_add_up(files, reddest):
+    photo(files / "other.png", 80, 50, seed=5)
+    write_mask("other-mask.png", labels(80, 50))
+    words = ["--support", "support.png", "--support", "other.png", "--mask", "mask.png", "--mask", "other-mask.png"]
+    words += ["--query", "queries/first.png", "--query", "queries/second.png", "--out", "out", "--device", "cpu"]
+    assert main(["segment", *words, "--save", "mask", "--save", "cutout", "--format", "csv", "--format", "yolo"]) == 0
+    assert [mask.shape for mask in reddest.supports[1]] == [(60, 90), (50, 80)]
+    names = {f"{name}-{kind}.png" for name in ("first", "second") for kind in ("mask", "cutout")}
+    assert names | {"results.csv", "data.yaml"} <= set(results())
+
+
+def test_a_value_of_a_deep_mask_may_be_void(files, reddest):
+    values = 1500 * labels().astype(np.uint16)
+    values[18:20, 30:60] = 300
+    Image.fromarray(values).save("mask.png")
+    assert run("--void", 300) == 0
+    assert np.array_equal(reddest.supports[1][0], np.where(values == 1500, 1, np.where(values == 300, 255, 0)))
 
 
 def test_the_threshold_is_the_predictors(files):
@@ -152,9 +178,29 @@ def test_a_photograph_of_16_bits_is_that_of_8(files):
         ({"shown": ["--mask", "mask.png", "mask.png"]}, "mask or box must be given for each support, 1 of them, got 2"),
         ({"shown": ["--box", 0, 0, 91, 60]}, "box must be LEFT TOP RIGHT BOTTOM within 90 x 60 pixels, got 0 0 91 60"),
         ({"shown": ["--box", 9, 9, 9, 60]}, "box must be LEFT TOP RIGHT BOTTOM"),
-        ({"shown": ["--box", 1, 1, 9, 9, "--void", 255]}, "void must go with mask, got box"),
-        ({"out": "support.png"}, "support.png: File exists"),
-        ({"out": "support.png/inner"}, "support.png/inner: Not a directory"),
+        ({"shown": ["--box", 1, 1, 9, 9, "--void", 255]}, "void must go with a mask that is an image, got boxes"),
+        (
+            {"shown": ["--mask", "mask.json", "--void", 9]},
+            "void must go with a mask that is an image, got boxes or JSON",
+        ),
+        (
+            {"support": ["set.fss"], "shown": ["--void", 9]},
+            "support must be set.fss alone, without mask, box, class or",
+        ),
+        ({"options": ["--void", 0]}, "void must be from 1 to 255 for mask.png, as 0 is the background, got 0"),
+        ({"options": ["--void", 256]}, "void must be from 1 to 255 for mask.png, as 0 is the background, got 256"),
+        ({"options": ["--void", -1]}, "void must be from 1 to 255 for mask.png, as 0 is the background, got -1"),
+        ({"out": "support.png"}, "out must be a folder, but support.png is a file"),
+        ({"out": "support.png/inner"}, "out must be a folder, but support.png is a file"),
+        ({"out": ""}, "argument --out: must not be empty; see fewshotseg segment --help"),
+        ({"options": ["--model", ""]}, "argument --model: must not be empty; see fewshotseg segment --help"),
+        ({"options": ["--device", ""]}, "argument --device: must not be empty; see fewshotseg segment --help"),
+        ({"options": ["--device", "meta"]}, "device must be one that computes, such as 'cpu', got 'meta'"),
+        ({"options": ["--unknown"]}, "unrecognized arguments: --unknown; see fewshotseg segment --help"),
+        ({"support": ["pipe.fss"], "shown": []}, "support must be a regular file, but pipe.fss is"),
+        ({"support": ["pipe.png"]}, "pipe.png must be a regular file, but it is a pipe"),
+        ({"shown": ["--mask", "pipe.png"]}, "pipe.png must be a regular file, but it is a pipe"),
+        ({"shown": ["--mask", "pipe.json"]}, "pipe.json is no ordinary file"),
         ({"options": ["--device", "gpu"]}, "device must be one that this machine has, such as 'cpu', got 'gpu'"),
         ({"options": ["--threshold", "nan"]}, "threshold must be .* got nan"),
         ({"options": ["--threshold", 1.5]}, "threshold must be .* got 1.5"),
@@ -164,6 +210,8 @@ def test_a_photograph_of_16_bits_is_that_of_8(files):
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(changes, message, files, capsys):
     Path("queries/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(50))
+    for name in ("pipe.fss", "pipe.png", "pipe.json"):
+        os.mkfifo(name)
     Image.fromarray(labels(50)).save("small.png")
     Image.fromarray(0 * labels()).save("black.png")
     Image.fromarray(255 * labels()).save("white.png")

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from multiprocessing import get_context
@@ -214,19 +215,32 @@ def test_what_is_done_is_not_done_again(files, reddest, capsys):
     assert len(reddest.asked) == 4
 
 
-def test_what_is_missing_damaged_or_older_than_its_photograph_is_done_again(files, reddest):
+def test_what_is_missing_or_damaged_is_done_again(files, reddest):
     run()
     Path("out/first-overlay.jpg").unlink()
-    content = Path("out/second-probability.png").read_bytes()
-    Path("out/second-probability.png").write_bytes(content[:-20])
+    content = {name: Path("out", name).read_bytes() for name in ("second-probability.png", "second-overlay.jpg")}
+    for number, (name, whole) in enumerate(content.items()):
+        Path("out", name).write_bytes(whole[: 200 if number else -20])
     reddest.asked.clear()
     assert run() == 0
     assert len(reddest.asked) == 2
-    assert Path("out/second-probability.png").read_bytes() == content
-    photo(files / "queries" / "first.png", seed=9)
-    os.utime("queries/first.png", (time.time() + 9, time.time() + 9))
-    assert run() == 0
+    assert all(Path("out", name).read_bytes() == whole for name, whole in content.items())
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_what_was_done_of_another_photograph_is_not_done(files, capsys, seconds):
+    """Of a camera that gives names again, or of the same photograph before it was edited."""
+    run()
+    later = time.time() + seconds
+    os.utime(photo(files / "queries" / "first.png", seed=9), (later, later))
+    capsys.readouterr()
+    assert run() == 2
+    assert "out holds 3 results of other or changed photographs, examples or settings" in capsys.readouterr().err
+    assert run("--overwrite") == 0
     assert np.array_equal(value("out/first-probability.png"), pixels(seed=9)[..., 0])
+    capsys.readouterr()
+    assert run() == 0
+    assert "2 done before" in capsys.readouterr().out
 
 
 CHANGES = {
@@ -253,10 +267,8 @@ def test_results_of_other_examples_or_settings_are_not_taken_for_these(files, re
     reddest.asked.clear()
     capsys.readouterr()
     assert run(*CHANGES[change]) == 2
-    assert re.search(
-        r"out holds 6 results of other photographs, examples or settings, such as out/first-mask.png; choose another",
-        capsys.readouterr().err,
-    )
+    said = "out holds 6 results of other or changed photographs, examples or settings, such as out/first-mask.png; "
+    assert f"{said}choose another" in capsys.readouterr().err
     assert reddest.asked == []
     assert run(*CHANGES[change], "--overwrite") == 0
     assert len(reddest.asked) == 2
@@ -270,7 +282,8 @@ def test_results_of_another_photograph_of_that_name_are_not_taken_for_its_own(fi
     os.utime(photo(files / "queries" / "first.bmp", seed=9), (0, 0))  # older than the results
     assert run() == 2
     assert (
-        "out holds 3 results of other photographs, examples or settings, such as out/first" in capsys.readouterr().err
+        "out holds 3 results of other or changed photographs, examples or settings, such as out/first"
+        in capsys.readouterr().err
     )
     assert run("--overwrite") == 0
     assert np.array_equal(value("out/first-probability.png"), pixels(seed=9)[..., 0])
@@ -282,9 +295,24 @@ def test_a_box_and_its_mask_are_the_same_example(files, reddest):
     assert len(reddest.asked) == 2
 
 
+WHOLE = "whole"
+OTHERS = {
+    WHOLE: None,
+    "text": b"my notes",
+    "empty": b"",
+    "cut": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0",
+    "text that quotes": b"fewshotseg segment 0123456789abcdef",
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
-def test_pictures_of_others_are_never_overwritten(files, capsys, options):
-    photo(files / "out" / "first-mask.png", seed=8)
+def test_pictures_of_others_are_never_overwritten(files, capsys, options, kind):
+    if kind == WHOLE:
+        photo(files / "out" / "first-mask.png", seed=8)
+    else:
+        Path("out").mkdir()
+        Path("out/first-mask.png").write_bytes(OTHERS[kind])
     before = Path("out/first-mask.png").read_bytes()
     assert run(*options) == 1
     assert (
@@ -293,6 +321,67 @@ def test_pictures_of_others_are_never_overwritten(files, capsys, options):
     )
     assert Path("out/first-mask.png").read_bytes() == before
     assert results() == sorted(["first-mask.png", *masks_of("second.png")])
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_file_is_of_others_too(files, capsys, make):
+    Path("out").mkdir()
+    make(Path("out/first-mask.png"))
+    assert run() == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith("first.png is not segmented, as out/first-mask.png exists and this command did not write it")
+    assert results() == masks_of("second.png")
+
+
+def test_results_in_another_folder_are_no_photographs(files, reddest, capsys):
+    assert run("--save", "mask", "overlay", "probability", "cutout", out="queries") == 0
+    photo(files / "queries" / "own-mask.png", seed=3)  # somebody's own
+    reddest.asked.clear()
+    capsys.readouterr()
+    assert run(out="new") == 0
+    assert len(reddest.asked) == 3
+    assert results("new") == masks_of("first.png", "own-mask.png", "second.png")
+    assert "8 skipped (results of an earlier run): queries/first-cutout.png, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", [210, 239])
+def test_names_as_long_as_file_systems_allow(files, length):
+    photo(files / "queries" / f"{'q' * (length - 4)}.png", seed=3)
+    assert run() == 0
+    assert f"{'q' * (length - 4)}-probability.png" in results()
+    assert len(results()) == 9
+
+
+def test_what_is_left_of_a_long_name_is_removed(files, monkeypatch):
+    photo(files / "queries" / f"{'q' * 230}.png", seed=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(OSError, match="killed"), replacing(Path("queries", f"{'q' * 230}-mask.png")):
+            raise OSError("killed")
+    assert [name for name in results("queries") if name.endswith(".part")]
+    assert run(out="queries") == 0
+    assert not [name for name in results("queries") if name.endswith(".part")]
+
+
+READER_LEAVES = """
+import os, sys
+from fewshotseg.cli.talk import say
+stream = getattr(sys, sys.argv[1])
+reader, writer = os.pipe()
+os.dup2(writer, stream.fileno())
+os.close(writer)
+os.close(reader)
+for number in range(3):
+    say(f"line {number}", to=stream)
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_reader_that_leaves_does_not_end_the_run(stream):
+    """As ``| head`` does."""
+    command = [sys.executable, "-c", READER_LEAVES, stream]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_no_input_is_overwritten(files, capsys):

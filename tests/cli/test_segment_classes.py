@@ -69,7 +69,7 @@ def test_the_order_of_classes_and_their_names_make_other_results(files, reddest,
     mug, cup = ["mug", "support.png", "mask.png"], ["cup", "support.png", "box:0,0,90,9"]
     assert run_classes(mug, cup) == 0
     assert run_classes(cup, mug) == 2
-    assert "results of other photographs, examples or settings" in capsys.readouterr().err
+    assert "results of other or changed photographs, examples or settings" in capsys.readouterr().err
     assert run_classes(mug, cup) == 0
     assert len(reddest.asked) == 2
 
@@ -97,7 +97,10 @@ def test_the_order_of_classes_and_their_names_make_other_results(files, reddest,
         ),
         (["--support", "support.png"], "mask or box must be given for each support, 1 of them, got 0"),
         ([], "an example of what to look for must be given: --support with --mask or --box, or --class"),
-        (["--support", "set.fss", "--mask", "mask.png"], "support must be set.fss alone, without mask, box or class"),
+        (
+            ["--support", "set.fss", "--mask", "mask.png"],
+            "support must be set.fss alone, without mask, box, class or void",
+        ),
         (["--support", "set.fss"], "set.fss: No such file or directory"),
     ],
 )
@@ -184,3 +187,19 @@ def test_an_example_that_is_named_or_lies_apart_from_its_mask_is_a_query(files):
     shown = ["--mask", "queries/example-mask.png"]
     assert run(support=["queries/example.png"], shown=shown, query=["queries/example.png"], out="c") == 0
     assert results("c") == masks_of("example.png")
+
+
+@pytest.mark.parametrize("name", ["a:b", "#1", "background"])
+def test_names_that_labelmap_cannot_hold_are_refused_before_anything_is_done(name, files, capsys):
+    assert run_classes([name, "support.png", "mask.png"], ["cup", "support.png", "box:0,0,30,30"]) == 2
+    assert "labelmap.txt" in capsys.readouterr().err
+    assert not Path("out").exists()
+    assert run_classes([name, "support.png", "mask.png"]) == 0  # one class needs no labelmap.txt
+
+
+def test_an_object_on_void_alone_is_said(files, capsys):
+    mask = np.full((60, 90), 255, np.uint8)
+    mask[10:30, 10:30] = 1
+    Image.fromarray(mask).save("void.png")
+    assert run(shown=("--mask", "void.png")) == 0
+    assert "support.png is marked nearly everywhere" in capsys.readouterr().err

@@ -123,14 +123,24 @@ def test_a_run_taken_up_again_ends_with_complete_exports(files, reddest):
     assert Path("out/first.json").exists()
 
 
-def test_a_record_older_than_its_photograph_does_not_count(files, reddest):
-    """A run that was killed between the pictures and the record of a photograph that had changed."""
+@pytest.mark.parametrize("entry", ["row", "coco", "size", "formats", "mark"])
+def test_a_record_that_lacks_something_does_not_count(files, reddest, entry):
     assert run(*ALL) == 0
-    now = Path("out/first-mask.png").stat().st_mtime
-    os.utime("queries/first.png", (now + 5, now + 5))
-    os.utime("out/first-mask.png", (now + 9, now + 9))
+    path = Path("out/.fewshotseg/first.json")
+    record = json.loads(path.read_text())
+    del record[entry]
+    path.write_text(json.dumps(record))
     assert run(*ALL) == 0
     assert len(reddest.asked) == 3
+    assert len(opened().dataset["images"]) == len(rows()) == 2
+
+
+def test_photographs_that_have_moved_are_named_as_they_lie_now(files, reddest):
+    assert run(*ALL) == 0
+    Path("queries").rename("photos")
+    assert run(*ALL, query=["photos"]) == 0
+    assert len(reddest.asked) == 2
+    assert [row["photo"] for row in rows()] == ["photos/first.png", "photos/second.png"]
 
 
 def test_another_format_is_added(files, reddest):
@@ -150,7 +160,7 @@ def test_other_settings_are_not_mixed(files, capsys):
     for path in Path("out").glob("*-mask.png"):
         path.unlink()
     assert run("--format", "yolo", "--threshold", 0.7) == 2
-    assert "out holds 2 results of other photographs, examples or settings" in capsys.readouterr().err
+    assert "out holds 2 results of other or changed photographs, examples or settings" in capsys.readouterr().err
     assert run("--format", "yolo", "--threshold", 0.7, "--overwrite") == 0
 
 

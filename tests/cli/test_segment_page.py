@@ -18,7 +18,7 @@ COMMANDS = [line for block in re.findall(r"```shell\n(.*?)```", PAGE.read_text()
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("fewshotseg segment")])
 def test_commands_run(files, line):
-    for name in ("photo.jpg", "a.jpg", "b.jpg"):
+    for name in ("photo.jpg", "second.jpg", "a.jpg", "b.jpg"):
         photo(files / name)
     write_mask("b.png", labels())
     Path("a.json").write_text(json.dumps(to_labelme(labels(), ["mug"], "a.jpg")))

@@ -97,6 +97,9 @@ def test_it_states_the_true_learning_rate(tmp_path, capsys):
     [
         (["--batch", 3, "--accumulate", 2], "batch must be a multiple of processes times accumulation, 2, got 3"),
         (["--lr", 0], "lr must be above 0, got 0"),
+        (["--accumulate", 0], "accumulate must be at least 1, got 0"),
+        (["--seed", "9" * 23], "seed must be at most 9223372036854775807, got 9999"),
+        (["--images", 0], "images must be at least 1, got 0"),
         (["--iterations", 0], "iterations must be at least 1, got 0"),
         (["--save-every", 0], "save_every must be at least 1, got 0"),
         (["--model", "depth=3"], "model must name fields of SCNetConfig"),
@@ -116,6 +119,12 @@ def test_it_states_the_true_learning_rate(tmp_path, capsys):
 def test_what_cannot_be_done_is_said_in_one_sentence(options, message, tmp_path, capsys):
     assert message in said_by(capsys, *training(tmp_path / "run", "--iterations", 1, *options))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_as_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    said = said_by(capsys, *training(tmp_path / "file", "--iterations", 1))
+    assert said == f"out must be a folder, but {tmp_path / 'file'} is a file"
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path, capsys):

@@ -76,6 +76,10 @@ def test_a_folder_holds_config_weights_and_a_card(tmp_path):
         found = load_pretrained(path)
         assert equal_states(found.state_dict(), model.state_dict())
         assert found.config == model.config
+    (folder / "README.md").write_text("edited")
+    save_pretrained(built(seed=1), folder)
+    assert (folder / "README.md").read_text() == "edited"
+    (folder / "README.md").unlink()
     save_pretrained(built(seed=1), folder)
     assert "Nothing was recorded." in (folder / "README.md").read_text()
     with pytest.raises(ValueError, match=r"folder must be a folder, got .*model\.pth; save_model writes single files"):

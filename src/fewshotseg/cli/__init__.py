@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if module is not None and each == name:  # the others' modules need not be imported
             command.description = module.__doc__
             module.add_arguments(command)
-    options = parser.parse_args(given)
+    options, unknown = parser.parse_known_args(given)
+    if unknown:  # the command's own help lists what there is
+        commands.choices[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     prog = f"{parser.prog} {options.command}"
     del options.command
     return 0 if module is None else _run(module, options, prog)

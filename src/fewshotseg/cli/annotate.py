@@ -24,8 +24,10 @@ import torch
 
 import fewshotseg as fs
 from fewshotseg._checks import check_at_least, checked_device
-from fewshotseg.cli.queries import find_photos
+from fewshotseg.cli.pictures import is_result
+from fewshotseg.cli.queries import RESULT, find_photos
 from fewshotseg.cli.talk import say, warn
+from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.models.hub import DEFAULT_MODEL
 
 
@@ -34,15 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("photos", nargs="*", metavar="PHOTO", help="Photographs, folders of them, or patterns such as '*.jpg'.")
     add("--recursive", action="store_true", help="Search the subfolders of folders too.")
-    add("--out", type=Path, metavar="FOLDER", default=Path("annotated"),
+    add("--out", type=filled_path, metavar="FOLDER", default=Path("annotated"),
         help="Folder to save to (default: %(default)s).")  # fmt: skip
     add("--port", type=int, metavar="N", help="Port of the page (default: a free one).")
     add("--no-browser", action="store_true", help="Print the address, but do not open a browser.")
-    add("--model", default=DEFAULT_MODEL, metavar="MODEL", help="The model: a name such as scnet-lite0, or a file "
-        "(default: %(default)s).")  # fmt: skip
+    add("--model", type=filled, default=DEFAULT_MODEL, metavar="MODEL", help="The model: a name such as "
+        "scnet-lite0, or a file (default: %(default)s).")  # fmt: skip
     add("--size", type=int, metavar="N", help="Resize photographs to this many pixels on the longer side before the "
         "model sees them (default: the size that the model was trained with).")  # fmt: skip
-    add("--device", help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
+    add("--device", type=filled, help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,7 +68,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.port is not None:
         check_at_least("port", options.port, 1, 65535)
+    check_folder("out", options.out)
     queries = find_photos(options.photos, recursive=options.recursive, without=options.out)
+    queries.skip(RESULT, [photo for photo in queries.photos if is_result(photo)])
     for remark in [*queries.faults, *queries.remarks()]:
         warn(remark, command="annotate")
     if options.photos and not queries.photos:

@@ -14,6 +14,7 @@ import sys
 
 from fewshotseg._checks import one_line
 from fewshotseg.cli.errors import EXPECTED, sentence
+from fewshotseg.cli.talk import say, show
 from fewshotseg.data.sources.check import SourceReport, check_parts, describe
 from fewshotseg.data.sources.classwise import ClasswiseSource
 from fewshotseg.data.sources.coco import COCOSource
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
             return 1
         for images, part in check_parts(source, progress=progress):
             done = images
-            _show(part, progress=progress)
+            _show(part)
             report.areas.extend(part.areas)
             report.faults.extend(part.faults)
     except KeyboardInterrupt:
@@ -77,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
     names = source.class_names if source.named else {i: str(i) for i in sorted(set().union(*report.areas))}
     interrupted = done < len(source.ids)
     checked = f"{done} of {len(source.ids)} images" if interrupted else f"{done} images"
-    _print(describe(report, names, layout=getattr(options, "layout", "interleaved")))
-    _print(f"\n{len(report.faults)} faults in {checked}")
+    show(describe(report, names, layout=getattr(options, "layout", "interleaved")))
+    show(f"\n{len(report.faults)} faults in {checked}")
     return 1 if report.faults or interrupted else 0
 
 
@@ -94,24 +95,14 @@ def _open(options: argparse.Namespace, report: SourceReport, *, progress: bool) 
     except EXPECTED as error:
         faults = (sentence(error),)
     report.faults.extend(faults)
-    _show(SourceReport([], list(faults), []), progress=progress)
+    _show(SourceReport([], list(faults), []))
     return source
 
 
-def _show(part: SourceReport, *, progress: bool) -> None:
-    """Print faults and remarks to standard error, above the progress bar if there is one."""
-    said = [*(f"fault: {fault}" for fault in part.faults), *(f"note: {remark}" for remark in part.remarks)]
-    for line in (one_line(text, most=1000) for text in said):
-        if progress and "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-
-def _print(text: str) -> None:
-    """Print to standard output, with an escape in place of each character that its encoding lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+def _show(part: SourceReport) -> None:
+    """Print faults and remarks to standard error."""
+    for line in [*(f"fault: {fault}" for fault in part.faults), *(f"note: {remark}" for remark in part.remarks)]:
+        say(one_line(line, most=1000), to=sys.stderr)
 
 
 def _source(options: argparse.Namespace, *, progress: bool) -> FileSource:

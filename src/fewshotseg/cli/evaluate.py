@@ -17,10 +17,13 @@ official checkpoints, needs --backbone too, and --model for settings that differ
 --backbone-weights choose another backbone, and --model other settings, such as score=kmeans.
 
 As in the papers, a model trained with one support image can be tested with five. Each result is written to a JSON file
-in --out as soon as it is complete; the file also names the protocol, the seeds and the model's settings.
+in --out as soon as it is complete; the file also names the protocol, the seeds and the model's settings. A file of
+another model or of other data is kept: a digest is added to the new file's name.
 """
 
 import argparse
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,17 +31,22 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fewshotseg._checks import check_at_least
 from fewshotseg.cli.settings import (
     TRAINING_FREE,
     add_data_arguments,
     add_model_argument,
     change_model,
     data_settings,
+    is_training_run,
     training_free,
 )
+from fewshotseg.cli.talk import show
+from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.data import episodes_hash
 from fewshotseg.models import PrototypeSegmenter, SCNet, build_scnet, load_model, read_model
 from fewshotseg.models.hub import find_model
+from fewshotseg.models.saved_model import digest_of
 from fewshotseg.results import EvaluationResult, results_table
 from fewshotseg.training.benchmark import TESTED, Benchmark, DataSettings, draw_test, open_benchmark
 from fewshotseg.training.processes import ProcessInfo, process_group
@@ -58,8 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command; those without a default here are absent from the parsed options if not given."""
     parser.argument_default = argparse.SUPPRESS
     add = parser.add_argument
-    add("checkpoint", nargs="?", default=None, help="The model: a checkpoint of fewshotseg train, a file or folder of "
-        "save_model, a name such as scnet-lite0, any other file that load_weights reads, or prototypes.")  # fmt: skip
+    add("checkpoint", nargs="?", type=filled, default=None, help="The model: a checkpoint of fewshotseg "
+        "train, a file or folder of save_model, a name such as scnet-lite0, any other file that load_weights reads, or "
+        "prototypes.")  # fmt: skip
     add("--benchmark", choices=TESTED, help="Data set to measure on (default: the one that the model was trained on).")
     add_data_arguments(parser)
     add("--backbone", metavar="NAME", help="Backbone of prototypes, or of a file that other code wrote: resnet50s for "
@@ -76,9 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the model's own).")  # fmt: skip
     add("--method", help="Name of the model in the table of results (default: SCNet; PFENet if lambda or n is 0; "
         "training-free and its score).")  # fmt: skip
-    add("--out", type=Path, metavar="FOLDER", help="Folder for the results (default: the folder of the checkpoint).")
-    add("--device", default=None, help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
-    add("--table", nargs="+", default=None, metavar="JSON", help="Only print a table of these result files.")
+    add("--out", type=filled_path, metavar="FOLDER", help="Folder for the results (default: the folder of the "
+        "checkpoint).")  # fmt: skip
+    add("--device", type=filled, default=None, help="Device to compute on, such as cpu or cuda:1 (default: "
+        "CUDA if there is a GPU).")  # fmt: skip
+    add("--table", nargs="+", action="extend", default=None, metavar="JSON", help="Only print a table of these "
+        "result files.")  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -94,12 +106,15 @@ def run(options: argparse.Namespace) -> int:
     if (path is None) == (table is None):
         raise ValueError("either a checkpoint or --table must be given")
     if table is not None:
-        print(results_table(EvaluationResult.load(each) for each in table))
+        show(results_table(EvaluationResult.load(each) for each in table))
         return 0
     out = given.pop("out", Path(path).parent if Path(path).exists() else Path())
+    check_folder("out", out)
     how = {name: given.pop(name) for name in ("shots", "batch", "amp", "threshold")}
+    check_at_least("batch", how["batch"], 1)
     device, method = given.pop("device"), given.pop("method", None)
     subject = open_subject(path, given)
+    subject.origin["digest"] = _digest(subject)
     method = method or method_of(subject.model)
     results = []
     with process_group(device) as process:
@@ -108,11 +123,11 @@ def run(options: argparse.Namespace) -> int:
         for result in measure(subject, benchmark, process, method=method, **how):
             results.append(result)
             if process.rank == 0:
-                file = out / f"{Path(path).stem}-{file_name(result)}.json"
+                file = place_for(result, out / f"{Path(path).stem}-{file_name(result)}.json")
                 result.save(file)
-                print(f"saved {file}\n", flush=True)
+                show(f"saved {file}\n")
         if process.rank == 0:
-            print(results_table(results))
+            show(results_table(results))
     return 0
 
 
@@ -157,7 +172,7 @@ def measure(
                     model, episodes, benchmark.split.novel, protocol, process, batch=batch, threshold=threshold
                 )
             if process.rank == 0:
-                print(f"{number}-shot, seed {seed}\n{report}\n", flush=True)
+                show(f"{number}-shot, seed {seed}\n{report}\n")
             reports.append(report.to_dict())
         yield EvaluationResult(
             method=method,
@@ -177,6 +192,34 @@ def file_name(result: EvaluationResult) -> str:
     name = f"{result.protocol_hash}-fold{result.fold}-{result.shots}shot"
     threshold, amp = result.model["threshold"], result.model["amp"]
     return name + ("" if threshold == 0.5 else f"-from{threshold:g}") + ("" if amp == "none" else f"-{amp}")
+
+
+def place_for(result: EvaluationResult, path: Path) -> Path:
+    """Return where to save a result: ``path``, or beside it with a digest in the name if another result is there.
+
+    A result of the same model on the same episodes is replaced.
+    """
+    own = _identity(result)
+    try:
+        other = _identity(EvaluationResult.load(path))
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError):  # a file of somebody else
+        other = ""
+    return path if own == other else path.with_name(f"{path.name.removesuffix('.json')}-{own}.json")
+
+
+def _digest(subject: Subject) -> str:
+    """Compute a digest of the model's settings and weights, and of the places of the data."""
+    places = [str(Path(folder).resolve()) for folder in subject.data.data]
+    facts = (subject.model.config.to_dict(), digest_of(subject.model.state_dict()), places)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _identity(result: EvaluationResult) -> str:
+    """Compute a digest of what a result is of: the model, its name in tables, the data and the episodes."""
+    facts = (result.method, result.model, result.episodes_hashes)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def open_subject(path: str, options: dict[str, Any]) -> Subject:
@@ -215,7 +258,7 @@ def from_this_package(path: str, options: dict[str, Any]) -> Subject:
         raise ValueError(
             f"{error}; a file of other code, such as PFENet's, needs --backbone and --benchmark"
         ) from error
-    if "data" in saved.origin and "recipe" in saved.origin:
+    if is_training_run(saved.origin):
         default, origin = _as_trained(saved.origin, options)
     elif "benchmark" in options:
         default, origin = {"protocol": TESTED[options["benchmark"]]}, saved.origin
@@ -234,7 +277,7 @@ def _as_trained(saved: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[d
         raise ValueError(
             f"fold must be {trained.fold}, as the model was trained on classes of other folds, got {options['fold']}"
         )
-    origin = {key: saved[key] for key in ("recipe", "iteration", "best", "versions")}
+    origin = {key: saved[key] for key in ("recipe", "iteration", "best", "versions") if key in saved}
     origin["trained under"] = f"{saved['protocol']} ({saved['protocol_hash']}), fold {trained.fold}"
     return default, origin
 

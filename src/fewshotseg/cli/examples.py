@@ -13,13 +13,16 @@ from torch import Tensor
 from fewshotseg.annotations.labels import check_names
 from fewshotseg.annotations.reading import OBJECT, read_example
 from fewshotseg.cli.talk import say, warn
+from fewshotseg.cli.values import filled_path
 from fewshotseg.images import read_image
+from fewshotseg.images.files import decode
+from fewshotseg.images.mask_rule import VOID
 
 SAVED = ".fss"
 """File ending of saved support sets."""
 
 NEARLY_ALL = 0.95
-"""Share of a photograph's area above which a mask is probably inverted."""
+"""Share of the area that is object or background above which a mask is probably inverted."""
 
 
 class Example(NamedTuple):
@@ -84,13 +87,14 @@ class Examples(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that name examples."""
     add = parser.add_argument
-    add("--support", type=Path, nargs="+", metavar="PHOTO", help="Photographs that show the object, annotated by "
-        f"--mask or --box; or one saved support set, *{SAVED}.")  # fmt: skip
+    add("--support", type=filled_path, nargs="+", action="extend", metavar="PHOTO", help="Photographs that show "
+        f"the object, annotated by --mask or --box; or one saved support set, *{SAVED}.")  # fmt: skip
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
         "--mask",
-        type=Path,
+        type=filled_path,
         nargs="+",
+        action="extend",
         metavar="FILE",
         help="For each support photograph, the file of its annotation: a mask image, or JSON of LabelMe or COCO.",
     )
@@ -123,17 +127,22 @@ def open_examples(options: argparse.Namespace) -> Examples:
         ValueError: If there are none, the options do not go together, or an example cannot be used.
         OSError: If a file is missing.
     """
-    saved = [path for path in options.support or [] if path.suffix.lower() == SAVED]
+    saved = [file for file in options.support or [] if file.suffix.lower() == SAVED]
     if saved:
-        if len(options.support) > 1 or options.mask or options.box or options.classes:
-            raise ValueError(f"support must be {saved[0]} alone, without mask, box or class, as it holds its examples")
+        others = (options.mask, options.box, options.classes)
+        if len(options.support) > 1 or any(others) or options.void is not None:
+            raise ValueError(
+                f"support must be {saved[0]} alone, without mask, box, class or void, as it holds its examples"
+            )
+        if saved[0].exists() and not saved[0].is_file():  # opening a pipe waits for ever
+            raise ValueError(f"support must be a regular file, but {saved[0]} is a folder, a pipe or a device")
         with saved[0].open("rb"):  # raises if the file is missing
             return Examples([OBJECT], [], {}, {}, saved[0])
     given = [*_named(options.classes or []), *_unnamed(options)]
     if not given:
         raise ValueError("an example of what to look for must be given: --support with --mask or --box, or --class")
-    if options.void is not None and not any(isinstance(example.mark, Path) for example in given):
-        raise ValueError("void must go with mask, got box")
+    if options.void is not None:
+        _check_void(options.void, given)
     names = check_names(list(dict.fromkeys(OBJECT if each.name is None else each.name for each in given)))
     photos: dict[str, list[Tensor]] = {name: [] for name in names}
     masks: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -145,7 +154,7 @@ def open_examples(options: argparse.Namespace) -> Examples:
         share = float((mask == 1).float().mean())
         title = f"{example.name}: " if example.name else ""
         say(f"example {title}{example.photo}  {100 * share:.1f} % object")
-        if share > NEARLY_ALL:
+        if int((mask == 1).sum()) > NEARLY_ALL * int((mask != VOID).sum()):
             warn(f"{example.photo} is marked nearly everywhere: is the background marked instead of the object?")
     return Examples(names, given, photos, masks)
 
@@ -174,6 +183,17 @@ def _unnamed(options: argparse.Namespace) -> Iterator[Example]:
         raise ValueError(f"mask or box must be given for each support, {len(supports)} of them, got {len(marks)}")
     for photo, mark in zip(supports, marks, strict=True):
         yield Example(None, photo, mark)
+
+
+def _check_void(void: int, given: Sequence[Example]) -> None:
+    """Raise `ValueError` unless the masks among the examples may hold this value for what is neither."""
+    masks = [each.mark for each in given if isinstance(each.mark, Path) and each.mark.suffix.lower() != ".json"]
+    if not masks:
+        raise ValueError("void must go with a mask that is an image, got boxes or JSON files alone")
+    for mask in masks:
+        most = 2**31 - 1 if decode(mask, lambda image: image.mode).startswith(("I", "F")) else 255
+        if not 1 <= void <= most:
+            raise ValueError(f"void must be from 1 to {most} for {mask}, as 0 is the background, got {void}")
 
 
 def _open_mark(example: Example, size: tuple[int, int], void: int | None) -> Tensor:

@@ -30,7 +30,8 @@ from typing import Any
 
 import torch
 
-from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, training_free
+from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, is_training_run, training_free
+from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.models import PrototypeSegmenter, SCNet, load_model, read_model, save_model
 from fewshotseg.models.backbones import make_backbone
 from fewshotseg.models.backbones.lite import PACKAGES
@@ -39,6 +40,7 @@ from fewshotseg.models.programs import KINDS, export_programs
 from fewshotseg.models.saved_model import digest_of
 from fewshotseg.models.weight_files import exists
 from fewshotseg.models.weights import load_backbone_weights
+from fewshotseg.training.data_settings import DataSettings
 
 FILES = (".pth", ".pt")
 
@@ -46,9 +48,9 @@ FILES = (".pth", ".pt")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
-    add("model", help="The model: a checkpoint last.pth of fewshotseg train, a file or folder of save_model, a name "
-        "such as scnet-lite0, or prototypes.")  # fmt: skip
-    add("out", type=Path, help="Folder to write to; with --format model alone also a file name ending in .pth.")
+    add("model", type=filled, help="The model: a checkpoint last.pth of fewshotseg train, a file or folder of "
+        "save_model, a name such as scnet-lite0, or prototypes.")  # fmt: skip
+    add("out", type=filled_path, help="Folder to write to; with --format model alone also a file name ending in .pth.")
     add("--format", nargs="+", choices=(*KINDS, "model"), default=KINDS, dest="formats",
         help="What to write (default: onnx pt2).")  # fmt: skip
     add("--size", type=int, metavar="N", help="Side in pixels of the squares that images are resized to (default: the "
@@ -70,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--without-backbone", action="store_true", help="For model: leave out the backbone's weights if an installed "
         "package holds them. The file is small; it stores a digest of the weights to check them by.")  # fmt: skip
     add_training_free_arguments(parser)
-    add("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="For prototypes: fields of PrototypeConfig.")
+    add("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="For prototypes: fields of "
+        "PrototypeConfig.")  # fmt: skip
     add("--half", action="store_true", help="For model: store the trained weights in half precision.")
     add("--note", metavar="TEXT", help="For model: a line to store in the file, such as what it was trained on.")
 
@@ -88,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
     is_file = out.suffix in FILES
     if is_file and kinds:
         raise ValueError(f"out must be a folder for {' and '.join(kinds)}, got {out}")
+    check_folder("out", out.parent if is_file else out)
     model, origin = open_model(options)
     presence = None if options.presence is None else tuple(options.presence)
     if options.density_weight is not None and not isinstance(model, SCNet):
@@ -128,11 +132,12 @@ def run(options: argparse.Namespace) -> int:
 def origin_to_share(origin: Mapping[str, Any], note: str | None) -> dict[str, Any]:
     """Return a training run's settings without its paths, to be stored in a file that others read."""
     shared = dict(origin)
-    if "data" in origin and "recipe" in origin:
+    if is_training_run(origin):
+        data = DataSettings.from_dict(origin["data"])
         recipe = {key: value for key, value in origin["recipe"].items() if key not in {"model", "backbone_weights"}}
-        protocol = f"{origin['protocol']} ({origin['protocol_hash']}), fold {origin['data']['fold']}"
+        protocol = f"{origin['protocol']} ({origin['protocol_hash']}), fold {data.fold}"
         shared = {
-            "folders": ", ".join(Path(folder).name for folder in origin["data"]["data"]),
+            "folders": ", ".join(Path(folder).name for folder in data.data),
             "recipe": recipe,
             "protocol": protocol,
             **{key: origin[key] for key in ("iteration", "best", "versions") if key in origin},

@@ -70,13 +70,19 @@ class Exports(NamedTuple):
         if os.path.lexists(path) and not self._note(path).exists():
             raise ValueError(f"{path} exists, and this command did not write it; choose another --out")
 
-    def are_done(self, photo: Path, name: Path, mark: str) -> bool:
-        """Whether all files of a photograph exist, are newer than it and carry the mark."""
+    def are_done(self, name: Path, mark: str) -> bool:
+        """Whether all files of a photograph exist, and its record is complete and carries the mark."""
         if not self.formats:
             return True
         record = self._read(name)
-        fresh = record.get("mark") == mark and self.record(name).stat().st_mtime >= photo.stat().st_mtime
-        return fresh and {*self.formats} <= {*record["formats"]} and all(path.is_file() for path in self.paths(name))
+        wanted = {"row": dict, "formats": list, "size": list} | ({"coco": list} if "coco" in self.formats else {})
+        complete = all(isinstance(record.get(entry), kind) for entry, kind in wanted.items())
+        return (
+            complete
+            and record.get("mark") == mark
+            and all(each in record["formats"] for each in self.formats)
+            and all(path.is_file() for path in self.paths(name))
+        )
 
     def save(self, photo: Path, name: Path, mark: str, answer: Answer, seconds: float) -> Row:
         """Write the files of a photograph, and its record last; returns its row of the table."""
@@ -116,7 +122,10 @@ class Exports(NamedTuple):
                 ]
                 content = json.dumps(coco_content(found, self.names))
             elif path.name == "results.csv":
-                rows = [done[p]["row"] if p in done else {"photo": str(p), "error": faults[p]} for p in photos]
+                rows = [
+                    (done[photo]["row"] if photo in done else {"error": faults[photo]}) | {"photo": str(photo)}
+                    for photo in photos
+                ]
                 content = self._table(rows)
             else:
                 content = labelmap_text(self.names) if path.name == "labelmap.txt" else yolo_data(self.names)

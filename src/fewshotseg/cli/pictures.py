@@ -28,8 +28,12 @@ OF_PIXELS = {"overlay", "cutout"}
 """Kinds that show the photograph itself."""
 
 MAKER = "fewshotseg segment "
+BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8")
 ENDS = (b"IEND\xaeB`\x82", b"\xff\xd9")
-"""The last bytes of a whole PNG and JPEG file."""
+"""The first and the last bytes of a whole PNG and JPEG file."""
+
+HEAD = 1024
+"""Bytes at the beginning of a picture among which its mark is."""
 
 
 class Pictures(NamedTuple):
@@ -58,12 +62,9 @@ class Pictures(NamedTuple):
         """Return the path of one kind of picture."""
         return self.out / name.with_name(f"{name.name}{KINDS[kind]}")
 
-    def are_done(self, photo: Path, name: Path, mark: str) -> bool:
-        """Whether all pictures of a photograph exist, are complete, are newer than it and carry the mark."""
-        return all(
-            path.exists() and self.mark_of(path) == mark and path.stat().st_mtime >= photo.stat().st_mtime
-            for path in self.paths(name)
-        )
+    def are_done(self, name: Path, mark: str) -> bool:
+        """Whether all pictures of a photograph exist, are complete and carry the mark."""
+        return all(self.mark_of(path) == mark for path in self.paths(name))
 
     def check_own(self, photo: Path, name: Path) -> None:
         """Raise `ValueError` if a file with the name of a picture exists that this command did not write."""
@@ -102,19 +103,39 @@ class Pictures(NamedTuple):
 
     @staticmethod
     def mark_of(path: Path) -> str | None:
-        """Read the mark of a picture; empty if this command did not write it, None if the file is damaged."""
+        """Read the mark of a picture; empty if this command did not write it, None if it did, but the file is damaged.
+
+        Writes are atomic, so that only a failing disk or a power cut damages a picture.
+        """
         try:
             information: dict[Any, Any] = decode(path, lambda image: image.info)
             with path.open("rb") as file:
                 file.seek(-max(map(len, ENDS)), os.SEEK_END)
                 whole = file.read().endswith(ENDS)
         except (OSError, ValueError):
-            return None
+            return None if _begins_as_own(path) else ""
         said = information.get("Software") or information.get("comment") or ""
         said = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
         if not said.startswith(MAKER):
             return ""
         return said.removeprefix(MAKER) if whole else None
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is a picture that this command wrote, in whatever folder; opens only files that are named so."""
+    return path.name.endswith(tuple(KINDS.values())) and Pictures.mark_of(path) != ""
+
+
+def _begins_as_own(path: Path) -> bool:
+    """Whether a file has the beginning of a picture that this command wrote."""
+    if not os.path.isfile(path):  # noqa: PTH113 (Path's raises for a name that is too long)
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return False
+    return head.startswith(BEGINNINGS) and MAKER.encode() in head
 
 
 def _write(path: Path, picture: Image.Image, maker: str) -> None:

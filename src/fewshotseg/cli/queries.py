@@ -16,6 +16,7 @@ FILM = "videos: save frames of them as images first"
 DOCUMENT = "documents and drawings: save them as PNG first"
 RAW = "raw files of cameras: save them as JPEG or TIFF first"
 OTHER = "not the file ending of an image"
+RESULT = "results of an earlier run"
 
 # fmt: off
 REASONS = {

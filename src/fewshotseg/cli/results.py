@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from fewshotseg._io import part_stem
+from fewshotseg.annotations.class_masks import check_labelmap_names
 from fewshotseg.cli.exports import Exports, Row
 from fewshotseg.cli.large import Answer
 from fewshotseg.cli.pictures import Pictures
@@ -34,8 +36,13 @@ class Results(NamedTuple):
         return self.pictures.need_pixels
 
     def mark(self, photo: Path) -> str:
-        """Compute the mark that a photograph's results carry: a digest of the settings and of its file name."""
-        return hashlib.sha256(self.settings.encode() + os.fsencode(photo.name)).hexdigest()[:16]
+        """Compute the mark of a photograph's results: a digest of the settings, and of its name, size and time."""
+        try:
+            found = photo.stat()
+            state = f"{found.st_size} {found.st_mtime_ns}"
+        except OSError:  # reading it will say why
+            state = ""
+        return hashlib.sha256(f"{self.settings} {state} ".encode() + os.fsencode(photo.name)).hexdigest()[:16]
 
     def paths(self, name: Path) -> list[Path]:
         """Return the paths of a photograph's files; ``name`` is its path in the folder of results."""
@@ -51,9 +58,11 @@ class Results(NamedTuple):
 
         Raises:
             ValueError: If a result would overwrite an input, another result of this run, or a file that may not be
-                overwritten.
+                overwritten, or a class has a name that labelmap.txt cannot hold.
             OSError: If the folder cannot be created.
         """
+        if self.exports.several:
+            check_labelmap_names(self.exports.names)
         shared = self.exports.shared_paths()
         places: dict[str, Path] = {os.path.realpath(path): path for path in shared}
         others: list[Path] = []
@@ -71,8 +80,8 @@ class Results(NamedTuple):
                 raise ValueError(f"out must be another folder, as {path} would be overwritten")
         if others and not overwrite:
             raise ValueError(
-                f"out holds {len(others)} results of other photographs, examples or settings, such as {others[0]}; "
-                "choose another --out, or add --overwrite"
+                f"out holds {len(others)} results of other or changed photographs, examples or settings, such as "
+                f"{others[0]}; choose another --out, or add --overwrite"
             )
         self.out.mkdir(parents=True, exist_ok=True)
         for path in shared:
@@ -80,14 +89,14 @@ class Results(NamedTuple):
         _remove_parts([*places.values(), *(self.exports.record(name) for name in photos.values())])
 
     def are_done(self, photo: Path, name: Path, *, overwrite: bool = False) -> bool:
-        """Whether all files of a photograph exist, are complete, are newer than it and were made with these settings.
+        """Whether all files of a photograph exist, are complete, and were made of it as it is and with these settings.
 
         Raises:
             ValueError: If a file of that name exists that this command did not write.
         """
         self.check_own(photo, name)
         mark = self.mark(photo)
-        done = self.pictures.are_done(photo, name, mark) and self.exports.are_done(photo, name, mark)
+        done = self.pictures.are_done(name, mark) and self.exports.are_done(name, mark)
         return done and not overwrite
 
     def check_own(self, photo: Path, name: Path) -> None:
@@ -111,8 +120,8 @@ class Results(NamedTuple):
 
 def _remove_parts(paths: Iterable[Path]) -> None:
     """Remove the temporary files that a killed run may have left beside these paths."""
-    paths = set(paths)
-    for folder in {path.parent for path in paths}:
+    own = {path.with_name(part_stem(path.name)) for path in paths}
+    for folder in {path.parent for path in own}:
         for part in folder.glob(".*.part"):
-            if folder / part.name[1:].rsplit(".", 2)[0] in paths:
+            if folder / part.name[1:].rsplit(".", 2)[0] in own:
                 part.unlink(missing_ok=True)

@@ -20,9 +20,10 @@ COCO. A box is a rough mask; the object should fill it. EXIF orientation is appl
 --format writes annotations for other tools: annotations.json (coco), NAME.json (labelme), labels/NAME.txt and data.yaml
 (yolo), results.csv (csv).
 
-Photographs that already have results of the same examples and settings are not segmented again, so an interrupted
-command can simply be repeated. A photograph that cannot be read is reported, and the others are segmented. The exit
-status is 0 if all photographs were segmented, 1 if some were not, and 2 if the command could not run at all.
+Photographs that have not changed since they got results of the same examples and settings are not segmented again, so
+an interrupted command can simply be repeated. A photograph that cannot be read is reported, and the others are
+segmented. The exit status is 0 if all photographs were segmented, 1 if some were not, and 2 if the command could not
+run at all.
 """
 
 import argparse
@@ -42,10 +43,11 @@ from fewshotseg.cli import examples as examples_module
 from fewshotseg.cli.batch import Batch, threads
 from fewshotseg.cli.examples import Example, Examples, open_examples
 from fewshotseg.cli.exports import FORMATS, Exports
-from fewshotseg.cli.pictures import KINDS, Pictures
-from fewshotseg.cli.queries import Queries, find_photos
+from fewshotseg.cli.pictures import KINDS, Pictures, is_result
+from fewshotseg.cli.queries import RESULT, Queries, find_photos
 from fewshotseg.cli.results import Results
 from fewshotseg.cli.talk import say, warn
+from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.models.hub import DEFAULT_MODEL
 
 MOST_PIXELS = 2 * 89_478_485
@@ -56,22 +58,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add = parser.add_argument
     examples_module.add_arguments(parser)
-    add("--query", nargs="+", required=True, metavar="PHOTO", help="Photographs to segment, folders of them, or "
-        "patterns such as '*.jpg'.")  # fmt: skip
+    add("--query", nargs="+", action="extend", required=True, metavar="PHOTO", help="Photographs to segment, "
+        "folders of them, or patterns such as '*.jpg'.")  # fmt: skip
     add("--recursive", action="store_true", help="Search the subfolders of folders too.")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="Folder for the results.")
+    add("--out", type=filled_path, required=True, metavar="FOLDER", help="Folder for the results.")
     add(
         "--save",
         nargs="+",
+        action="extend",
         choices=KINDS,
         metavar="KIND",
         help=f"Pictures to save: {', '.join(KINDS)} (default: all but cutout; with --format only mask).",
     )
-    add("--format", nargs="+", choices=FORMATS, default=[], metavar="FORMAT", help="Annotations for other tools to "
-        f"save: {', '.join(FORMATS)}.")  # fmt: skip
+    add("--format", nargs="+", action="extend", choices=FORMATS, default=[], metavar="FORMAT", help="Annotations for "
+        f"other tools to save: {', '.join(FORMATS)}.")  # fmt: skip
     add("--overwrite", action="store_true", help="Segment photographs again that already have results.")
     add(
         "--model",
+        type=filled,
         default=DEFAULT_MODEL,
         metavar="MODEL",
         help="The model: a name such as scnet-lite0 or prototypes-lite0, a file, or owner/name on the Hugging Face hub "
@@ -88,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--size", type=int, metavar="N", help="Resize photographs to this many pixels on the longer side before the "
         "model sees them (default: the size that the model was trained with).")  # fmt: skip
-    add("--device", help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
+    add("--device", type=filled, help="Device to compute on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,6 +113,7 @@ def run(options: argparse.Namespace) -> int:
         check_share("threshold", options.threshold, open_ends=True)
     if options.min_presence is not None:
         check_share("min-presence", options.min_presence)
+    check_folder("out", options.out)
     device = checked_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     size: int | Literal["model"] = "model" if options.size is None else options.size
     with _large_photos(), threads(device) as count:
@@ -137,8 +142,9 @@ def run(options: argparse.Namespace) -> int:
 def find_queries(options: argparse.Namespace, given: list[Example]) -> Queries:
     """Find the photographs to segment, and report the files that are skipped.
 
-    Masks of the examples and results of earlier runs are skipped. An example that was found in a folder is skipped if
-    its mask lies in the same folder; if the mask lies elsewhere, or is a box, the example is segmented like the others.
+    Masks of the examples and results of earlier runs, in whatever folder, are skipped. An example that was found in a
+    folder is skipped if its mask lies in the same folder; if the mask lies elsewhere, or is a box, the example is
+    segmented like the others.
     """
     queries = find_photos(options.query, recursive=options.recursive, without=options.out)
     photos = {photo: os.path.realpath(photo) for photo in queries.photos}
@@ -153,14 +159,15 @@ def find_queries(options: argparse.Namespace, given: list[Example]) -> Queries:
     found = [photo for photo in queries.photos if photo not in queries.named]
     queries.skip("masks of the examples", [photo for photo in queries.photos if photos[photo] in marks])
     queries.skip("examples, with their masks beside them", [photo for photo in found if photos[photo] in pairs])
-    queries.skip("results of an earlier run", [photo for photo in [*queries.photos] if photos[photo] in results])
+    queries.skip(RESULT, [photo for photo in queries.photos if photos[photo] in results or is_result(photo)])
     for remark in [*queries.faults, *queries.remarks()]:
         warn(remark)
     return queries
 
 
 def _results(options: argparse.Namespace, examples: Examples, predictor: fs.FewShotPredictor) -> Results:
-    kinds = options.save or (["mask"] if options.format else [kind for kind in KINDS if kind != "cutout"])
+    usual = ["mask"] if options.format else [kind for kind in KINDS if kind != "cutout"]
+    kinds = [*dict.fromkeys(options.save or usual)]
     return Results(
         options.out,
         Pictures(options.out, kinds, examples.several),

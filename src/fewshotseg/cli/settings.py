@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from fewshotseg._checks import check_at_least
 from fewshotseg.data import PROTOCOLS
 from fewshotseg.models import PrototypeConfig, PrototypeSegmenter, SCNetConfig, build_prototype_segmenter
 from fewshotseg.training.benchmark import DataSettings
@@ -26,10 +27,10 @@ OWN_OPTIONS = ("model", "micro_batches")
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add options for `DataSettings`; those that are not given are absent from the parsed options."""
     add = parser.add_argument_group("data", argument_default=argparse.SUPPRESS).add_argument
-    add("--data", nargs="+", metavar="FOLDER", help="Folders of the data. pascal: the root of VOC 2012. coco: the "
-        "folder with train2014, val2014 and annotations. folders: one or more folders with images/ and masks/, with "
-        "images/ and COCO's instances.json, or VOC 2012 roots. fss1000: the folder of the test classes. deepglobe, "
-        "isic, chestx, suim: a folder that ClasswiseSource reads.")  # fmt: skip
+    add("--data", nargs="+", action="extend", metavar="FOLDER", help="Folders of the data. pascal: the root of VOC "
+        "2012. coco: the folder with train2014, val2014 and annotations. folders: one or more folders with images/ and "
+        "masks/, with images/ and COCO's instances.json, or VOC 2012 roots. fss1000: the folder of the test classes. "
+        "deepglobe, isic, chestx, suim: a folder that ClasswiseSource reads.")  # fmt: skip
     add("--fold", type=_fold, choices=(*range(4), "all"), metavar="{0,1,2,3,all}",
         help="Which quarter of the classes is novel: not trained on, but tested on (default: 0). For folders also all: "
         "train on every class.")  # fmt: skip
@@ -60,6 +61,8 @@ def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSe
     Raises:
         ValueError: If settings exclude each other.
     """
+    if "images" in options:
+        check_at_least("images", options["images"], 1)
     protocol = PROTOCOLS[options.pop("protocol")] if "protocol" in options else default["protocol"]
     size = options.pop("size", None)
     wanted = {
@@ -76,6 +79,12 @@ def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSe
     given = {each.name: options.pop(each.name) for each in fields(DataSettings) if each.name in options}
     settings = {**default, **given, "protocol": protocol}
     return DataSettings(**{**settings, "data": tuple(settings.get("data", ()))})
+
+
+def is_training_run(origin: Mapping[str, Any]) -> bool:
+    """Whether the record of a model's origin is the one that ``fewshotseg train`` writes."""
+    settings = (origin.get("data"), origin.get("recipe"))
+    return all(isinstance(each, Mapping) for each in settings) and {"protocol", "protocol_hash"} <= origin.keys()
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,9 +109,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_argument(parser: Any) -> None:
     """Add the option for fields of the model's config."""
-    parser.add_argument("--model", nargs="+", default=[], metavar="FIELD=VALUE", help="Settings of the model: fields "
-                        "of SCNetConfig, such as self_contrast_weight=0 (which makes it PFENet), num_prototypes=5 or "
-                        "bins=1.0,0.5; for prototypes, fields of PrototypeConfig.")  # fmt: skip
+    parser.add_argument("--model", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", help="Settings of "
+                        "the model: fields of SCNetConfig, such as self_contrast_weight=0 (which makes it PFENet), "
+                        "num_prototypes=5 or bins=1.0,0.5; for prototypes, fields of "
+                        "PrototypeConfig.")  # fmt: skip
 
 
 def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Recipe:
@@ -122,7 +132,9 @@ def recipe_from(options: dict[str, Any], default: Recipe, processes: int) -> Rec
     model = replace(model, **{name: options.pop(name) for name in ("backbone", "reducer_dropout") if name in options})
     if model.image_size != default.model.image_size:
         raise ValueError(f"image_size must be set by --size, which sets the training crops too, got {model.image_size}")
-    micro_batches = processes * options.pop("accumulate")
+    micro_batches = processes * check_at_least("accumulate", options.pop("accumulate"), 1)
+    if "seed" in options:
+        check_at_least("seed", options["seed"], 0, 2**63 - 1)
     given = {each.name: options.pop(each.name) for each in fields(Recipe) if each.name in options}
     if "scale" in given:
         given["scale"] = tuple(given["scale"])

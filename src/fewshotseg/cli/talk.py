@@ -1,5 +1,6 @@
 """Prints the lines of commands, also while a progress bar is shown."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,15 +11,28 @@ from fewshotseg._checks import one_line
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
-    """Print one line; characters that the stream's encoding lacks are escaped."""
+    """Print one line, as `show` does."""
+    show(one_line(text, most=10_000), to=to)
+
+
+def show(text: str, *, to: TextIO | None = None) -> None:
+    """Print text; characters that the stream's encoding lacks are escaped.
+
+    If nobody reads the stream any more, as after ``| head``, this and all that follows is dropped.
+    """
     stream = sys.stdout if to is None else to
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    shown = one_line(text, most=10_000).encode(encoding, "backslashreplace").decode(encoding)
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(shown, file=stream)  # above the progress bar, if there is one
-    else:
-        print(shown, file=stream)
-    stream.flush()
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(shown, file=stream)  # above the progress bar, if there is one
+        else:
+            print(shown, file=stream)
+        stream.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def warn(text: str, *, command: str = "segment") -> None:

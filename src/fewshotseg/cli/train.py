@@ -20,6 +20,7 @@ import os
 import sys
 
 from fewshotseg.cli.settings import add_data_arguments, add_recipe_arguments, data_settings, recipe_from
+from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.training.benchmark import BENCHMARKS
 from fewshotseg.training.loop import run as train
 from fewshotseg.training.recipe import RECIPES
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("run", argument_default=argparse.SUPPRESS).add_argument
     add(
         "--out",
+        type=filled_path,
         default=None,
         metavar="FOLDER",
         help="Folder for the log and the checkpoints (default: outputs/BENCHMARK-foldN).",
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="Continue from the last checkpoint in --out, if there is one.")
     add("--workers", type=int, metavar="N", help="Processes that load episodes, for each training process (default: "
         "0, which loads them in the training process).")  # fmt: skip
-    add("--device", help="Device to train on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
+    add("--device", type=filled, help="Device to train on, such as cpu or cuda:1 (default: CUDA if there is a GPU).")
     add("--log-every", type=int, metavar="N", help="Iterations between lines of the log (default: 10).")
     add("--save-every", type=int, metavar="N", help="Iterations between checkpoints (default: 500).")
     add("--tensorboard", action="store_true", help="Write the log for TensorBoard too.")
@@ -61,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     """
     given = vars(options)
     benchmark, out = given.pop("benchmark"), given.pop("out")
+    if out is not None:
+        check_folder("out", out)
     data = data_settings(given, {"benchmark": benchmark, "protocol": BENCHMARKS[benchmark]})
     recipe = recipe_from(given, RECIPES[benchmark], int(os.environ.get("WORLD_SIZE", "1")))
     try:

@@ -70,6 +70,8 @@ def save_pretrained(
 ) -> None:
     """Save a model as a folder for the Hugging Face hub: ``config.json``, ``model.safetensors`` and a model card.
 
+    The card is ``README.md``; one that is there already is kept, as somebody may have edited it.
+
     Args:
         model: The model to save; the backbone's weights are included.
         folder: The folder to write; it is created.
@@ -83,7 +85,8 @@ def save_pretrained(
     if folder.suffix in {".pth", ".pt"}:
         raise ValueError(f"folder must be a folder, got {folder}; save_model writes single files")
     save_model(model, folder, origin=origin)
-    write_atomically(folder / "README.md", _card(model, plain("origin", origin or {}), "OWNER/NAME").encode())
+    if not (folder / "README.md").exists():
+        write_atomically(folder / "README.md", _card(model, plain("origin", origin or {}), "OWNER/NAME").encode())
 
 
 def push_to_hub(

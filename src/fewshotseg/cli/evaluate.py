@@ -44,7 +44,8 @@ from fewshotseg.cli.settings import (
 from fewshotseg.cli.talk import show
 from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.data import episodes_hash
-from fewshotseg.models import PrototypeSegmenter, SCNet, build_scnet, load_model, read_model
+from fewshotseg.models import PrototypeSegmenter, SCNet, build_scnet, read_model
+from fewshotseg.models.checkpoints import make_model
 from fewshotseg.models.hub import find_model
 from fewshotseg.models.saved_model import digest_of
 from fewshotseg.results import EvaluationResult, results_table
@@ -264,7 +265,7 @@ def from_this_package(path: str, options: dict[str, Any]) -> Subject:
         default, origin = {"protocol": TESTED[options["benchmark"]]}, saved.origin
     else:
         raise ValueError(f"benchmark must be given for {path}, which does not name its training data")
-    return Subject(load_model(source), data_settings(options, default), origin)
+    return Subject(make_model(saved, source), data_settings(options, default), origin)
 
 
 def _as_trained(saved: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

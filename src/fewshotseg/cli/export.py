@@ -32,9 +32,10 @@ import torch
 
 from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, is_training_run, training_free
 from fewshotseg.cli.values import check_folder, filled, filled_path
-from fewshotseg.models import PrototypeSegmenter, SCNet, load_model, read_model, save_model
+from fewshotseg.models import PrototypeSegmenter, SCNet, read_model, save_model
 from fewshotseg.models.backbones import make_backbone
 from fewshotseg.models.backbones.lite import PACKAGES
+from fewshotseg.models.checkpoints import make_model
 from fewshotseg.models.hub import find_model
 from fewshotseg.models.programs import KINDS, export_programs
 from fewshotseg.models.saved_model import digest_of
@@ -154,7 +155,8 @@ def open_model(options: argparse.Namespace) -> tuple[SCNet | PrototypeSegmenter,
         if value:
             raise ValueError(f"{name.replace('model', 'set')} must go with the model {TRAINING_FREE}, got {value}")
     source = find_model(options.model)
-    return load_model(source), read_model(source).origin
+    saved = read_model(source)
+    return make_model(saved, source), saved.origin
 
 
 def check_backbone_is_installed(model: SCNet | PrototypeSegmenter) -> None:

@@ -122,7 +122,11 @@ def load_model(path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet |
         ValueError: If the file is damaged or not a saved model, or ``backbone`` is missing or does not fit.
         ImportError: If the model needs a package that is not installed.
     """
-    saved = read_model(path)
+    return make_model(read_model(path), path, backbone=backbone)
+
+
+def make_model(saved: SavedModel, path: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet | PrototypeSegmenter:
+    """Build the model of a file that `read_model` has read; arguments, result and errors are those of `load_model`."""
     name = saved.config.backbone
     if backbone is None and name is None:
         raise ValueError(f"backbone must be given to load {path}, whose model was built on a module of its user's own")

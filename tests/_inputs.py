@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from hypothesis import strategies as st
-
-seeds = st.integers(0, 2**32 - 1)
 
 
 def generator(seed: int) -> torch.Generator:

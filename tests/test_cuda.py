@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from _cases import CASES, Case, as_tensors
 from _inputs import generator
+from fewshotseg.ops._devices import copy_to
 
 pytestmark = [
     pytest.mark.cuda,
@@ -65,3 +66,10 @@ def test_the_loss_trains_in_deterministic_mode():
         torch.use_deterministic_algorithms(False)
     assert torch.equal(first[0][0], again[0][0])
     assert torch.equal(first[1][0], again[1][0])
+
+
+def test_numbers_that_are_copied_to_the_cpu_have_arrived_when_they_are_read():
+    made = torch.arange(2**24, device="cuda")
+    for _ in range(3):
+        made = made + 1
+        assert_close(copy_to(made, torch.device("cpu")).sum(), made.sum().cpu())

@@ -1,7 +1,7 @@
 """The model on a GPU: the answers of a CPU in every precision, no waiting, determinism where asked, graphs, files.
 
-`python -m pytest tests -m cuda -W default` runs these from a checkout, with torch, torchvision, numpy, pillow, einops,
-pytest and hypothesis.
+From a checkout, with torch, torchvision, numpy, pillow, einops, typing-extensions and pytest alone:
+`PYTHONPATH=src python -m pytest tests/test_cuda.py tests/test_cuda_model.py -W default`.
 """
 
 import copy

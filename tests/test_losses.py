@@ -8,7 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import choice, generator, label_masks, normal, seeds
+from _inputs import choice, generator, label_masks, normal
+from _strategies import seeds
 from fewshotseg import (
     CosineKMeans,
     GridPartition,

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import generator, normal, seeds, subset
+from _inputs import generator, normal, subset
+from _strategies import seeds
 from fewshotseg import CosineKMeans, GridPartition, cosine_kmeans, sample_centroids
 
 # CosineKMeans

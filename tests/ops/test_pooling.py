@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import choice, label_masks, normal, seeds, subset, uniform
+from _inputs import choice, label_masks, normal, subset, uniform
+from _strategies import seeds
 from fewshotseg import masked_average_pool
 
 SHAPES = [(1, 1, 1, 1), (1, 4, 5, 3), (2, 3, 1, 7), (3, 2, 4, 4), (2, 5, 9, 2)]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import generator, label_masks, normal, seeds, uniform
+from _inputs import generator, label_masks, normal, uniform
+from _strategies import seeds
 from fewshotseg import prior_mask
 
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import choice, label_masks, normal, seeds
+from _inputs import choice, label_masks, normal
+from _strategies import seeds
 from fewshotseg import assign_prototypes, background_regions, expand_prototypes
 
 SHAPES = [(1, 1, 1), (1, 5, 3), (2, 1, 7), (3, 4, 4)]

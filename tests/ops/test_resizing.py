@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import choice, label_masks, normal, seeds, uniform
+from _inputs import choice, label_masks, normal, uniform
+from _strategies import seeds
 from fewshotseg.ops import foreground_weights, resize_bilinear, sample_nearest
 from fewshotseg.ops.resizing import resize_by_products, resizing_weights
 

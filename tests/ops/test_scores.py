@@ -6,7 +6,8 @@ from hypothesis import given
 from torch.testing import assert_close
 
 import _reference as reference
-from _inputs import normal, seeds, subset, uniform
+from _inputs import normal, subset, uniform
+from _strategies import seeds
 from fewshotseg import cosine_logits, density_logits
 from fewshotseg.ops import scores
 

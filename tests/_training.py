@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from fewshotseg.cli import main
+from fewshotseg.training.processes import ProcessInfo, share_buffers
 
 TINY = ["synthetic", "--images", "90", "--size", "49", "--pretrain", "1", "--device", "cpu"]
 MODEL = ["hidden_channels=8", "bins=1.0,0.5"]
@@ -121,3 +122,14 @@ def run_share(rank, world, store, arguments, said=os.devnull):
     status = main(arguments)
     dist.destroy_process_group()
     sys.exit(status)
+
+
+def share_numbered_buffers(rank: int, world: int, store: str, folder: str) -> None:
+    """Number a module's buffers by the rank, share them, and save them."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    norm = torch.nn.BatchNorm1d(2)
+    for buffer in norm.buffers():
+        buffer.fill_(rank + 1)
+    share_buffers(norm, ProcessInfo(rank, world, torch.device("cpu")))
+    torch.save(dict(norm.named_buffers()), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()

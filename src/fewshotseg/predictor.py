@@ -16,7 +16,7 @@ from fewshotseg._io import StrPath
 from fewshotseg.data.transforms import padded_eval
 from fewshotseg.images import ImageLike, to_image
 from fewshotseg.models import FrozenBackboneModel, SegmentationModel, hub
-from fewshotseg.models.backbones import image_statistics
+from fewshotseg.models.backbones import AnyBackbone, image_statistics
 from fewshotseg.models.checkpoints import check_savable
 from fewshotseg.models.encodings import repeated
 from fewshotseg.models.fast.backbone import FastBackbone
@@ -82,6 +82,7 @@ class FewShotPredictor:
         size: int | Literal["model"] = "model",
         device: torch.device | str | None = None,
         check_examples: bool = True,
+        backbone: AnyBackbone | None = None,
     ) -> Self:
         """Make a predictor with a trained model.
 
@@ -93,13 +94,15 @@ class FewShotPredictor:
             size: As above.
             device: As above; the CPU by default.
             check_examples: As above.
+            backbone: If the model was built on your own module: a module of the same kind; see `load_model`.
 
         Raises:
             ValueError: If there is no such model, its file is damaged, or as above.
             FileNotFoundError: If there is no such file.
             ImportError: If a package that the model needs is not installed.
         """
-        return cls(hub.load_pretrained(name), size=size, device=device, check_examples=check_examples)
+        model = hub.load_pretrained(name, backbone=backbone)
+        return cls(model, size=size, device=device, check_examples=check_examples)
 
     def save_pretrained(self, folder: StrPath, *, origin: dict[str, Any] | None = None) -> None:
         """Save the model, with this predictor's size, as a folder for `from_pretrained`.

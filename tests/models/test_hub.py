@@ -10,7 +10,7 @@ import torch
 
 import fewshotseg as fs
 from _files import equal_states
-from _models import tiny
+from _models import TinyBackbone, tiny
 from fewshotseg.models import hub, list_pretrained, load_pretrained, push_to_hub, save_pretrained
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra hub")
@@ -250,3 +250,15 @@ def test_a_backbone_of_ones_own_is_saved_and_asked_for(tmp_path):
     assert equal_states(
         fs.load_model(tmp_path / "model", backbone=tiny(seed=1).backbone).state_dict(), tiny().state_dict()
     )
+
+
+def test_a_model_on_a_module_of_ones_own_needs_the_module(tmp_path):
+    pytest.importorskip("safetensors", reason="needs the extra hub")
+    predictor = fs.FewShotPredictor(fs.SCNet(TinyBackbone(), fs.SCNetConfig(hidden_channels=8, bins=(1.0,))))
+    predictor.save_pretrained(tmp_path / "mine")
+    assert 'from_pretrained("OWNER/NAME", backbone=YourModule())' in (tmp_path / "mine" / "README.md").read_text()
+    with pytest.raises(ValueError, match="backbone must be given to load"):
+        fs.FewShotPredictor.from_pretrained(tmp_path / "mine")
+    found = fs.FewShotPredictor.from_pretrained(tmp_path / "mine", backbone=TinyBackbone())
+    expected = predictor.model.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in found.model.state_dict().items())

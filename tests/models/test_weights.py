@@ -186,6 +186,22 @@ def test_a_model_with_a_compiled_part_is_read_into(tmp_path):
     assert torch.equal(other.head._orig_mod.fuse[0].weight, model.head.fuse[0].weight)
 
 
+@pytest.mark.parametrize("name", ["vgg16_bn", "resnet50", "timm/resnet18"])
+def test_weights_of_before_norms_had_counters(name, tmp_path):
+    if name.startswith("timm/"):
+        pytest.importorskip("timm", reason="needs the extra timm")
+    source = fs.build_backbone(name)
+    old = {key: value for key, value in source.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert len(old) < len(source.state_dict())
+    backbone = fs.build_backbone(name, backbone_weights=old)
+    assert all(same(backbone.state_dict()[key], value) for key, value in old.items())
+    model = built()
+    torch.save(
+        {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}, tmp_path / "a.pth"
+    )
+    fs.load_weights(built(), tmp_path / "a.pth")
+
+
 # What is refused
 
 

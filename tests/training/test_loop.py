@@ -26,6 +26,7 @@ from _training import (
     read,
     run_command,
     run_share,
+    share_numbered_buffers,
     signalled,
     trained,
     training,
@@ -180,6 +181,14 @@ def test_two_processes_train_as_one_with_accumulation(uninterrupted, tmp_path):
     one, two = read(uninterrupted / "last.pth"), read(tmp_path / "two" / "last.pth")
     assert_close(two["head"], one["head"], rtol=1e-4, atol=1e-5)
     assert two["origin"]["recipe"] == one["origin"]["recipe"]
+
+
+def test_processes_validate_with_the_buffers_that_are_saved(tmp_path):
+    run_together(share_numbered_buffers, 2, str(tmp_path / "store"), str(tmp_path))
+    for rank in range(2):
+        buffers = torch.load(tmp_path / f"{rank}.pt")
+        assert len(buffers) == 3
+        assert all((buffer == 1).all() for buffer in buffers.values())
 
 
 def test_two_processes_stop_together_when_one_is_asked(tmp_path):

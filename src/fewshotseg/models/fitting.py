@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from fewshotseg._checks import shown
 
+COUNTER = "num_batches_tracked"
+"""A batch norm's counter, which files from before PyTorch 0.4.1 lack, and which weights do not depend on."""
+
 
 def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, *, strict: bool) -> None:
     """Load a state dict; if it does not fit, raise and leave the model unchanged.
+
+    Counters of batch norms may be missing.
 
     Args:
         model: Any module.
@@ -24,7 +29,8 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, 
     own = model.state_dict()
     names = {without_compiled(key): key for key in own}
     state = {without_compiled(key): value for key, value in state.items()}
-    check_fits({name: own[key] for name, key in names.items()}, state, source, strict=strict)
+    needed = {name: own[key] for name, key in names.items() if name in state or not name.endswith(COUNTER)}
+    check_fits(needed, state, source, strict=strict)
     for key, value in own.items():
         if value.device.type == "meta" or (value.is_inference() and not torch.is_inference_mode_enabled()):
             made = "on the meta device" if value.device.type == "meta" else "made in inference mode"
@@ -73,13 +79,18 @@ def check_ordinary(key: str, value: Any, source: object) -> None:
     """Raise `ValueError` unless ``value`` is a dense tensor with values that can be copied."""
     if not isinstance(value, Tensor):
         fault = f"is no tensor but {type(value).__name__}"
-    elif value.is_nested or value.layout != torch.strided or value.is_quantized:
+    elif value.is_nested or value.layout != torch.strided or value.is_quantized or _is_quantized_by_others(value):
         fault = "is nested, sparse or quantized"
     elif value.device.type == "meta":
         fault = "has no values (device meta)"
     else:
         return
     raise ValueError(f"{source} must hold weights that a model can have, but {shown(key)} {fault}")
+
+
+def _is_quantized_by_others(value: Tensor) -> bool:
+    """Whether this is a tensor of torchao, whose values cannot be copied as numbers."""
+    return type(value).__module__.partition(".")[0] == "torchao"
 
 
 def _fault(own: Tensor, given: Tensor) -> str | None:

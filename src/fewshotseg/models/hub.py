@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshotseg._checks import shown
 from fewshotseg._io import StrPath, write_atomically
+from fewshotseg.models.backbones import AnyBackbone
 from fewshotseg.models.checkpoints import load_model, save_model
 from fewshotseg.models.saved_model import plain
 from fewshotseg.models.scnet import SCNet
@@ -30,12 +31,13 @@ def list_pretrained() -> list[str]:
     return sorted(file.stem for file in FOLDER.glob("*.pth"))
 
 
-def load_pretrained(name: StrPath) -> SCNet | PrototypeSegmenter:
+def load_pretrained(name: StrPath, *, backbone: AnyBackbone | None = None) -> SCNet | PrototypeSegmenter:
     """Load a trained model.
 
     Args:
         name: A file or folder of `save_model`; a name of `list_pretrained`; or ``"owner/name"`` on the Hugging Face hub
             (extra ``hub``), which is downloaded once and then used from the cache, also without a network.
+        backbone: If the model was built on your own module: a module of the same kind; see `load_model`.
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -45,7 +47,7 @@ def load_pretrained(name: StrPath) -> SCNet | PrototypeSegmenter:
         FileNotFoundError: If there is no such file.
         ImportError: If a package that the model needs is not installed.
     """
-    return load_model(find_model(name))
+    return load_model(find_model(name), backbone=backbone)
 
 
 def find_model(name: StrPath) -> Path:
@@ -146,6 +148,7 @@ def _first_line(error: Exception) -> str:
 
 def _card(model: SCNet | PrototypeSegmenter, origin: dict[str, Any], name: str) -> str:
     """Write the model card; ``name`` is what to load the model by."""
+    loaded_by = f'"{name}"' + (", backbone=YourModule()" if model.config.backbone is None else "")
     settings = "\n".join(f"| {name} | `{value}` |" for name, value in model.config.to_dict().items())
     made = f"```json\n{json.dumps(origin, indent=1, ensure_ascii=False)}\n```" if origin else "Nothing was recorded."
     return f"""---
@@ -163,7 +166,7 @@ Segments objects of a class that is shown to it in one to a few annotated photog
 ```python
 from fewshotseg import FewShotPredictor
 
-predictor = FewShotPredictor.from_pretrained("{name}")
+predictor = FewShotPredictor.from_pretrained({loaded_by})
 predictor.set_support("example.jpg", "mask.png")
 mask = predictor.predict("photograph.jpg").mask
 ```

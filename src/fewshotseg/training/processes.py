@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewshotseg._checks import checked_device
 
@@ -67,6 +67,13 @@ def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return checked_device(f"cuda:{local_rank}" if name == "cuda" else name)
+
+
+def share_buffers(model: nn.Module, process: ProcessInfo) -> None:
+    """Give all processes the buffers of rank 0, which are those that are saved: norm statistics and clutter."""
+    if process.world_size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def mean_over_processes(losses: Mapping[str, Tensor], process: ProcessInfo) -> dict[str, float]:

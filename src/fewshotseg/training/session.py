@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewshotseg.data import EpisodeDataset, EvaluationProtocol
 from fewshotseg.models import SCNet
-from fewshotseg.training.processes import ProcessInfo, max_over_processes, mean_over_processes
+from fewshotseg.training.processes import ProcessInfo, max_over_processes, mean_over_processes, share_buffers
 from fewshotseg.training.run_folder import LAST, RunFolder
 from fewshotseg.training.score import score
 from fewshotseg.training.state import State
@@ -87,6 +87,8 @@ class Session:
                 raise ValueError(f"the loss must stay finite, got {loss} at iteration {done}: lower lr")
             if self._due(self.log_every):
                 self.folder.log(iteration=done, epoch=done / self.epoch, lr=rate, **means)
+        if validating or self._due(self.watch_every):
+            share_buffers(state.model, self.process)
         if validating and self.tests is not None:
             self._validate(self.tests)
         if self.watch is not None and self._due(self.watch_every):

@@ -18,6 +18,7 @@ from _models import tiny
 from fewshotseg.models.fast.feature_memory import image_by_image
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
 from fewshotseg.models.fast.state import digest
+from fewshotseg.models.fast.untouched import treats_images_alone
 
 
 def batch():
@@ -167,6 +168,7 @@ def exchange_the_backbone(backbone):
 CHANGES = [scale, change_setting, replace, add_a_hook, put_a_forward_on_it, exchange_the_backbone]
 
 
+@pytest.mark.filterwarnings("ignore:memory caches nothing")
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_backbone_is_noticed(change):
     model, plain, images = tiny().eval(), tiny().eval(), torch.rand(1, 3, 40, 48)
@@ -179,6 +181,7 @@ def test_a_changed_backbone_is_noticed(change):
     assert not torch.allclose(found, before) or change is change_setting
 
 
+@pytest.mark.filterwarnings("ignore:memory caches nothing")
 def test_a_hook_taken_away_is_noticed():
     model, images = tiny().eval(), torch.rand(1, 3, 40, 48)
     model.memory = fs.FeatureMemory(2**30)
@@ -189,6 +192,7 @@ def test_a_hook_taken_away_is_noticed():
     assert_close(model.encode_query(images).high, before)
 
 
+@pytest.mark.filterwarnings("ignore:memory caches nothing")
 def test_hooks_run_at_every_call():
     model, images, calls = tiny().eval(), torch.rand(1, 3, 40, 48), []
     model.memory = fs.FeatureMemory(2**30)
@@ -232,6 +236,14 @@ def test_norms_that_use_the_batch_see_the_whole_batch(remembers):
     model.fuse().memory = fs.FeatureMemory(2**28) if remembers else None
     assert_close(model.encode_support(images, masks).prototype, expected[0])
     assert_close(model.encode_query(images[:, 0]).features, expected[1])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of PyTorch, for quantized tensors
+def test_layers_that_are_quantized_by_their_inputs_see_the_whole_batch():
+    network = nn.Sequential(nn.Linear(3, 4))
+    assert treats_images_alone(network)
+    network[0] = torch.ao.nn.quantized.dynamic.Linear(3, 4)
+    assert not treats_images_alone(network)
 
 
 def test_a_compiled_model_runs_without_it():

@@ -1,10 +1,11 @@
 """A cache for the features of a frozen backbone."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor
@@ -21,10 +22,11 @@ class FeatureMemory:
     Set ``model.memory = FeatureMemory(...)``; several models may share one. Features are stored under digests of the
     backbone's weights and settings, of the image's pixels and of a support's mask, so that results are those of the
     backbone up to rounding. It helps on a CPU if images come again unchanged: with resizing only or mirroring (two
-    versions of an image), not with random crops. A backbone with hooks, in training mode or with norms that take their
-    statistics from the batch runs each time, as does any backbone inside a graph (`torch.compile`, export, tracing).
-    Not detected are writing to weights through ``parameter.data``, and changes inside objects that a module refers to,
-    other than modules, tensors, lists, dicts and sets.
+    versions of an image), not with random crops. A backbone with hooks, in training mode, with norms that take their
+    statistics from the batch or with layers that are quantized by their inputs' range runs each time, as does any
+    backbone inside a graph (`torch.compile`, export, tracing); it warns of hooks. Not detected are writing to weights
+    through ``parameter.data``, and changes inside objects that a module refers to, other than modules, tensors, lists,
+    dicts and sets.
 
     Args:
         max_bytes: Largest size of all features; the least recently used ones are dropped first.
@@ -49,6 +51,7 @@ class FeatureMemory:
         check_float_dtype("dtype", dtype)
         self._dtype = dtype
         self._digests: WeakKeyDictionary[Any, tuple[State, bytes | None]] = WeakKeyDictionary()
+        self._warned_of: WeakSet[Any] = WeakSet()
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         """Copy or pickle the settings only; the new cache is empty."""
@@ -59,6 +62,12 @@ class FeatureMemory:
         known = self._digests.get(backbone)
         if known is None or not known[0].holds():
             known = self._digests[backbone] = State(backbone), digest(backbone)
+            if known[1] is None and backbone not in self._warned_of:
+                self._warned_of.add(backbone)
+                warnings.warn(
+                    "memory caches nothing for this backbone, whose modules have hooks or tensors that cannot be read",
+                    stacklevel=2,
+                )
         return known[1]
 
     def __call__(self, name: Hashable, stage: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:

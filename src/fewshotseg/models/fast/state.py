@@ -82,7 +82,8 @@ def digest(network: nn.Module) -> bytes | None:
     """Compute a digest of a network's modules, settings and tensors; equal networks have equal digests.
 
     A network with attributes other than modules, tensors and plain values gets a unique digest. One with hooks, which
-    may do something else at each call, has none, nor has one with tensors that cannot be read, such as fake ones.
+    may do something else at each call, has none, nor has one with tensors that cannot be read, such as fake ones or
+    those of a subclass.
     """
     if any_global_hook() or any(module.__dict__[name] for module in network.modules() for name in HOOKS):
         return None
@@ -94,7 +95,7 @@ def digest(network: nn.Module) -> bytes | None:
         found.update(f"{name} {_numbers.setdefault(type(module), next(_count))} {settings}".encode())
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if not is_real(tensor):
+        if not is_real(tensor) or type(tensor) not in (Tensor, nn.Parameter):
             return None
         if tensor.layout == torch.strided and not tensor.is_quantized:
             values = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1)

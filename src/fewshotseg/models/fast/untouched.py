@@ -19,8 +19,15 @@ def is_untouched(module: nn.Module) -> bool:
 
 
 def treats_images_alone(network: nn.Module) -> bool:
-    """Whether no batch norm takes its statistics from the batch, which makes features depend on the other images."""
-    return not any(isinstance(module, _BatchNorm) and module.running_mean is None for module in network.modules())
+    """Whether features do not depend on the other images of a batch.
+
+    They do if a batch norm takes its statistics from the batch, or a layer is quantized by its inputs' range.
+    """
+    return not any(
+        (isinstance(module, _BatchNorm) and module.running_mean is None)
+        or type(module).__module__.startswith("torch.ao.nn.quantized.dynamic")
+        for module in network.modules()
+    )
 
 
 def any_global_hook() -> bool:

@@ -110,7 +110,7 @@ def cosine_kmeans(points: Tensor, init: Tensor, *, valid: Tensor | None = None, 
 
     with without_autocast(points):
         points = at_least_float32(points)
-        tensors = [points, init, *([] if valid is None else [valid])]
+        tensors = [points, init.detach(), *([] if valid is None else [valid])]  # a detached parameter is a plain tensor
         rounds = rounds_on_cpu if is_eager_cpu(*tensors) else _rounds
         return KMeansResult(*rounds(points, _unit(init.to(points.dtype)), valid, num_iters))
 

@@ -58,7 +58,7 @@ def prior_mask(query: Tensor, support: Tensor, support_masks: Tensor) -> Tensor:
     height = query.shape[2]
 
     with without_autocast(query):
-        on_cpu = is_eager_cpu(query, support, support_masks)
+        on_cpu = is_eager_cpu(query, support)
         if on_cpu or query.dtype != support.dtype:
             query = at_least_float32(query)
         points = rearrange(query, "b c h w -> b c (h w)")  # B C N

@@ -320,8 +320,6 @@ def test_faster_forms_and_memory_answer_the_same(score, which):
         assert model.fast is None
         assert_close(fast(*tensors), expected, atol=1e-4, rtol=1e-4)
     model.memory = fs.FeatureMemory(2**24)
-    calls = []
-    model.backbone.register_forward_hook(lambda *call: calls.append(1))
     for _ in range(2):
         assert_close(model(*tensors), expected, atol=1e-4, rtol=1e-4)
     assert_close(model.fuse()(*tensors), expected, atol=1e-4, rtol=1e-4)

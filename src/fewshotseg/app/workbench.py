@@ -4,7 +4,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,19 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fewshotseg._checks import name_some
 from fewshotseg._examples import POOR
-from fewshotseg._io import write_atomically
 from fewshotseg.annotations import overlay
 from fewshotseg.annotations.class_masks import check_labelmap_names
 from fewshotseg.annotations.polygons import fill_polygon
 from fewshotseg.cli.errors import EXPECTED, sentence
 from fewshotseg.cli.exports import FORMATS, Exports
 from fewshotseg.cli.large import Answer, Scores, answer, ask, factor_for
-from fewshotseg.cli.pictures import KINDS, MAKER, Pictures
+from fewshotseg.cli.pictures import KINDS, MAKER, Pictures, write_picture
 from fewshotseg.cli.results import Results
 from fewshotseg.images import read_image, reduce_image
 from fewshotseg.models.fast.lru import LeastRecentlyUsed
@@ -268,7 +265,7 @@ class Workbench:
             for photo, mask in marks.items():
                 stem = f"{photo.replace('/', '-')}-{_plain(class_name)}"
                 path = _unused(self.out / "examples", stem, written)
-                write_atomically(path, _png(255 * mask.to(torch.uint8)))
+                write_picture(path, Image.fromarray(255 * mask.to(torch.uint8).numpy()), f"{MAKER}example")
                 written.append(path)
         faults: dict[Path, str] = {}
         for shown, file in self.photos.items():
@@ -341,10 +338,3 @@ def _unused(folder: Path, stem: str, used: Sequence[Path]) -> Path:
         number += 1
         path = folder / f"{stem}-{number}.png"
     return path
-
-
-def _png(labels: Tensor) -> bytes:
-    content, information = BytesIO(), PngInfo()
-    information.add_text("Software", f"{MAKER}example")
-    Image.fromarray(labels.numpy()).save(content, "png", pnginfo=information)
-    return content.getvalue()

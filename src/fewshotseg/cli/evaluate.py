@@ -38,7 +38,6 @@ from fewshotseg.cli.settings import (
     add_model_argument,
     change_model,
     data_settings,
-    is_training_run,
     training_free,
 )
 from fewshotseg.cli.talk import show
@@ -52,6 +51,7 @@ from fewshotseg.results import EvaluationResult, results_table
 from fewshotseg.training.benchmark import TESTED, Benchmark, DataSettings, draw_test, open_benchmark
 from fewshotseg.training.processes import ProcessInfo, process_group
 from fewshotseg.training.recipe import RECIPES
+from fewshotseg.training.run_folder import is_training_run
 from fewshotseg.training.score import AMP, score
 
 

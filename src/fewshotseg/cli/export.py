@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, is_training_run, training_free
+from fewshotseg.cli.settings import TRAINING_FREE, add_training_free_arguments, training_free
 from fewshotseg.cli.values import check_folder, filled, filled_path
 from fewshotseg.models import PrototypeSegmenter, SCNet, read_model, save_model
 from fewshotseg.models.backbones import make_backbone
@@ -42,6 +42,7 @@ from fewshotseg.models.saved_model import digest_of
 from fewshotseg.models.weight_files import exists
 from fewshotseg.models.weights import load_backbone_weights
 from fewshotseg.training.data_settings import DataSettings
+from fewshotseg.training.run_folder import is_training_run
 
 FILES = (".pth", ".pt")
 

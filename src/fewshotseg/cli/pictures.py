@@ -92,7 +92,7 @@ class Pictures(NamedTuple):
                 picture = draw_overlay(pixels, answer.mask)
             else:
                 picture = cutout(pixels, answer.mask)
-            _write(self.path(name, kind), picture, f"{MAKER}{mark}")
+            write_picture(self.path(name, kind), picture, f"{MAKER}{mark}")
 
     def _mask(self, mask: Tensor) -> Image.Image:
         if not self.several:
@@ -138,7 +138,8 @@ def _begins_as_own(path: Path) -> bool:
     return head.startswith(BEGINNINGS) and MAKER.encode() in head
 
 
-def _write(path: Path, picture: Image.Image, maker: str) -> None:
+def write_picture(path: Path, picture: Image.Image, maker: str) -> None:
+    """Write a PNG or JPEG file that says what made it; raise `ValueError` if the format cannot hold the picture."""
     content, information = BytesIO(), PngInfo()
     information.add_text("Software", maker)
     try:

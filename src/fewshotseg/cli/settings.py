@@ -81,12 +81,6 @@ def data_settings(options: dict[str, Any], default: Mapping[str, Any]) -> DataSe
     return DataSettings(**{**settings, "data": tuple(settings.get("data", ()))})
 
 
-def is_training_run(origin: Mapping[str, Any]) -> bool:
-    """Whether the record of a model's origin is the one that ``fewshotseg train`` writes."""
-    settings = (origin.get("data"), origin.get("recipe"))
-    return all(isinstance(each, Mapping) for each in settings) and {"protocol", "protocol_hash"} <= origin.keys()
-
-
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option for each field of `Recipe`, explained by its docstring; options not given are absent when parsed.
 

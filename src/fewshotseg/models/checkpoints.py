@@ -18,7 +18,7 @@ from fewshotseg._io import StrPath, write_atomically
 from fewshotseg.models.backbones import AnyBackbone, StagedBackbone, check_backbone, make_backbone
 from fewshotseg.models.backbones.lite import PACKAGES, package_weights, remap_lite_state_dict
 from fewshotseg.models.config import SCNetConfig
-from fewshotseg.models.fitting import check_fits, load_checked, without_compiled
+from fewshotseg.models.fitting import check_fits, load_fitting, without_compiled
 from fewshotseg.models.prototype_config import PrototypeConfig
 from fewshotseg.models.saved_model import PREFIX, SavedModel, content_of, digest_of, is_saved_model, model_in, plain
 from fewshotseg.models.scnet import SCNet
@@ -149,7 +149,7 @@ def make_model(saved: SavedModel, path: StrPath, *, backbone: AnyBackbone | None
         model = _made(make_backbone(cast(str, name)) if backbone is None else backbone, saved.config)
     if any(value.dtype == torch.float64 for value in saved.head.values()):
         model.double()
-    load_checked(model, saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()}, path, strict=True)
+    load_fitting(model, saved.head | {f"{PREFIX}{key}": value for key, value in weights.items()}, path)
     return model.eval()
 
 

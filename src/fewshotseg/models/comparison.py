@@ -50,7 +50,7 @@ class ConcatConv1x1(nn.Sequential):
         super().__init__(nn.Conv2d(inputs, outputs, 1, bias=False), nn.ReLU(inplace=True))
 
     @override
-    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:  # type: ignore[override]  # several maps
         """Resize the maps, concatenate and convolve them.
 
         Args:

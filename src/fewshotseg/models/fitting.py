@@ -26,16 +26,26 @@ def load_checked(model: nn.Module, state: Mapping[str, Tensor], source: object, 
     Raises:
         ValueError: If the state dict does not fit, or a tensor has no values that can be copied.
     """
-    own = model.state_dict()
-    names = {without_compiled(key): key for key in own}
     state = {without_compiled(key): value for key, value in state.items()}
-    needed = {name: own[key] for name, key in names.items() if name in state or not name.endswith(COUNTER)}
-    check_fits(needed, state, source, strict=strict)
+    named = {without_compiled(key): value for key, value in model.state_dict().items()}
+    check_fits(without_missing_counters(named, state), state, source, strict=strict)
+    load_fitting(model, state, source)
+
+
+def load_fitting(model: nn.Module, state: Mapping[str, Tensor], source: object) -> None:
+    """Load a state dict that is known to fit, with keys of `without_compiled`; raise if weights cannot be written."""
+    own = model.state_dict()
     for key, value in own.items():
         if value.device.type == "meta" or (value.is_inference() and not torch.is_inference_mode_enabled()):
             made = "on the meta device" if value.device.type == "meta" else "made in inference mode"
             raise ValueError(f"model must have weights that can be written for {source}, but {key} was {made}")
+    names = {without_compiled(key): key for key in own}
     model.load_state_dict({names[name]: value for name, value in state.items() if name in names}, strict=False)
+
+
+def without_missing_counters(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out of ``own`` the counters of batch norms that ``state`` lacks."""
+    return {key: value for key, value in own.items() if key in state or not key.endswith(COUNTER)}
 
 
 def without_compiled(key: str) -> str:

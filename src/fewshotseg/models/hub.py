@@ -88,7 +88,7 @@ def save_pretrained(
         raise ValueError(f"folder must be a folder, got {folder}; save_model writes single files")
     save_model(model, folder, origin=origin)
     if not (folder / "README.md").exists():
-        write_atomically(folder / "README.md", _card(model, plain("origin", origin or {}), "OWNER/NAME").encode())
+        write_atomically(folder / "README.md", _card(model, origin, "OWNER/NAME").encode())
 
 
 def push_to_hub(
@@ -114,7 +114,7 @@ def push_to_hub(
     client = _client(name)
     with TemporaryDirectory() as folder:
         save_pretrained(model, folder, origin=origin)
-        Path(folder, "README.md").write_text(_card(model, plain("origin", origin or {}), name), encoding="utf-8")
+        Path(folder, "README.md").write_text(_card(model, origin, name), encoding="utf-8")
         try:
             client.create_repo(name, private=private, exist_ok=True)
             return str(client.upload_folder(repo_id=name, folder_path=folder, commit_message="Upload model"))
@@ -146,11 +146,15 @@ def _first_line(error: Exception) -> str:
     return "".join(letter for letter in line[:300] if letter.isprintable())
 
 
-def _card(model: SCNet | PrototypeSegmenter, origin: dict[str, Any], name: str) -> str:
+def _card(model: SCNet | PrototypeSegmenter, origin: dict[str, Any] | None, name: str) -> str:
     """Write the model card; ``name`` is what to load the model by."""
     loaded_by = f'"{name}"' + (", backbone=YourModule()" if model.config.backbone is None else "")
     settings = "\n".join(f"| {name} | `{value}` |" for name, value in model.config.to_dict().items())
-    made = f"```json\n{json.dumps(origin, indent=1, ensure_ascii=False)}\n```" if origin else "Nothing was recorded."
+    made = (
+        f"```json\n{json.dumps(plain('origin', origin), indent=1, ensure_ascii=False)}\n```"
+        if origin
+        else "Nothing was recorded."
+    )
     return f"""---
 library_name: fewshotseg
 pipeline_tag: image-segmentation

@@ -170,6 +170,12 @@ class RunFolder:
             self._board.close()
 
 
+def is_training_run(origin: Mapping[str, Any]) -> bool:
+    """Whether the record of a model's origin is the one that ``fewshotseg train`` writes."""
+    settings = (origin.get("data"), origin.get("recipe"))
+    return all(isinstance(each, Mapping) for each in settings) and {"protocol", "protocol_hash"} <= origin.keys()
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of a run.
 
@@ -178,7 +184,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         ValueError: If the file is damaged, or not a checkpoint of a run.
     """
     content = read_model(path)
-    if not content.training or not {"recipe", "data", "protocol", "protocol_hash"} <= content.origin.keys():
+    if not content.training or not is_training_run(content.origin):
         raise ValueError(f"{path} must be a checkpoint of a training run, but it is another model")
     return Checkpoint(Path(path), content.origin, content.training)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fewshotseg.models.backbones.checks import can_be_cut, check_map, check_mid
 from fewshotseg.models.backbones.timm import TimmBackbone
 from fewshotseg.models.backbones.timm_whole import WholeTimmBackbone
-from fewshotseg.models.fitting import COUNTER, check_fits
+from fewshotseg.models.fitting import check_fits, without_missing_counters
 
 PREFIX = "timm/"
 
@@ -124,18 +124,13 @@ def _translated(model: str, weights: Mapping[str, Tensor] | bool) -> dict[str, T
         except Exception as error:  # weights of a different network
             raise ValueError(f"backbone_weights must be weights of {model}, but {_short(error)}") from error
     known = {key: value for key, value in state.items() if key in wanted}
-    check_fits({key: wanted[key] for key in _needed(wanted) | known.keys()}, known, "backbone_weights", strict=True)
-    counters = {key: torch.zeros((), dtype=torch.int64, device="cpu") for key in wanted.keys() - _needed(wanted)}
-    return counters | known
+    check_fits(without_missing_counters(wanted, known), known, "backbone_weights", strict=True)
+    return {key: torch.zeros_like(value, device="cpu") for key, value in wanted.items() if key not in known} | known
 
 
 def _fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    return all(key in state and state[key].shape == wanted[key].shape for key in _needed(wanted))
-
-
-def _needed(wanted: Mapping[str, Tensor]) -> set[str]:
-    """Return the keys that weights must have: all but the counters of batch norms."""
-    return {key for key in wanted if not key.endswith(COUNTER)}
+    needed = without_missing_counters(wanted, state)
+    return all(key in state and state[key].shape == value.shape for key, value in needed.items())
 
 
 def _short(error: Exception) -> str:
